@@ -1,0 +1,76 @@
+"""Saved cards: the customer at the card network, saving a card without a charge, test cards.
+
+Called by checkout and by `billing.payments`. The number of a card never reaches us.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from django.db import transaction
+
+from billing import errors, ledger, settlement, stripe
+from billing.models import Connection, Customer, Merchant, PaymentMethod
+from billing.stripe import Card, ClientIntent
+
+
+def customer_id(connection: Connection) -> str:
+    """The customer's id at the card network; made there once, with the customer as its key."""
+    customer = Customer.objects.get(pk=connection.customer_id)
+    if customer.card_customer_id:
+        return customer.card_customer_id
+    made = stripe.create_customer(
+        connection.merchant,
+        key=f"customer:{customer.public_id}",
+        phone=customer.phone,
+        # Only what never changes: the same key with other words would be refused.
+        name="",
+        email="",
+    )
+    Customer.objects.filter(pk=customer.pk, card_customer_id="").update(card_customer_id=made)
+    return made
+
+
+def begin_setup(connection: Connection, *, key: str) -> ClientIntent:
+    """Start saving a card; the page confirms it. The same key gives the same attempt."""
+    setup = stripe.create_setup(
+        connection.merchant, customer_id=customer_id(connection), key=f"setup:{key}"
+    )
+    return stripe.client_intent(connection.merchant, "setup", setup.id, setup.client_secret)
+
+
+def finish_setup(connection: Connection, *, setup_intent_id: str, now: datetime) -> PaymentMethod:
+    """Keep the card of a confirmed setup intent; it becomes the one in use.
+
+    Raises:
+        billing.errors.CardDeclined: the card was not confirmed.
+    """
+    setup = stripe.retrieve_setup(connection.merchant, setup_intent_id)
+    if setup.status != "succeeded":
+        raise errors.CardDeclined("The card was not saved. Nothing was charged.")
+    card = stripe.retrieve_card(connection.merchant, setup.card_id)
+    with transaction.atomic():
+        return settlement.save_card(ledger.lock(connection.pk), card, now=now)
+
+
+def confirm_setup(connection: Connection, *, setup_intent_id: str, card_id: str) -> None:
+    """Confirm a setup intent from the server with a card the caller names."""
+    stripe.confirm_setup(connection.merchant, setup_intent_id, card_id=card_id)
+
+
+def from_test_card(merchant: Merchant, number: str) -> str:
+    """Turn a test card's number into a card at the network; its id. Sandbox only."""
+    return stripe.create_test_card(merchant, number).id
+
+
+def describe(merchant: Merchant, card_id: str, *, saved: PaymentMethod | None) -> Card:
+    """Brand, digits and expiry of a card, from our own row where we have one."""
+    if saved is not None:
+        return Card(
+            id=saved.card_id,
+            brand=saved.brand,
+            last4=saved.last4,
+            exp_month=saved.exp_month,
+            exp_year=saved.exp_year,
+        )
+    return stripe.retrieve_card(merchant, card_id)

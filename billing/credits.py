@@ -1,0 +1,182 @@
+"""Credits: grant them, let them end, roll them over, say how many are left.
+
+Every verb here runs inside a transaction that holds the connection's lock (`ledger.lock`). The
+draw itself (which grants pay a fee, in which order) is `billing_spend` in
+`billing/sql/ledger.sql`, because a charge is one trip to the database.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from uuid import UUID
+
+from django.db.models import Q, Sum
+
+from billing import errors, ids, ledger, money
+from billing.models import Connection, CreditBundle, CreditGrant, Cycle, Payment
+
+ZERO = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """What a connection can spend, in its currency: `total` = `cycle` + `bundle` - `debt`."""
+
+    cycle: Decimal
+    bundle: Decimal
+    debt: Decimal
+    currency: str
+
+    @property
+    def total(self) -> Decimal:
+        return self.cycle + self.bundle - self.debt
+
+
+def live(now: datetime) -> Q:
+    """The grants whose life holds `now`: `[effective_at, expires_at)`."""
+    return Q(effective_at__lte=now) & (Q(expires_at=None) | Q(expires_at__gt=now))
+
+
+def balance(connection: Connection, *, now: datetime) -> Balance:
+    """The live balance at `now`; needs no lock. Credits that have ended no longer count."""
+    sums: dict[int, Decimal] = dict(
+        CreditGrant.objects.filter(live(now), connection=connection, is_spent=False)
+        .values_list("pool")
+        .annotate(Sum("remaining"))
+        .order_by()
+    )
+    debt = Connection.objects.values_list("debt", flat=True).get(pk=connection.pk)
+    return Balance(
+        cycle=sums.get(CreditGrant.Pool.CYCLE, ZERO),
+        bundle=sums.get(CreditGrant.Pool.BUNDLE, ZERO),
+        debt=debt,
+        currency=connection.currency,
+    )
+
+
+def grant(
+    connection: Connection,
+    *,
+    source: str,
+    amount: Decimal,
+    now: datetime,
+    expires_at: datetime | None = None,
+    origin_at: datetime | None = None,
+    cycle: Cycle | None = None,
+    payment: Payment | None = None,
+    bundle: CreditBundle | None = None,
+    reason: str = "",
+    actor: str = "",
+) -> UUID | None:
+    """Add a lot of credits; debt is paid first out of it, as lines of its own.
+
+    Returns the id of the grant, or None for an amount of 0 (nothing is written).
+    """
+    if amount == 0:
+        return None
+    pool = (
+        CreditGrant.Pool.CYCLE
+        if source in (CreditGrant.Source.CYCLE, CreditGrant.Source.ROLLOVER)
+        else CreditGrant.Pool.BUNDLE
+    )
+    grant_id = ids.new(sandbox=connection.merchant.is_sandbox)
+    ledger.call(
+        "SELECT billing_grant(%s, %s, %s, %s, %s, 0, %s, %s, %s, %s, %s, %s, %s, %s)",
+        grant_id,
+        connection.pk,
+        int(pool),
+        str(source),
+        amount,
+        expires_at,
+        origin_at or now,
+        cycle.pk if cycle else None,
+        payment.pk if payment else None,
+        bundle.pk if bundle else None,
+        reason,
+        actor,
+        now,
+    )
+    return grant_id
+
+
+def give(
+    connection: Connection, *, amount: Decimal, reason: str, actor: str, now: datetime
+) -> UUID:
+    """Give credits by hand; they never end on their own.
+
+    Raises:
+        billing.errors.Invalid: no positive amount, no reason, or no name of who gives.
+    """
+    if amount <= 0:
+        raise errors.Invalid("Give an amount above 0.", param="amount")
+    if not reason.strip():
+        raise errors.Invalid("Say why the credits are given.", param="reason")
+    if not actor.strip():
+        raise errors.Invalid("Say who gives the credits.", param="actor")
+    grant_id = grant(
+        connection,
+        source=CreditGrant.Source.MANUAL,
+        amount=money.round_fee(amount),
+        now=now,
+        reason=reason.strip(),
+        actor=actor.strip(),
+    )
+    assert grant_id is not None
+    return grant_id
+
+
+def expire(connection: Connection, *, now: datetime) -> Decimal:
+    """Enter the end of grants whose life is over; gives the sum that ended."""
+    return Decimal(ledger.call("SELECT billing_expire(%s, %s)", connection.pk, now))
+
+
+def pay_debt(connection: Connection, *, now: datetime) -> Decimal:
+    """Pay debt out of live credits, but for what an open charge is collecting; gives the sum."""
+    return Decimal(ledger.call("SELECT billing_pay_debt(%s, %s)", connection.pk, now))
+
+
+def roll_over(
+    connection: Connection, *, cycle: Cycle, cap: Decimal | None, now: datetime
+) -> Decimal:
+    """Carry what is left of the cycle's credits into `cycle`, as one grant that keeps their age.
+
+    Above `cap` the oldest is cut, as `expire` lines (money.md, Cycles). Gives what was carried.
+    """
+    lots = list(
+        CreditGrant.objects.filter(
+            live(now), connection=connection, pool=CreditGrant.Pool.CYCLE, is_spent=False
+        ).order_by("origin_at", "pk")
+    )
+    total = sum((lot.remaining for lot in lots), ZERO)
+    cut = max(total - cap, ZERO) if cap is not None else ZERO
+    origin: datetime | None = None
+    for lot in lots:
+        lost = min(cut, lot.remaining)
+        cut -= lost
+        ledger.append(connection, kind="expire", amount=-lost, grant_id=lot.pk, now=now)
+        kept = lot.remaining - lost
+        ledger.append(connection, kind="roll", amount=-kept, grant_id=lot.pk, now=now)
+        if kept and origin is None:
+            origin = lot.origin_at
+    carried = min(total, cap) if cap is not None else total
+    grant(
+        connection,
+        source=CreditGrant.Source.ROLLOVER,
+        amount=carried,
+        now=now,
+        origin_at=origin,
+        cycle=cycle,
+    )
+    return carried
+
+
+def end(connection: Connection, *, pool: int, now: datetime) -> Decimal:
+    """End what is left of a pool now, as `expire` lines; gives the sum."""
+    ended = ZERO
+    lots = CreditGrant.objects.filter(connection=connection, pool=pool, is_spent=False)
+    for lot in lots.order_by("origin_at", "pk"):
+        ledger.append(connection, kind="expire", amount=-lot.remaining, grant_id=lot.pk, now=now)
+        ended += lot.remaining
+    return ended

@@ -1,0 +1,113 @@
+"""Ids and keys: time-ordered, prefixed, recognisable. Pure; anybody may call.
+
+A row's key is a ULID held as a UUID: 48 bits of milliseconds, then 80 random bits, the first of
+which says sandbox. So an id tells its books without a query, and `con_test_...` with a live key is
+refused at the door. Secret keys carry a checksum, so that a typo needs no query and a leak is
+findable.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+import zlib
+from datetime import datetime
+from uuid import UUID
+
+from billing import errors
+
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_CROCKFORD_VALUE = {character: value for value, character in enumerate(_CROCKFORD)}
+_BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_SANDBOX_BIT = 1 << 79
+_LENGTH = 26
+_SECRET_WIDTH = 43
+_CHECKSUM_WIDTH = 6
+
+
+def new(*, sandbox: bool, at: datetime | None = None) -> UUID:
+    """A new key, ordered by time to the millisecond (`at`, default: now)."""
+    moment_ms = time.time_ns() // 1_000_000 if at is None else int(at.timestamp() * 1000)
+    tail = secrets.randbits(79) | (_SANDBOX_BIT if sandbox else 0)
+    return UUID(int=moment_ms << 80 | tail)
+
+
+def is_sandbox(key: UUID) -> bool:
+    """Whether a key belongs to a sandbox."""
+    return bool(key.int & _SANDBOX_BIT)
+
+
+def public(prefix: str, key: UUID) -> str:
+    """A key as clients see it: `con_01J...`, `con_test_01J...`."""
+    value = key.int
+    characters = [""] * _LENGTH
+    for place in range(_LENGTH - 1, -1, -1):
+        characters[place] = _CROCKFORD[value & 31]
+        value >>= 5
+    middle = "test_" if key.int & _SANDBOX_BIT else ""
+    return f"{prefix}_{middle}{''.join(characters)}"
+
+
+def parse(prefix: str, text: str) -> UUID:
+    """The key behind a public id.
+
+    Raises:
+        billing.errors.NotFound: it is not an id of that kind, to the letter.
+    """
+    head = f"{prefix}_"
+    refusal = errors.NotFound(f"No such id: {text[:80]!r}. Expected {prefix}_...")
+    if not text.startswith(head):
+        raise refusal
+    rest = text[len(head) :]
+    test = rest.startswith("test_")
+    if test:
+        rest = rest[5:]
+    if len(rest) != _LENGTH or rest[0] > "7":
+        raise refusal
+    value = 0
+    for character in rest:
+        digit = _CROCKFORD_VALUE.get(character)
+        if digit is None:
+            raise refusal
+        value = value << 5 | digit
+    key = UUID(int=value)
+    if is_sandbox(key) != test:
+        raise refusal
+    return key
+
+
+def base62(data: bytes, width: int) -> str:
+    """Bytes as a number in base 62, with leading zeros to `width` characters."""
+    value = int.from_bytes(data, "big")
+    characters = []
+    for _ in range(width):
+        value, digit = divmod(value, 62)
+        characters.append(_BASE62[digit])
+    return "".join(reversed(characters))
+
+
+def new_secret_key(sandbox: bool) -> str:
+    """A backend's key: prefix, 32 random bytes in base 62, a CRC32 checksum of 6 characters."""
+    body = ("aks_test_" if sandbox else "aks_live_") + base62(
+        secrets.token_bytes(32), _SECRET_WIDTH
+    )
+    return body + _checksum(body)
+
+
+def check_secret_key(text: str) -> bool:
+    """Whether a text can be a key at all: prefix, length, checksum. Needs no query."""
+    if len(text) != 9 + _SECRET_WIDTH + _CHECKSUM_WIDTH or not text.isascii():
+        return False
+    if not text.startswith(("aks_live_", "aks_test_")):
+        return False
+    return secrets.compare_digest(_checksum(text[:-_CHECKSUM_WIDTH]), text[-_CHECKSUM_WIDTH:])
+
+
+def secret_hash(text: str) -> bytes:
+    """What is stored of a secret: its SHA-256, 32 bytes."""
+    return hashlib.sha256(text.encode()).digest()
+
+
+def _checksum(text: str) -> str:
+    return base62(zlib.crc32(text.encode()).to_bytes(4, "big"), _CHECKSUM_WIDTH)

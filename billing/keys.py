@@ -1,0 +1,61 @@
+"""Secret keys of backends: made, shown once, looked up by hash, revoked at once.
+
+Called by the console and the API; `billing.authentication` finds the merchant of a key here.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from django.utils import timezone
+
+from billing import errors, ids
+from billing.models import Merchant, SecretKey, User
+
+
+def make(merchant: Merchant, *, name: str, user: User | None = None) -> tuple[SecretKey, str]:
+    """Make a key; gives its row and its text, which is never to be had again.
+
+    Raises:
+        billing.errors.Invalid: no name.
+    """
+    if not name.strip():
+        raise errors.Invalid("Name the key, so that you know it again.", param="name")
+    text = ids.new_secret_key(merchant.is_sandbox)
+    key = SecretKey(
+        merchant=merchant,
+        name=name.strip()[:80],
+        secret_hash=ids.secret_hash(text),
+        hint=f"{text[:13]}\u2026{text[-4:]}",
+        created_by=user,
+    )
+    key.save()
+    return key, text
+
+
+def revoke(key: SecretKey, *, now: datetime | None = None) -> SecretKey:
+    """Stop a key from the next request on. Revoked twice, the first time counts."""
+    SecretKey.objects.filter(pk=key.pk, revoked_at=None).update(revoked_at=now or timezone.now())
+    key.refresh_from_db()
+    return key
+
+
+def find(text: str) -> SecretKey:
+    """The key of a text, with its merchant.
+
+    A wrong prefix or checksum is refused without a query.
+
+    Raises:
+        billing.errors.Unauthenticated: not a key, unknown, or revoked; the same words for each.
+    """
+    refusal = errors.Unauthenticated("The key is not valid.", code="invalid_key")
+    if not ids.check_secret_key(text):
+        raise refusal
+    key: SecretKey | None = (
+        SecretKey.objects.select_related("merchant__organization")
+        .filter(secret_hash=ids.secret_hash(text), revoked_at=None)
+        .first()
+    )
+    if key is None:
+        raise refusal
+    return key

@@ -1,0 +1,18 @@
+"""The ledger's functions, its append-only trigger, and the merchant wall's foreign keys."""
+
+from pathlib import Path
+
+from django.db import migrations
+
+SQL = Path(__file__).resolve().parent.parent / "sql"
+
+
+class Migration(migrations.Migration):
+    dependencies = [("billing", "0001_initial")]
+
+    operations = [
+        migrations.RunSQL(
+            (SQL / name).read_text(encoding="utf-8"), reverse_sql=migrations.RunSQL.noop
+        )
+        for name in ("walls.sql", "ledger.sql")
+    ]

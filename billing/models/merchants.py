@@ -1,0 +1,239 @@
+"""Who sells: the business, its people, its two sets of books, and the keys its backends use.
+
+Written by the console's pages and by `billing.merchants`; read by everybody.
+"""
+
+from __future__ import annotations
+
+import zoneinfo
+from datetime import datetime, timedelta
+from typing import Any, ClassVar
+
+from django.contrib.auth.models import AbstractBaseUser, BaseUserManager
+from django.core.exceptions import ValidationError
+from django.core.validators import RegexValidator
+from django.db import models
+from django.utils import timezone
+
+from billing import ids
+from billing.models.base import Tenant
+
+
+class UserManager(BaseUserManager["User"]):
+    def create_user(self, email: str, password: str | None = None, **fields: Any) -> User:
+        """Make a person who may sign in; the e-mail is the name and is kept in lower case."""
+        user = self.model(email=email.strip().lower(), **fields)
+        user.set_password(password)
+        user.save(using=self._db)
+        return user
+
+    def create_superuser(self, email: str, password: str | None = None, **fields: Any) -> User:
+        """An operator of the installation. Sees no merchant's books without a membership."""
+        return self.create_user(email, password, is_operator=True, **fields)
+
+    def get_by_natural_key(self, username: str | None) -> User:
+        return self.get(email=(username or "").strip().lower())
+
+
+class User(AbstractBaseUser):
+    """A person who signs in to the console. What they may do is said by their `Membership`."""
+
+    email = models.EmailField(unique=True)
+    name = models.CharField(max_length=120, blank=True)
+    is_active = models.BooleanField(default=True)
+    # An operator runs the installation (first-run page, doctor). It opens no merchant's books.
+    is_operator = models.BooleanField(default=False)
+    date_joined = models.DateTimeField(default=timezone.now)
+
+    USERNAME_FIELD = "email"
+    objects: ClassVar[UserManager] = UserManager()
+
+    def __str__(self) -> str:
+        return self.name or self.email
+
+    @property
+    def is_staff(self) -> bool:
+        """Django's admin asks this: members of an organization may enter the console."""
+        return self.is_active and self.memberships.exists()
+
+    @property
+    def is_superuser(self) -> bool:
+        """Never: rights come from the role in the organization alone (billing.tenancy)."""
+        return False
+
+    def get_full_name(self) -> str:
+        return self.name
+
+    def get_short_name(self) -> str:
+        return self.name.split(" ")[0] if self.name else self.email
+
+    @property
+    def initials(self) -> str:
+        words = (self.name or self.email).split()
+        return "".join(word[0] for word in words[:2]).upper()
+
+
+class Organization(models.Model):
+    """A business: what its customers know it by, and its team. It has two `Merchant`s."""
+
+    id = models.UUIDField(primary_key=True, editable=False)
+    name = models.CharField(max_length=80)
+    slug = models.SlugField(max_length=40, unique=True)
+    brand_color = models.CharField(
+        max_length=7,
+        default="#0b5f8f",
+        validators=[RegexValidator(r"^#[0-9a-fA-F]{6}$", "Write the colour as #rrggbb.")],
+    )
+    # An image of at most 64 kB, PNG or JPEG, checked by `billing.merchants.set_logo`; empty: a
+    # monogram is drawn instead.
+    logo = models.BinaryField(blank=True, default=b"", editable=False)
+    logo_type = models.CharField(max_length=20, blank=True)
+    support_email = models.EmailField(blank=True)
+    terms_url = models.URLField(blank=True)
+    privacy_url = models.URLField(blank=True)
+    # Letters before receipt numbers, e.g. "NV" in NV-3107.
+    receipt_prefix = models.CharField(
+        max_length=6,
+        default="R",
+        validators=[RegexValidator(r"^[A-Z][A-Z0-9]{0,5}$", "Use 1 to 6 capital letters.")],
+    )
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    def __str__(self) -> str:
+        return self.name
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        if self.pk is None:
+            self.pk = ids.new(sandbox=False)
+        super().save(*args, **kwargs)
+
+    @property
+    def live(self) -> Merchant:
+        return self.merchants.get(mode=Merchant.Mode.LIVE)
+
+    @property
+    def sandbox(self) -> Merchant:
+        return self.merchants.get(mode=Merchant.Mode.SANDBOX)
+
+
+class Membership(models.Model):
+    """A person's role in an organization. Written by its owners in the console."""
+
+    class Role(models.TextChoices):
+        OWNER = "owner", "Owner"
+        DEVELOPER = "developer", "Developer"
+        SUPPORT = "support", "Support"
+        VIEWER = "viewer", "Read only"
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="memberships")
+    organization = models.ForeignKey(
+        Organization, on_delete=models.CASCADE, related_name="memberships"
+    )
+    role = models.CharField(max_length=12, choices=Role)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["user", "organization"], name="a_person_has_one_role_in_an_organization"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user}, {self.get_role_display()}"
+
+
+def _valid_zone(name: str) -> None:
+    if name not in zoneinfo.available_timezones():
+        raise ValidationError("Choose a time zone of the IANA list, such as Europe/Amsterdam.")
+
+
+class Merchant(models.Model):
+    """One set of books of an organization: live or sandbox. Everything hangs on one of the two.
+
+    The sandbox has its own clock: `now()` is real time plus `clock_offset`, which only
+    `billing.clock` may move, and only forward. Live books always run on real time (a CHECK).
+    """
+
+    class Mode(models.TextChoices):
+        LIVE = "live", "Live"
+        SANDBOX = "sandbox", "Sandbox"
+
+    id = models.UUIDField(primary_key=True, editable=False)
+    organization = models.ForeignKey(
+        Organization, on_delete=models.PROTECT, related_name="merchants"
+    )
+    mode = models.CharField(max_length=8, choices=Mode)
+    currency = models.CharField(max_length=3, default="USD")
+    time_zone = models.CharField(max_length=64, default="UTC", validators=[_valid_zone])
+    clock_offset = models.DurationField(default=timedelta(0))
+    # Numbers receipts without gaps; taken under this row's lock by `billing.payments`.
+    receipt_count = models.BigIntegerField(default=3000, editable=False)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["organization", "mode"], name="an_organization_has_one_book_a_mode"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(mode="sandbox") | models.Q(clock_offset=timedelta(0)),
+                name="only_the_sandbox_has_a_clock_of_its_own",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(clock_offset__gte=timedelta(0)),
+                name="the_sandbox_clock_never_runs_behind",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.organization.name} ({self.get_mode_display().lower()})"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        if self.pk is None:
+            self.pk = ids.new(sandbox=self.is_sandbox)
+        super().save(*args, **kwargs)
+
+    @property
+    def public_id(self) -> str:
+        return ids.public("mer", self.pk)
+
+    @property
+    def is_sandbox(self) -> bool:
+        return self.mode == self.Mode.SANDBOX
+
+    @property
+    def name(self) -> str:
+        return self.organization.name
+
+    def now(self) -> datetime:
+        """This instant on the merchant's clock, in UTC. Call it once, at the edge of a verb."""
+        return timezone.now() + self.clock_offset
+
+
+class SecretKey(Tenant):
+    """A backend's key. Only its SHA-256 is kept; `billing.keys` makes and revokes it."""
+
+    ID_PREFIX = "key"
+
+    name = models.CharField(max_length=80)
+    # SHA-256 of the whole key, 32 bytes.
+    secret_hash = models.BinaryField(max_length=32, unique=True, editable=False)
+    # First and last characters, enough to recognise it and never enough to use it.
+    hint = models.CharField(max_length=32, editable=False)
+    created_by = models.ForeignKey(
+        User, null=True, blank=True, on_delete=models.SET_NULL, related_name="+", editable=False
+    )
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    class Meta:
+        verbose_name = "API key"
+        indexes = [models.Index(fields=["merchant", "created_at"], name="key_by_merchant")]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def is_active(self) -> bool:
+        return self.revoked_at is None

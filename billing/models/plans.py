@@ -1,0 +1,123 @@
+"""What is sold: plans (on the wire: subscription configs) and the credit bundles they offer.
+
+Written through `billing.plans`; price and interval of a plan that has subscribers never change
+(money.md, Changing plans; also a trigger).
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+from django.db import models
+from django.utils import timezone
+from djmoney.models.fields import MoneyField
+
+from billing.models.base import Tenant, bounded, credit_field
+
+
+class Plan(Tenant):
+    """A recurring price, the credit it gives each cycle, and what happens when that runs out."""
+
+    ID_PREFIX = "sc"
+
+    class Interval(models.TextChoices):
+        DAY = "day", "Every day"
+        WEEK = "week", "Every week"
+        MONTH = "month", "Every month"
+        YEAR = "year", "Every year"
+
+    class Rollover(models.TextChoices):
+        FULL = "full", "Rolls over"
+        NONE = "none", "Ends"
+
+    class WhenDepleted(models.TextChoices):
+        OVERAGE = "overage", "Keep working, and charge the card"
+        BLOCK = "block", "Stop until they buy a bundle"
+
+    name = models.CharField(max_length=80)
+    # What the card pays each cycle, in whole minor units. 0 is a free plan.
+    price = MoneyField(max_digits=14, decimal_places=3, default_currency="USD")
+    # Credits granted at the start of each cycle, in the currency of the price.
+    included_credit = credit_field(default=Decimal(0))
+    billing_interval = models.CharField(max_length=5, choices=Interval, default=Interval.MONTH)
+    rollover_type = models.CharField(max_length=4, choices=Rollover, default=Rollover.NONE)
+    bundle_rollover_type = models.CharField(max_length=4, choices=Rollover, default=Rollover.FULL)
+    # At most so much is carried into a cycle, oldest cut first; null: all of it.
+    rollover_cap = credit_field(null=True, blank=True)
+    when_depleted = models.CharField(
+        max_length=7, choices=WhenDepleted, default=WhenDepleted.OVERAGE
+    )
+    # What is owed is charged when it reaches this much, or when the cycle ends.
+    overage_threshold = credit_field(default=Decimal(10))
+    # At most so much overage a cycle, then as `block`; null: no cap.
+    overage_cap = credit_field(null=True, blank=True)
+    archived_at = models.DateTimeField(null=True, blank=True, editable=False)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        verbose_name = "plan"
+        constraints = [
+            models.CheckConstraint(condition=bounded("price"), name="a_plan_price_is_not_negative"),
+            models.CheckConstraint(
+                condition=bounded("included_credit"), name="a_plan_includes_no_negative_credit"
+            ),
+            models.CheckConstraint(
+                condition=bounded("overage_threshold"), name="an_overage_threshold_is_not_negative"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(overage_cap=None) | bounded("overage_cap"),
+                name="an_overage_cap_is_not_negative",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(rollover_cap=None) | bounded("rollover_cap"),
+                name="a_rollover_cap_is_not_negative",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def currency(self) -> str:
+        return str(self.price.currency)
+
+    @property
+    def is_free(self) -> bool:
+        return bool(self.price.amount == 0)
+
+    @property
+    def needs_card(self) -> bool:
+        """Whether anything of this plan can ever be charged to a card."""
+        return not self.is_free or self.when_depleted == self.WhenDepleted.OVERAGE
+
+    @property
+    def live_bundles(self) -> Any:
+        return self.bundles.filter(deleted_at=None).order_by("position", "id")
+
+
+class CreditBundle(Tenant):
+    """Credits that a subscriber of the plan can buy on top: `cost` from the card for `credit`."""
+
+    ID_PREFIX = "cb"
+
+    plan = models.ForeignKey(Plan, on_delete=models.PROTECT, related_name="bundles")
+    name = models.CharField(max_length=80)
+    cost = MoneyField(max_digits=14, decimal_places=3, default_currency="USD")
+    credit_amount = credit_field()
+    position = models.PositiveSmallIntegerField(default=0)
+    # Removed bundles stay for the books and are offered no more.
+    deleted_at = models.DateTimeField(null=True, blank=True, editable=False)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        verbose_name = "bundle"
+        constraints = [
+            models.CheckConstraint(condition=bounded("cost"), name="a_bundle_cost_is_not_negative"),
+            models.CheckConstraint(
+                condition=bounded("credit_amount"), name="a_bundle_gives_no_negative_credit"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name

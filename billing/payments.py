@@ -1,0 +1,223 @@
+"""Payments: an intent row, then the network, then the settlement.
+
+`intend` commits the row with its key before anything is asked; `present` lets the page confirm it,
+`confirm` confirms it from the server, `charge` takes it from the saved card; `refresh` asks what
+became of it. What the answers do to the books is `billing.settlement`. No lock is held while the
+network is asked. Called by checkout, `billing.renewals` and `billing.overage`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+from moneyed import Money
+
+from billing import cards, errors, ledger, settlement, stripe
+from billing.models import Connection, CreditBundle, Payment, Plan, Subscription
+from billing.stripe import ClientIntent, Intent
+
+# The network remembers our keys for 24 hours; after this a lost call is not made again.
+KEY_MEMORY = timedelta(hours=23)
+
+
+@transaction.atomic
+def intend(
+    connection: Connection,
+    *,
+    purpose: str,
+    amount: Money,
+    key: str,
+    now: datetime,
+    plan: Plan | None = None,
+    bundle: CreditBundle | None = None,
+    quantity: int = 1,
+    subscription: Subscription | None = None,
+    cycle_index: int | None = None,
+    off_session: bool = False,
+) -> Payment:
+    """Write the row of a charge about to be made; the same key gives the same row.
+
+    Raises:
+        billing.errors.Conflict: the key was used for something else, or the customer has a
+            current subscription and `purpose` would start another.
+        billing.errors.Invalid: the amount is not in the connection's currency.
+    """
+    connection = ledger.lock(connection.pk)
+    made: Payment | None = (
+        Payment.objects.of(connection.merchant)
+        .select_related("merchant__organization")
+        .filter(key=key)
+        .first()
+    )
+    if made is not None:
+        if (made.connection_id, made.purpose, made.amount) != (connection.pk, purpose, amount):
+            raise errors.Conflict("That payment was begun with other terms.")
+        return made
+    if str(amount.currency) != connection.currency:
+        raise errors.Invalid(f"This customer is billed in {connection.currency}.", param="currency")
+    if purpose == Payment.Purpose.SUBSCRIPTION and connection.subscription is not None:
+        raise errors.Conflict(
+            f"This customer is on {connection.subscription.plan} already.",
+            code="already_subscribed",
+        )
+    payment = Payment(
+        merchant=connection.merchant,
+        connection=connection,
+        purpose=purpose,
+        amount=amount,
+        key=key,
+        off_session=off_session,
+        plan=plan,
+        bundle=bundle,
+        quantity=quantity,
+        credit_amount=bundle.credit_amount * quantity if bundle is not None else Decimal(0),
+        subscription=subscription,
+        cycle_index=cycle_index,
+        created_at=now,
+    )
+    payment.save()
+    return payment
+
+
+def present(payment: Payment, *, now: datetime) -> ClientIntent:
+    """Make (once) the intent the page confirms, and give the page what it needs.
+
+    An older, unfinished payment of the same purpose is withdrawn first, so that two open tabs
+    cannot both pay.
+
+    Raises:
+        billing.errors.Conflict: an older payment turns out to be paid, or this one is.
+        billing.errors.CardUnknown, Unavailable: the network does not answer; nothing was charged.
+    """
+    if payment.status == Payment.Status.SUCCEEDED:
+        raise errors.Conflict("This is paid already.", code="already_paid")
+    if payment.purpose == Payment.Purpose.SUBSCRIPTION:
+        _withdraw_older(payment, now=now)
+    intent = _intent_of(payment)
+    return stripe.client_intent(payment.merchant, "payment", intent.id, intent.client_secret)
+
+
+def confirm(payment: Payment, *, card_id: str, now: datetime) -> Payment:
+    """Confirm a customer's payment from the server with a card the caller names."""
+    _intent_of(payment)
+    try:
+        intent = stripe.confirm_intent(payment, card_id=card_id)
+    except (errors.CardDeclined, errors.CardNeedsAction):
+        intent = stripe.retrieve_intent(payment.merchant, payment.intent_id)
+    return _apply(payment, intent, now=now)
+
+
+def charge(payment: Payment, *, now: datetime) -> Payment:
+    """Take an off-session payment from the saved card.
+
+    Made twice it is one charge: the network's key is the payment's id. An answer that never came
+    leaves it `unknown`; the sweep asks about it.
+    """
+    card = payment.connection.card
+    if card is None:
+        return settlement.fail(
+            payment.pk, code="no_card", message="There is no saved card.", now=now
+        )
+    Payment.objects.filter(pk=payment.pk, asked_at=None).update(asked_at=timezone.now())
+    try:
+        intent = stripe.create_intent(
+            payment, customer_id=cards.customer_id(payment.connection), card_id=card.card_id
+        )
+    except (errors.CardDeclined, errors.CardNeedsAction, errors.Refused) as refusal:
+        return settlement.fail(payment.pk, code=refusal.code, message=refusal.message, now=now)
+    except (errors.CardUnknown, errors.Unavailable):
+        return _mark_unknown(payment)
+    return _apply(payment, intent, now=now)
+
+
+def refresh(payment: Payment, *, now: datetime) -> Payment:
+    """Ask the network what became of an open payment, and settle it. Never charges anew.
+
+    A payment whose call was lost before an intent is known is looked for by our id in the
+    network's list; not there, it is asked for again with its own key while the network remembers
+    keys, and failed after that.
+    """
+    payment = Payment.objects.select_related("merchant__organization", "connection__customer").get(
+        pk=payment.pk
+    )
+    if not payment.is_open:
+        return payment
+    try:
+        if payment.intent_id:
+            intent = stripe.retrieve_intent(payment.merchant, payment.intent_id)
+            return _apply(payment, intent, now=now)
+        if not payment.off_session:
+            return payment
+        found = None
+        if payment.asked_at is not None and payment.connection.customer.card_customer_id:
+            found = stripe.find_intent(
+                payment, customer_id=payment.connection.customer.card_customer_id
+            )
+        if found is not None:
+            return _apply(payment, found, now=now)
+    except errors.CardUnknown:
+        return _mark_unknown(payment)
+    if payment.asked_at is None or timezone.now() - payment.asked_at < KEY_MEMORY:
+        return charge(payment, now=now)
+    return settlement.fail(
+        payment.pk, code="never_reached", message="The card network has no such charge.", now=now
+    )
+
+
+def open_since(moment: datetime) -> Any:
+    """Off-session payments left open by a dead process or a lost answer before `moment`."""
+    return Payment.objects.filter(status__in=Payment.OPEN, off_session=True).exclude(
+        asked_at__gt=moment
+    )
+
+
+def _intent_of(payment: Payment) -> Intent:
+    """The payment's intent at the network, made with its key when it is not there yet."""
+    if payment.intent_id:
+        return stripe.retrieve_intent(payment.merchant, payment.intent_id)
+    intent = stripe.create_intent(payment, customer_id=cards.customer_id(payment.connection))
+    Payment.objects.filter(pk=payment.pk, intent_id="").update(
+        intent_id=intent.id, asked_at=timezone.now()
+    )
+    payment.intent_id = intent.id
+    return intent
+
+
+def _withdraw_older(payment: Payment, *, now: datetime) -> None:
+    older = Payment.objects.filter(
+        connection_id=payment.connection_id,
+        purpose=payment.purpose,
+        status__in=Payment.OPEN,
+        off_session=False,
+    ).exclude(pk=payment.pk)
+    for other in older.select_related("merchant__organization"):
+        if not other.intent_id:
+            settlement.cancel(other.pk, now=now)
+            continue
+        try:
+            stripe.cancel_intent(other.merchant, other.intent_id)
+        except errors.Refused:
+            # Not to be cancelled any more: it was paid, or cancelled before.
+            pass
+        if refresh(other, now=now).status == Payment.Status.SUCCEEDED:
+            raise errors.Conflict("This is paid already.", code="already_paid")
+
+
+def _apply(payment: Payment, intent: Intent, *, now: datetime) -> Payment:
+    card = None
+    if intent.status == "succeeded" and intent.card_id:
+        saved = payment.connection.payment_methods.filter(card_id=intent.card_id).first()
+        card = cards.describe(payment.merchant, intent.card_id, saved=saved)
+    return settlement.apply(payment.pk, intent=intent, card=card, now=now)
+
+
+def _mark_unknown(payment: Payment) -> Payment:
+    Payment.objects.filter(pk=payment.pk, status__in=Payment.OPEN).update(
+        status=Payment.Status.UNKNOWN, asked_at=timezone.now()
+    )
+    payment.refresh_from_db()
+    return payment

@@ -1,0 +1,266 @@
+"""Settlement: what a payment's answer does to the books, exactly once.
+
+`apply` is called with what the card network says, by the answer to our own call and by the webhook
+alike, in any order and any number of times. Locks: connection, then payment, then the merchant's
+receipt counter; no network in between.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import F
+
+from billing import credits, errors, events, ledger, money, receipts, subscriptions
+from billing.models import (
+    Connection,
+    CreditGrant,
+    Merchant,
+    Payment,
+    PaymentMethod,
+    Plan,
+    Subscription,
+)
+from billing.stripe import Card, Intent
+
+# After a declined renewal or overage charge: tries 1, 3, 5 and 7 days after the first.
+RETRY_DAYS = (1, 3, 5, 7)
+
+
+@transaction.atomic
+def apply(payment_id: UUID, *, intent: Intent, card: Card | None, now: datetime) -> Payment:
+    """Bring a payment to what the network says of its intent; a succeeded one is settled.
+
+    `card`: the card the intent names, fetched before (no network under a lock).
+    """
+    connection, payment = lock(payment_id)
+    if payment.status == Payment.Status.SUCCEEDED:
+        return payment
+    payment.intent_id = payment.intent_id or intent.id
+    payment.charge_id = intent.charge_id or payment.charge_id
+    if intent.status == "succeeded":
+        _succeed(connection, payment, intent=intent, card=card, now=now)
+    elif intent.status == "canceled":
+        _close(connection, payment, Payment.Status.CANCELLED, now=now)
+    elif intent.status == "processing":
+        payment.status = Payment.Status.UNKNOWN
+        payment.save()
+    elif payment.off_session:
+        code = intent.decline_code or "authentication_required"
+        _fail(connection, payment, code=code, message=intent.message, now=now)
+    else:
+        # The customer is at the page: a decline is shown there, and the same intent tried again.
+        waits = intent.status == "requires_action"
+        payment.status = Payment.Status.REQUIRES_ACTION if waits else Payment.Status.PENDING
+        payment.failure_code = intent.decline_code
+        payment.failure_message = intent.message[:255]
+        payment.save()
+    return payment
+
+
+@transaction.atomic
+def fail(payment_id: UUID, *, code: str, message: str, now: datetime) -> Payment:
+    """Record that a charge was refused and nothing was taken."""
+    connection, payment = lock(payment_id)
+    if payment.is_open:
+        _fail(connection, payment, code=code, message=message, now=now)
+    return payment
+
+
+@transaction.atomic
+def cancel(payment_id: UUID, *, now: datetime) -> Payment:
+    """Withdraw a payment that the network was never asked for."""
+    connection, payment = lock(payment_id)
+    if payment.is_open and not payment.intent_id:
+        _close(connection, payment, Payment.Status.CANCELLED, now=now)
+    return payment
+
+
+def lock(payment_id: UUID) -> tuple[Connection, Payment]:
+    """Lock a payment the way every money verb does: its connection first."""
+    owner = Payment.objects.values_list("connection_id", flat=True).get(pk=payment_id)
+    connection = ledger.lock(owner)
+    payment: Payment = (
+        Payment.objects.select_for_update(of=("self",), no_key=True)
+        .select_related("merchant__organization", "plan", "bundle", "subscription")
+        .get(pk=payment_id)
+    )
+    return connection, payment
+
+
+def _succeed(
+    connection: Connection, payment: Payment, *, intent: Intent, card: Card | None, now: datetime
+) -> None:
+    taken = money.from_minor(intent.amount_minor, intent.currency)
+    payment.status = Payment.Status.SUCCEEDED
+    payment.settled_at = now
+    payment.failure_code = payment.failure_message = ""
+    payment.receipt_number = _next_receipt(payment.merchant)
+    if card is not None:
+        payment.card = save_card(connection, card, now=now)
+    payment.save()
+    if taken != payment.amount:
+        # Money moved, but not what was asked: nothing is granted until a person has looked.
+        _flag(payment, f"The card network took {taken}, not {payment.amount}.")
+        return
+    if payment.purpose == Payment.Purpose.OVERAGE:
+        _release(connection, payment)
+        ledger.append(
+            connection,
+            kind="overage_charged",
+            amount=payment.amount.amount,
+            payment_id=payment.pk,
+            now=now,
+        )
+        Connection.objects.filter(pk=connection.pk).update(
+            overage_attempts=0, overage_next_attempt_at=None
+        )
+    else:
+        try:
+            with transaction.atomic():
+                _deliver(connection, payment, now=now)
+        except errors.Conflict as conflict:
+            # Paid for something that is no longer to be had: kept visible, to be refunded.
+            _flag(payment, str(conflict))
+    events.record(
+        payment.merchant,
+        "payment.succeeded",
+        now=now,
+        connection=connection,
+        payment_id=payment.public_id,
+        purpose=payment.purpose,
+        amount=money.wire(payment.amount.amount),
+        currency=str(payment.amount.currency),
+    )
+    receipts.send(payment, now=now)
+
+
+def _deliver(connection: Connection, payment: Payment, *, now: datetime) -> None:
+    """Give what was paid for."""
+    if payment.purpose == Payment.Purpose.SUBSCRIPTION:
+        assert payment.plan is not None
+        payment.subscription = subscriptions.open(
+            connection, plan=payment.plan, now=now, payment=payment
+        )
+        payment.cycle_index = 0
+        payment.save(update_fields=["subscription", "cycle_index"])
+    elif payment.purpose == Payment.Purpose.RENEWAL:
+        assert payment.subscription is not None and payment.cycle_index is not None
+        moved = subscriptions.advance(
+            payment.subscription, index=payment.cycle_index, now=now, payment=payment
+        )
+        if not moved:
+            raise errors.Conflict("That cycle was opened before.")
+    else:
+        subscriptions.activate(connection, now=now)
+        current = connection.subscription
+        ends = current is not None and current.plan.bundle_rollover_type == Plan.Rollover.NONE
+        credits.grant(
+            connection,
+            source=CreditGrant.Source.BUNDLE,
+            amount=payment.credit_amount,
+            now=now,
+            expires_at=max(current.cycle_end, now) if current is not None and ends else None,
+            payment=payment,
+            bundle=payment.bundle,
+        )
+
+
+def _fail(
+    connection: Connection, payment: Payment, *, code: str, message: str, now: datetime
+) -> None:
+    payment.failure_code = code[:64]
+    payment.failure_message = message[:255]
+    _close(connection, payment, Payment.Status.FAILED, now=now)
+    if payment.purpose == Payment.Purpose.RENEWAL and payment.subscription is not None:
+        _postpone_renewal(payment.subscription, now=now)
+    elif payment.purpose == Payment.Purpose.OVERAGE:
+        tries = connection.overage_attempts + 1
+        wait = timedelta(days=RETRY_DAYS[min(tries, len(RETRY_DAYS)) - 1])
+        Connection.objects.filter(pk=connection.pk).update(
+            overage_attempts=tries, overage_next_attempt_at=now + wait
+        )
+    events.record(
+        payment.merchant,
+        "payment.failed",
+        now=now,
+        connection=connection,
+        payment_id=payment.public_id,
+        purpose=payment.purpose,
+        amount=money.wire(payment.amount.amount),
+        currency=str(payment.amount.currency),
+        code=payment.failure_code,
+    )
+    receipts.send_declined(payment, now=now)
+
+
+def _close(connection: Connection, payment: Payment, status: str, *, now: datetime) -> None:
+    """End an open payment without money: what it was collecting is owed again."""
+    was_open = payment.is_open
+    payment.status = status
+    payment.save()
+    if was_open and payment.purpose == Payment.Purpose.OVERAGE:
+        _release(connection, payment)
+        credits.pay_debt(connection, now=now)
+
+
+def _release(connection: Connection, payment: Payment) -> None:
+    Connection.objects.filter(pk=connection.pk).update(
+        collecting=F("collecting") - payment.amount.amount
+    )
+
+
+def _postpone_renewal(subscription: Subscription, *, now: datetime) -> None:
+    """Past due: try again on the days of the schedule; after the last, end it unpaid."""
+    since = subscription.past_due_since or now
+    if subscription.attempts >= len(RETRY_DAYS):
+        subscriptions.end(subscription, now=now, unpaid=True)
+        return
+    subscription.next_attempt_at = since + timedelta(days=RETRY_DAYS[subscription.attempts])
+    subscription.attempts += 1
+    if subscription.past_due_since is None:
+        subscription.past_due_since = now
+        subscription.status = Subscription.Status.PAST_DUE
+        events.record(
+            subscription.merchant,
+            "subscription.past_due",
+            now=now,
+            connection=subscription.connection,
+            subscription_id=subscription.public_id,
+        )
+    subscription.save()
+
+
+def save_card(connection: Connection, card: Card, *, now: datetime) -> PaymentMethod:
+    """Keep a card for later charges; it becomes the one in use. Under the connection's lock."""
+    rows = PaymentMethod.objects.filter(connection=connection)
+    rows.exclude(card_id=card.id).filter(is_default=True).update(is_default=False)
+    saved: PaymentMethod | None = rows.filter(card_id=card.id).first()
+    if saved is None:
+        saved = PaymentMethod(
+            merchant=connection.merchant,
+            connection=connection,
+            card_id=card.id,
+            brand=card.brand,
+            last4=card.last4,
+            exp_month=card.exp_month,
+            exp_year=card.exp_year,
+            created_at=now,
+        )
+    saved.is_default = True
+    saved.detached_at = None
+    saved.save()
+    return saved
+
+
+def _next_receipt(merchant: Merchant) -> str:
+    Merchant.objects.filter(pk=merchant.pk).update(receipt_count=F("receipt_count") + 1)
+    number = Merchant.objects.values_list("receipt_count", flat=True).get(pk=merchant.pk)
+    return f"{merchant.organization.receipt_prefix}-{number}"
+
+
+def _flag(payment: Payment, reason: str) -> None:
+    payment.flag = reason[:255]
+    payment.save(update_fields=["flag"])

@@ -1,0 +1,231 @@
+-- The ledger: the only writer of billing_ledgerentry, of a grant's remainder and of the money
+-- columns of billing_connection. Called by billing/ledger.py and by meters' charge.
+--
+-- Every function here expects the connection's row to be locked by its transaction
+-- (billing_lock). A line belongs to a grant, or (grant null) to the debt. After any of them:
+--   sum of a grant's lines = its remainder; sum of the lines without a grant = -debt;
+--   balance = sum of all lines; sequences dense.
+-- A line that moves nothing is not written.
+
+CREATE OR REPLACE FUNCTION billing_lock(p_merchant uuid, p_connection uuid)
+RETURNS SETOF billing_connection LANGUAGE sql AS $$
+    SELECT * FROM billing_connection
+     WHERE id = p_connection AND merchant_id = p_merchant
+       FOR NO KEY UPDATE
+$$;
+
+-- Append one line and move its account and the head with it. Returns the balance after it.
+CREATE OR REPLACE FUNCTION billing_append(
+    p_connection uuid, p_kind text, p_amount numeric, p_grant uuid, p_request uuid,
+    p_payment uuid, p_reason text, p_actor text, p_now timestamptz
+) RETURNS numeric LANGUAGE plpgsql AS $$
+DECLARE
+    head record;
+BEGIN
+    IF p_amount = 0 THEN
+        RETURN (SELECT balance FROM billing_connection WHERE id = p_connection);
+    END IF;
+    UPDATE billing_connection
+       SET entry_count = entry_count + 1,
+           balance = balance + p_amount,
+           debt = CASE WHEN p_grant IS NULL THEN debt - p_amount ELSE debt END
+     WHERE id = p_connection
+    RETURNING merchant_id, entry_count, balance INTO STRICT head;
+    IF p_grant IS NOT NULL THEN
+        UPDATE billing_creditgrant SET remaining = remaining + p_amount
+         WHERE id = p_grant AND connection_id = p_connection;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'grant % is not of connection %', p_grant, p_connection;
+        END IF;
+    END IF;
+    INSERT INTO billing_ledgerentry (
+        merchant_id, connection_id, seq, kind, amount, balance_after, grant_id, request_id,
+        payment_id, reason, actor, occurred_at)
+    VALUES (
+        head.merchant_id, p_connection, head.entry_count, p_kind, p_amount, head.balance, p_grant,
+        p_request, p_payment, p_reason, p_actor, p_now);
+    RETURN head.balance;
+END
+$$;
+
+-- Enter the end of every grant whose life is over. Returns the sum that ended.
+CREATE OR REPLACE FUNCTION billing_expire(p_connection uuid, p_now timestamptz)
+RETURNS numeric LANGUAGE plpgsql AS $$
+DECLARE
+    lot record;
+    ended numeric := 0;
+BEGIN
+    FOR lot IN
+        SELECT id, remaining, expires_at FROM billing_creditgrant
+         WHERE connection_id = p_connection AND NOT is_spent AND expires_at <= p_now
+         ORDER BY expires_at, id
+    LOOP
+        PERFORM billing_append(p_connection, 'expire', -lot.remaining, lot.id, NULL, NULL,
+                               '', '', lot.expires_at);
+        ended := ended + lot.remaining;
+    END LOOP;
+    RETURN ended;
+END
+$$;
+
+-- Pay debt out of live grants, in the order of the draw: two lines a grant, so that it is seen.
+-- What an open overage charge collects from the card is left to it. Returns the sum paid.
+CREATE OR REPLACE FUNCTION billing_pay_debt(p_connection uuid, p_now timestamptz)
+RETURNS numeric LANGUAGE plpgsql AS $$
+DECLARE
+    lot record;
+    due numeric;
+    take numeric;
+    paid numeric := 0;
+BEGIN
+    SELECT debt - collecting INTO due FROM billing_connection WHERE id = p_connection;
+    FOR lot IN
+        SELECT id, remaining FROM billing_creditgrant
+         WHERE connection_id = p_connection AND NOT is_spent
+           AND effective_at <= p_now AND (expires_at IS NULL OR expires_at > p_now)
+         ORDER BY priority, expires_at NULLS LAST, pool, origin_at, id
+    LOOP
+        EXIT WHEN due <= 0;
+        take := LEAST(due, lot.remaining);
+        PERFORM billing_append(p_connection, 'debt', -take, lot.id, NULL, NULL, '', '', p_now);
+        PERFORM billing_append(p_connection, 'debt', take, NULL, NULL, NULL, '', '', p_now);
+        due := due - take;
+        paid := paid + take;
+    END LOOP;
+    RETURN paid;
+END
+$$;
+
+-- Add a lot of credits; debt is paid first out of it.
+CREATE OR REPLACE FUNCTION billing_grant(
+    p_id uuid, p_connection uuid, p_pool int, p_source text, p_amount numeric, p_priority int,
+    p_expires_at timestamptz, p_origin_at timestamptz, p_cycle uuid, p_payment uuid,
+    p_bundle uuid, p_reason text, p_actor text, p_now timestamptz
+) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM billing_expire(p_connection, p_now);
+    INSERT INTO billing_creditgrant (
+        id, merchant_id, connection_id, pool, source, amount, remaining, priority, effective_at,
+        expires_at, origin_at, cycle_id, payment_id, bundle_id, reason, actor, created_at)
+    SELECT p_id, merchant_id, id, p_pool, p_source, p_amount, 0, p_priority, p_now,
+           p_expires_at, p_origin_at, p_cycle, p_payment, p_bundle, p_reason, p_actor, p_now
+      FROM billing_connection WHERE id = p_connection;
+    PERFORM billing_append(
+        p_connection, CASE p_source WHEN 'rollover' THEN 'roll' ELSE 'grant' END, p_amount, p_id,
+        NULL, p_payment, p_reason, p_actor, p_now);
+    PERFORM billing_pay_debt(p_connection, p_now);
+END
+$$;
+
+-- Draw a fee from the grants in order; what they do not cover becomes debt.
+-- Gives what is left after it, and the draws as [[grant id or null, amount as text], ...].
+CREATE OR REPLACE FUNCTION billing_spend(
+    p_connection uuid, p_amount numeric, p_request uuid, p_now timestamptz,
+    OUT cycle_remaining numeric, OUT bundle_remaining numeric, OUT debt numeric,
+    OUT draws jsonb
+) LANGUAGE plpgsql AS $$
+DECLARE
+    head record;
+    lot record;
+    need numeric := p_amount;
+    take numeric;
+    line bigint;
+    running numeric;
+BEGIN
+    IF EXISTS (SELECT 1 FROM billing_creditgrant
+                WHERE connection_id = p_connection AND NOT is_spent AND expires_at <= p_now) THEN
+        PERFORM billing_expire(p_connection, p_now);
+    END IF;
+    SELECT c.merchant_id, c.entry_count, c.balance, c.debt INTO STRICT head
+      FROM billing_connection c WHERE c.id = p_connection;
+    line := head.entry_count;
+    running := head.balance;
+    cycle_remaining := 0;
+    bundle_remaining := 0;
+    draws := '[]';
+    FOR lot IN
+        SELECT id, pool, remaining FROM billing_creditgrant
+         WHERE connection_id = p_connection AND NOT is_spent AND effective_at <= p_now
+         ORDER BY priority, expires_at NULLS LAST, pool, origin_at, id
+    LOOP
+        take := LEAST(need, lot.remaining);
+        IF take > 0 THEN
+            need := need - take;
+            line := line + 1;
+            running := running - take;
+            UPDATE billing_creditgrant SET remaining = remaining - take WHERE id = lot.id;
+            INSERT INTO billing_ledgerentry (
+                merchant_id, connection_id, seq, kind, amount, balance_after, grant_id,
+                request_id, reason, actor, occurred_at)
+            VALUES (head.merchant_id, p_connection, line, 'usage', -take, running, lot.id,
+                    p_request, '', '', p_now);
+            draws := draws || jsonb_build_array(jsonb_build_array(lot.id, take::text));
+        END IF;
+        IF lot.pool = 1 THEN
+            cycle_remaining := cycle_remaining + lot.remaining - take;
+        ELSE
+            bundle_remaining := bundle_remaining + lot.remaining - take;
+        END IF;
+    END LOOP;
+    debt := head.debt + need;
+    IF need > 0 THEN
+        line := line + 1;
+        running := running - need;
+        INSERT INTO billing_ledgerentry (
+            merchant_id, connection_id, seq, kind, amount, balance_after, grant_id,
+            request_id, reason, actor, occurred_at)
+        VALUES (head.merchant_id, p_connection, line, 'usage', -need, running, NULL,
+                p_request, '', '', p_now);
+        draws := draws || jsonb_build_array(jsonb_build_array(NULL, need::text));
+    END IF;
+    UPDATE billing_connection c
+       SET entry_count = line, balance = running, debt = billing_spend.debt,
+           cycle_overage = c.cycle_overage + need
+     WHERE c.id = p_connection AND p_amount > 0;
+END
+$$;
+
+-- Append-only: whoever asks, a line is never changed and never removed.
+CREATE OR REPLACE FUNCTION billing_refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'The ledger is append-only: write a linked correction instead.'
+        USING ERRCODE = 'restrict_violation';
+END
+$$;
+
+CREATE TRIGGER the_ledger_is_append_only
+    BEFORE UPDATE OR DELETE ON billing_ledgerentry
+    FOR EACH ROW EXECUTE FUNCTION billing_refuse_change();
+
+-- Price and interval of a plan that has or had subscribers never change.
+CREATE OR REPLACE FUNCTION billing_keep_plan_terms() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF (NEW.price, NEW.price_currency, NEW.billing_interval)
+       IS DISTINCT FROM (OLD.price, OLD.price_currency, OLD.billing_interval)
+       AND EXISTS (SELECT 1 FROM billing_subscription WHERE plan_id = OLD.id) THEN
+        RAISE EXCEPTION 'Price and interval of a plan with subscribers do not change.'
+            USING ERRCODE = 'restrict_violation';
+    END IF;
+    RETURN NEW;
+END
+$$;
+
+CREATE TRIGGER a_sold_plan_keeps_its_terms
+    BEFORE UPDATE ON billing_plan
+    FOR EACH ROW EXECUTE FUNCTION billing_keep_plan_terms();
+
+-- The hottest rows are updated in place: leave room for it in their pages.
+ALTER TABLE billing_connection SET (fillfactor = 70);
+ALTER TABLE billing_creditgrant SET (fillfactor = 70);
+
+-- The product's role may add lines and nothing else. (The role exists where the installation
+-- separates it from the owner of the tables, as `manage.py up` does.)
+DO $$
+BEGIN
+    IF EXISTS (SELECT 1 FROM pg_roles WHERE rolname = 'lava_app') THEN
+        REVOKE UPDATE, DELETE, TRUNCATE ON billing_ledgerentry FROM lava_app;
+        REVOKE DELETE, TRUNCATE ON billing_payment, billing_creditgrant, billing_connection
+            FROM lava_app;
+    END IF;
+END
+$$;

@@ -1,0 +1,383 @@
+"""The card network, and the only module that imports `stripe`.
+
+Every call goes through `StripeClient` over HTTP with our own stored idempotency key; against
+Stripe with its keys, or against the local card network with the same code. Stripe's objects and
+errors end here: callers see the dataclasses below and `billing.errors`. Never called while a lock
+is held.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import stripe
+from django.conf import settings
+from stripe import StripeClient
+
+from billing import errors, money
+from billing.models import Merchant, Payment
+
+T = TypeVar("T")
+
+# Pinned: answers keep their shape whatever the account's default is.
+API_VERSION = "2026-10-28.endive"
+TIMEOUT_S = 20
+# How far a webhook's signed time may be from ours, either way.
+SIGNATURE_TOLERANCE_S = 300
+
+
+@dataclass(frozen=True, slots=True)
+class ClientIntent:
+    """What the page needs to confirm a payment (`kind` payment) or save a card (`kind` setup)."""
+
+    kind: str
+    id: str
+    client_secret: str
+    publishable_key: str
+    script_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A payment intent as the network knows it. `amount_minor` in the currency's minor unit."""
+
+    id: str
+    status: str
+    client_secret: str
+    amount_minor: int
+    currency: str
+    charge_id: str
+    card_id: str
+    decline_code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """A setup intent: a card being saved without a charge."""
+
+    id: str
+    status: str
+    client_secret: str
+    card_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A payment method of type card."""
+
+    id: str
+    brand: str
+    last4: str
+    exp_month: int
+    exp_year: int
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A verified event; `object_id` is the id of what it is about."""
+
+    id: str
+    type: str
+    livemode: bool
+    object_id: str
+    payload: dict[str, Any]
+
+
+@lru_cache(maxsize=8)
+def _client(api_key: str, base: str) -> StripeClient:
+    return StripeClient(
+        api_key,
+        stripe_version=API_VERSION,
+        base_addresses={"api": base} if base else {},
+        http_client=stripe.RequestsClient(timeout=TIMEOUT_S),
+        # A failed call is asked about by `billing.payments`, with the key it was made with.
+        max_network_retries=0,
+    )
+
+
+def _keys(merchant: Merchant) -> tuple[str, str]:
+    """The secret and the publishable key for a merchant's mode.
+
+    Raises:
+        billing.errors.Unavailable: the installation has no keys for that mode.
+    """
+    pair = settings.STRIPE_KEYS["test" if merchant.is_sandbox else "live"]
+    if not pair[0]:
+        name = "STRIPE_TEST_SECRET_KEY" if merchant.is_sandbox else "STRIPE_SECRET_KEY"
+        raise errors.Unavailable(f"Cards are not set up: set {name}.", code="cards_not_set_up")
+    return pair[0], pair[1]
+
+
+def _call(merchant: Merchant, act: Callable[[StripeClient], T]) -> T:
+    """Run one call and turn Stripe's errors into ours.
+
+    Raises:
+        billing.errors.CardDeclined, CardNeedsAction: the card was refused, or wants its owner.
+        billing.errors.CardUnknown: no answer, or none that says whether it was done.
+        billing.errors.Refused: Stripe did not accept the call; nothing was done.
+    """
+    try:
+        return act(_client(_keys(merchant)[0], settings.STRIPE_API_BASE))
+    except stripe.CardError as error:
+        code = str(error.code or "card_declined")
+        kind = errors.CardNeedsAction if code == "authentication_required" else errors.CardDeclined
+        decline = str(getattr(error.error, "decline_code", None) or code)
+        raise kind(error.user_message or "The card was declined.", code=decline) from error
+    except (stripe.InvalidRequestError, stripe.IdempotencyError) as error:
+        if error.http_status == 409:
+            raise errors.CardUnknown("The card network is still working on it.") from error
+        raise errors.Refused(
+            f"The card network refused the call: {error.user_message or error.code}",
+            code=str(error.code or "card_network_refused"),
+        ) from error
+    except (stripe.AuthenticationError, stripe.PermissionError) as error:
+        raise errors.Unavailable(
+            "The card network does not accept our keys.", code="cards_not_set_up"
+        ) from error
+    except stripe.StripeError as error:
+        raise errors.CardUnknown("The card network did not answer.") from error
+
+
+def create_customer(merchant: Merchant, *, key: str, phone: str, name: str, email: str) -> str:
+    """Make the customer at the network, once a key; gives its id."""
+    params: dict[str, Any] = {"phone": phone}
+    if name:
+        params["name"] = name
+    if email:
+        params["email"] = email
+    made = _call(
+        merchant,
+        lambda client: client.v1.customers.create(
+            params=params,  # type: ignore[arg-type]
+            options={"idempotency_key": key},
+        ),
+    )
+    return str(made.id)
+
+
+def create_intent(
+    payment: Payment, *, customer_id: str, card_id: str = "", confirm: bool = False
+) -> Intent:
+    """Make the payment intent of a payment, with the key `payment:<id>`.
+
+    Off-session payments are confirmed at once with the saved card; a customer's own is confirmed
+    by the page. Made twice, it is the same intent.
+    """
+    params: dict[str, Any] = {
+        "amount": money.to_minor(payment.amount),
+        "currency": str(payment.amount.currency).lower(),
+        "customer": customer_id,
+        "description": f"{payment.merchant.name}: {payment.get_purpose_display()}",
+        "metadata": {"lava_payment": payment.public_id},
+        "payment_method_types": ["card"],
+        "expand": ["latest_charge"],
+    }
+    if payment.off_session:
+        params |= {"payment_method": card_id, "confirm": True, "off_session": True}
+    else:
+        params["setup_future_usage"] = "off_session"
+        if confirm:
+            params |= {"payment_method": card_id, "confirm": True}
+    made = _call(
+        payment.merchant,
+        lambda client: client.v1.payment_intents.create(
+            params=params,  # type: ignore[arg-type]
+            options={"idempotency_key": f"payment:{payment.public_id}"},
+        ),
+    )
+    return _intent(made)
+
+
+def confirm_intent(payment: Payment, *, card_id: str) -> Intent:
+    """Confirm a payment's intent from the server, with a card the caller names."""
+    made = _call(
+        payment.merchant,
+        lambda client: client.v1.payment_intents.confirm(
+            payment.intent_id,
+            params={"payment_method": card_id, "expand": ["latest_charge"]},
+            options={"idempotency_key": f"confirm:{payment.public_id}:{card_id}"},
+        ),
+    )
+    return _intent(made)
+
+
+def retrieve_intent(merchant: Merchant, intent_id: str) -> Intent:
+    """Ask what became of a payment intent."""
+    found = _call(
+        merchant,
+        lambda client: client.v1.payment_intents.retrieve(
+            intent_id, params={"expand": ["latest_charge"]}
+        ),
+    )
+    return _intent(found)
+
+
+def find_intent(payment: Payment, *, customer_id: str) -> Intent | None:
+    """Look for the intent of a payment whose answer never came, by our id in its metadata."""
+    found = _call(
+        payment.merchant,
+        lambda client: client.v1.payment_intents.list(
+            params={"customer": customer_id, "limit": 100}
+        ),
+    )
+    for row in found.auto_paging_iter():
+        if _text(_field(row.metadata, "lava_payment")) == payment.public_id:
+            return retrieve_intent(payment.merchant, str(row.id))
+    return None
+
+
+def cancel_intent(merchant: Merchant, intent_id: str) -> Intent:
+    """Cancel an intent that nobody will pay any more."""
+    return _intent(_call(merchant, lambda client: client.v1.payment_intents.cancel(intent_id)))
+
+
+def create_setup(merchant: Merchant, *, customer_id: str, key: str) -> Setup:
+    """Start saving a card for later charges without the customer."""
+    made = _call(
+        merchant,
+        lambda client: client.v1.setup_intents.create(
+            params={
+                "customer": customer_id,
+                "usage": "off_session",
+                "payment_method_types": ["card"],
+            },
+            options={"idempotency_key": key},
+        ),
+    )
+    return _setup(made)
+
+
+def retrieve_setup(merchant: Merchant, setup_id: str) -> Setup:
+    """Ask what became of a setup intent."""
+    return _setup(_call(merchant, lambda client: client.v1.setup_intents.retrieve(setup_id)))
+
+
+def confirm_setup(merchant: Merchant, setup_id: str, *, card_id: str) -> Setup:
+    """Confirm a setup intent from the server, with a card the caller names."""
+    return _setup(
+        _call(
+            merchant,
+            lambda client: client.v1.setup_intents.confirm(
+                setup_id, params={"payment_method": card_id}
+            ),
+        )
+    )
+
+
+def retrieve_card(merchant: Merchant, card_id: str) -> Card:
+    """Brand, last digits and expiry of a saved card."""
+    return _card(_call(merchant, lambda client: client.v1.payment_methods.retrieve(card_id)))
+
+
+def create_test_card(merchant: Merchant, number: str) -> Card:
+    """Turn a test card's number into a card, as the page would; for the sandbox alone.
+
+    Raises:
+        billing.errors.Forbidden: the merchant is not a sandbox.
+    """
+    if not merchant.is_sandbox:
+        raise errors.Forbidden("Test cards work with test keys only.")
+    made = _call(
+        merchant,
+        lambda client: client.v1.payment_methods.create(
+            params={
+                "type": "card",
+                "card": {
+                    "number": number,
+                    "exp_month": 12,
+                    "exp_year": time.gmtime().tm_year + 3,
+                    "cvc": "123",
+                },
+            }
+        ),
+    )
+    return _card(made)
+
+
+def client_intent(merchant: Merchant, kind: str, id: str, client_secret: str) -> ClientIntent:
+    """What the page needs, with the publishable key and script of the merchant's mode."""
+    return ClientIntent(
+        kind=kind,
+        id=id,
+        client_secret=client_secret,
+        publishable_key=_keys(merchant)[1],
+        script_url=settings.STRIPE_JS_URL,
+    )
+
+
+def verify_event(payload: bytes, signature: str) -> Event:
+    """Check a webhook's signature and time against our secrets, live and test.
+
+    Raises:
+        billing.errors.Invalid: not signed by the network, or not within five minutes of now
+            (`construct_event` alone would take times years ahead).
+    """
+    for secret in settings.STRIPE_WEBHOOK_SECRETS:
+        try:
+            event = stripe.Webhook.construct_event(payload, signature, secret)
+        except (ValueError, stripe.SignatureVerificationError):
+            continue
+        stamp = next((p[2:] for p in signature.split(",") if p.startswith("t=")), "0")
+        if abs(time.time() - int(stamp)) > SIGNATURE_TOLERANCE_S:
+            break
+        raw = event.to_dict()
+        return Event(
+            id=str(event.id),
+            type=str(event.type),
+            livemode=bool(event.livemode),
+            object_id=str(raw["data"]["object"].get("id", "")),
+            payload=raw,
+        )
+    raise errors.Invalid("The signature does not match.", code="bad_signature")
+
+
+def _field(row: Any, name: str) -> Any:
+    """A field of one of Stripe's objects, which are no dicts; None when absent."""
+    return getattr(row, name, None) if row is not None else None
+
+
+def _text(value: Any) -> str:
+    """An id, whether the network expanded the object or not."""
+    if value is None:
+        return ""
+    return str(value) if isinstance(value, str) else str(_field(value, "id") or "")
+
+
+def _intent(row: Any) -> Intent:
+    error = _field(row, "last_payment_error")
+    return Intent(
+        id=str(row.id),
+        status=str(row.status),
+        client_secret=str(_field(row, "client_secret") or ""),
+        amount_minor=int(row.amount),
+        currency=str(row.currency).upper(),
+        charge_id=_text(_field(row, "latest_charge")),
+        card_id=_text(_field(row, "payment_method")),
+        decline_code=str(_field(error, "decline_code") or _field(error, "code") or ""),
+        message=str(_field(error, "message") or ""),
+    )
+
+
+def _setup(row: Any) -> Setup:
+    return Setup(
+        id=str(row.id),
+        status=str(row.status),
+        client_secret=str(_field(row, "client_secret") or ""),
+        card_id=_text(_field(row, "payment_method")),
+    )
+
+
+def _card(row: Any) -> Card:
+    card = row.card
+    return Card(
+        id=str(row.id),
+        brand=str(_field(card, "brand") or "card"),
+        last4=str(card.last4),
+        exp_month=int(card.exp_month),
+        exp_year=int(card.exp_year),
+    )

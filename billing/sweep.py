@@ -1,0 +1,134 @@
+"""What is due, as the database says it: the questions the sweep and the sandbox's clock ask.
+
+A Celery message is a hint; these queries find everything that a lost message, a dead worker or an
+unanswered card left behind. Each merchant's own clock counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import DateTimeField, ExpressionWrapper, F, Q, Value
+
+from billing import credits, ledger, overage, payments, renewals
+from billing.models import Connection, CreditGrant, Merchant, OutboxMessage, Plan, Subscription
+
+# An off-session charge with no answer is asked about after this pause, in real time.
+ASK_AFTER = timedelta(seconds=30)
+BATCH = 500
+
+
+def _clock(now: datetime) -> Any:
+    """The merchant's own time at the real instant `now`, inside a query."""
+    return ExpressionWrapper(
+        Value(now, output_field=DateTimeField()) + F("merchant__clock_offset"),
+        output_field=DateTimeField(),
+    )
+
+
+def renewals_due(now: datetime, merchant: Merchant | None = None) -> list[UUID]:
+    """Subscriptions whose cycle is over and whose next try has come, oldest first."""
+    rows = (
+        Subscription.objects.current()
+        .annotate(clock=_clock(now))
+        .filter(
+            Q(next_attempt_at=None) | Q(next_attempt_at__lte=F("clock")), cycle_end__lte=F("clock")
+        )
+    )
+    if merchant is not None:
+        rows = rows.of(merchant)
+    return list(rows.order_by("cycle_end", "pk").values_list("pk", flat=True)[:BATCH])
+
+
+def overage_due(now: datetime, merchant: Merchant | None = None) -> list[UUID]:
+    """Connections that owe as much as their plan lets grow, with no charge under way."""
+    rows = Connection.objects.annotate(clock=_clock(now)).filter(
+        Q(overage_next_attempt_at=None) | Q(overage_next_attempt_at__lte=F("clock")),
+        owes=True,
+        collecting=0,
+        subscriptions__status__in=Subscription.CURRENT,
+        subscriptions__plan__when_depleted=Plan.WhenDepleted.OVERAGE,
+        debt__gte=F("subscriptions__plan__overage_threshold"),
+    )
+    if merchant is not None:
+        rows = rows.of(merchant)
+    return list(rows.order_by("pk").values_list("pk", flat=True)[:BATCH])
+
+
+def grants_over(now: datetime, merchant: Merchant | None = None) -> list[UUID]:
+    """Connections with grants whose life is over and not yet entered in the ledger."""
+    rows = CreditGrant.objects.annotate(clock=_clock(now)).filter(
+        is_spent=False, expires_at__lte=F("clock")
+    )
+    if merchant is not None:
+        rows = rows.of(merchant)
+    return list(rows.order_by().values_list("connection_id", flat=True).distinct()[:BATCH])
+
+
+def payments_open(now: datetime, merchant: Merchant | None = None) -> list[UUID]:
+    """Off-session charges whose answer never came, or whose process died before asking."""
+    rows = payments.open_since(now - ASK_AFTER).filter(created_at__lte=_clock(now - ASK_AFTER))
+    if merchant is not None:
+        rows = rows.of(merchant)
+    return list(rows.order_by("created_at").values_list("pk", flat=True)[:BATCH])
+
+
+def messages_owed() -> list[UUID]:
+    """Live texts and mails not yet sent; the sandbox's are kept, never sent."""
+    rows = OutboxMessage.objects.filter(
+        sent_at=None, attempts__lt=8, merchant__mode=Merchant.Mode.LIVE
+    )
+    return list(rows.order_by("created_at").values_list("pk", flat=True)[:BATCH])
+
+
+def expire(connection_id: UUID, *, now: datetime) -> None:
+    """Enter what has ended in one connection."""
+    with transaction.atomic():
+        credits.expire(ledger.lock(connection_id), now=now)
+
+
+def run(merchant: Merchant, *, now: datetime) -> None:
+    """Do all that is due for one merchant, here and now, in order: used by the sandbox's clock.
+
+    `now` is the merchant's instant.
+    """
+    real = now - merchant.clock_offset
+    acts: list[tuple[Callable[..., list[UUID]], Callable[..., Any]]] = [
+        (renewals_due, renewals.renew),
+        (grants_over, expire),
+        (overage_due, overage.collect),
+    ]
+    for due, act in acts:
+        for row in due(real, merchant):
+            act(row, now=now)
+
+
+def next_instant(merchant: Merchant, *, after: datetime, until: datetime) -> datetime | None:
+    """The next instant in (after, until] at which something falls due for the merchant."""
+    subscriptions = Subscription.objects.of(merchant).current()
+    instants = [
+        subscriptions.filter(next_attempt_at=None, cycle_end__gt=after, cycle_end__lte=until)
+        .order_by("cycle_end")
+        .values_list("cycle_end", flat=True)
+        .first(),
+        subscriptions.filter(next_attempt_at__gt=after, next_attempt_at__lte=until)
+        .order_by("next_attempt_at")
+        .values_list("next_attempt_at", flat=True)
+        .first(),
+        CreditGrant.objects.of(merchant)
+        .filter(is_spent=False, expires_at__gt=after, expires_at__lte=until)
+        .order_by("expires_at")
+        .values_list("expires_at", flat=True)
+        .first(),
+        Connection.objects.of(merchant)
+        .filter(overage_next_attempt_at__gt=after, overage_next_attempt_at__lte=until, owes=True)
+        .order_by("overage_next_attempt_at")
+        .values_list("overage_next_attempt_at", flat=True)
+        .first(),
+    ]
+    found = [instant for instant in instants if instant is not None]
+    return min(found) if found else None

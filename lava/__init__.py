@@ -1,0 +1,1 @@
+"""Lava: the wiring. Imports everything, is imported by nobody; settings name it by string."""

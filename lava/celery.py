@@ -1,0 +1,87 @@
+"""The Celery app and its timetable, at one glance.
+
+A message only wakes a worker: what is due, the database says (`billing.sweep`). So nothing here
+needs results, and a lost message or a task that runs twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from celery import Celery, beat
+from django.conf import settings
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "lava.settings")
+
+# Held by the one beat that ticks; others wait for it.
+BEAT_LOCK = 0x1A7A
+
+
+def broker_url() -> str:
+    """The broker of the environment, or the embedded one's socket."""
+    if settings.CELERY_BROKER_URL:
+        return str(settings.CELERY_BROKER_URL)
+    from lava import broker
+
+    return broker.url()
+
+
+app = Celery("lava")
+app.conf.update(
+    broker_url=broker_url(),
+    task_ignore_result=True,
+    task_serializer="json",
+    accept_content=["json"],
+    task_acks_late=True,
+    task_reject_on_worker_lost=True,
+    worker_prefetch_multiplier=1,
+    worker_hijack_root_logger=False,
+    broker_connection_retry_on_startup=True,
+    # A dead broker must not hold up an answer: the sweep finds the work.
+    broker_connection_timeout=0.5,
+    task_publish_retry=False,
+    broker_transport_options={
+        "visibility_timeout": 600,
+        "socket_connect_timeout": 0.5,
+        "socket_timeout": 10,
+    },
+    beat_scheduler="lava.celery:OnlyBeat",
+    beat_schedule_filename=str(settings.STATE_DIR / "beat"),
+    beat_schedule={
+        "sweep": {"task": "billing.tasks.sweep", "schedule": 5.0, "options": {"expires": 5}},
+        "expire checkouts": {
+            "task": "checkout.tasks.expire",
+            "schedule": 60.0,
+            "options": {"expires": 60},
+        },
+    },
+)
+app.autodiscover_tasks(["billing", "checkout"])
+
+
+class OnlyBeat(beat.PersistentScheduler):  # type: ignore[misc]
+    """A beat that ticks only while it holds the database's advisory lock: any number may run."""
+
+    def tick(self, *args: Any, **kwargs: Any) -> float:
+        if not self._is_the_one():
+            return 2.0
+        wait: float = super().tick(*args, **kwargs)
+        return min(wait, 5.0)
+
+    def _is_the_one(self) -> bool:
+        from django.db import DatabaseError, connection
+
+        try:
+            with connection.cursor() as cursor:
+                if getattr(self, "_held_by", None) == id(connection.connection):
+                    return True
+                cursor.execute("SELECT pg_try_advisory_lock(%s)", [BEAT_LOCK])
+                row = cursor.fetchone()
+        except DatabaseError:
+            connection.close()
+            self._held_by = None
+            return False
+        held = bool(row and row[0])
+        self._held_by = id(connection.connection) if held else None
+        return held

@@ -1,0 +1,45 @@
+"""The product on one screen: console, API, hosted pages, the card network's webhook, health."""
+
+from __future__ import annotations
+
+import checkout.api
+import checkout.urls
+from django.contrib import admin
+from django.http import HttpRequest, HttpResponse
+from django.urls import include, path, re_path
+from django.views.generic import RedirectView
+
+import billing.api.endpoints
+import billing.api.test_helpers
+import meters.api
+from lava import health, webhooks
+from lava.api import errors
+
+
+def nothing_here(request: HttpRequest) -> HttpResponse:
+    """Any other path under /v1: JSON, never a page."""
+    return errors.not_found(request, Exception())
+
+
+v1 = [
+    *billing.api.endpoints.urlpatterns,
+    *billing.api.test_helpers.urlpatterns,
+    *meters.api.urlpatterns,
+    *checkout.api.urlpatterns,
+    re_path(r"", nothing_here),
+]
+
+urlpatterns = [
+    path("v1", nothing_here),
+    path("v1/", include((v1, "v1"))),
+    path("console/", admin.site.urls),
+    path("webhooks/stripe", webhooks.receive, name="stripe-webhook"),
+    path("healthz", health.alive, name="alive"),
+    path("readyz", health.ready, name="ready"),
+    path("", include(checkout.urls.urlpatterns)),
+    path("", RedirectView.as_view(url="/console/", permanent=False), name="home"),
+]
+
+handler400 = "lava.api.errors.bad_request"
+handler404 = "lava.api.errors.not_found"
+handler500 = "lava.api.errors.server_error"

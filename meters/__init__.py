@@ -1,0 +1,1 @@
+"""Meters: usage becomes money. Imports billing, never checkout."""

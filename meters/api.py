@@ -1,0 +1,360 @@
+"""Meters' endpoints: requests, usage, meters. Parse, call one verb, present."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from django.db.models import Count, F, Q, Sum
+from django.db.models.functions import TruncDate
+from django.urls import re_path
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from billing import authentication, errors, ids, keys, money
+from billing.api import fields, lists
+from billing.api.views import View
+from meters import pricing, usage
+from meters.models import Meter, MeterPrice, UsageRequest
+
+ZERO = Decimal(0)
+
+
+class RequestsView(View):
+    """`GET, POST /v1/requests`"""
+
+    def perform_authentication(self, request: Request) -> None:
+        """A charge finds its merchant in its own trip to the database; a list asks first."""
+        if request.method != "POST":
+            super().perform_authentication(request)
+
+    def post(self, request: Request) -> Response:
+        key = authentication.bearer(request.META.get("HTTP_AUTHORIZATION", ""))
+        if not ids.check_secret_key(key):
+            keys.find(key)
+        sandbox = key.startswith("aks_test_")
+        charged = usage.report(key, sandbox=sandbox, told=_report(self.body))
+        answer = present_request(
+            charged.request, charged.price, connection_id=charged.request.connection_id
+        )
+        return Response(answer, status=200)
+
+    def get(self, request: Request) -> Response:
+        rows = _filtered(self, request).select_related("price")
+        return lists.page(
+            request,
+            rows,
+            cursor_key=lambda text: _request_key(self, text),
+            cursor_of=lambda row: str(row.request_id),
+            present=lambda row: present_request(row, row.price, connection_id=row.connection_id),
+        )
+
+
+class RequestView(View):
+    """`GET /v1/requests/{request_id}`"""
+
+    def get(self, request: Request, request_id: str) -> Response:
+        row = (
+            UsageRequest.objects.of(self.merchant)
+            .select_related("price")
+            .filter(request_id=request_id)
+            .first()
+        )
+        if row is None:
+            raise errors.NotFound(f"There is no request {request_id!r}.")
+        return Response(present_request(row, row.price, connection_id=row.connection_id))
+
+
+class UsageView(View):
+    """`GET /v1/usage`: per day of the start's UTC offset, and in total."""
+
+    def get(self, request: Request) -> Response:
+        query = request.query_params
+        if "start" not in query:
+            raise errors.Invalid("`start` is missing.", param="start")
+        start = fields.moment(_plus(query["start"]), "start")
+        end = fields.moment(_plus(query["end"]), "end") if "end" in query else self.now
+        if end <= start:
+            raise errors.Invalid("`end` must be after `start`.", param="end")
+        if end - start > timedelta(days=366):
+            raise errors.Invalid("Ask for at most 366 days at once.", param="end")
+        rows = _filtered(self, request).filter(timestamp__gte=start, timestamp__lt=end)
+        zone = start.tzinfo
+        items = []
+        day = start
+        while day < end:
+            midnight = datetime.combine(day.astimezone(zone).date(), datetime.min.time(), zone)
+            until = min(midnight + timedelta(days=1), end)
+            items.append((day, until))
+            day = until
+        sums = _sums_by_day(rows, start)
+        empty = _totals(None)
+        return Response(
+            {
+                "items": [
+                    {
+                        "date": f"{since.astimezone(zone):%Y-%m-%d}",
+                        "start": fields.instant(since),
+                        "end": fields.instant(until),
+                        **_totals(sums.get(since.astimezone(zone).date())),
+                    }
+                    for since, until in items
+                ],
+                "totals": _totals(rows.aggregate(**_SUMS)) if sums else empty,
+            }
+        )
+
+
+class MetersView(View):
+    """`GET /v1/meters`"""
+
+    def get(self, request: Request) -> Response:
+        rows = Meter.objects.of(self.merchant).filter(archived_at=None).select_related("price")
+        return lists.page(
+            request,
+            rows,
+            cursor_key=lambda text: ids.parse("prd", text),
+            present=present_meter,
+        )
+
+
+class MeterView(View):
+    """`GET /v1/meters/{id}`"""
+
+    def get(self, request: Request, meter_id: str) -> Response:
+        rows = Meter.objects.of(self.merchant).select_related("price")
+        return Response(present_meter(rows.by_public_id(meter_id)))
+
+
+def _report(body: dict[str, Any]) -> usage.Report:
+    """Read and check the body of a reported request."""
+    name = "customer_id" if "connection_id" not in body and "customer_id" in body else None
+    connection = fields.required_text(body, name or "connection_id", most=64)
+    slug = fields.required_text(body, "meter_slug", most=64)
+    stamp = body.get("timestamp")
+    return usage.Report(
+        request_id=fields.required_text(body, "request_id"),
+        connection=_connection_key(connection),
+        meter_slug=slug,
+        meter=ids.parse("prd", slug) if slug.startswith("prd_") else None,
+        usage=pricing.Usage(
+            input_tokens=fields.count(body, "input_tokens"),
+            output_tokens=fields.count(body, "output_tokens"),
+            input_characters=fields.count(body, "input_characters"),
+            output_characters=fields.count(body, "output_characters"),
+            input_seconds=fields.seconds(body, "input_seconds"),
+            output_seconds=fields.seconds(body, "output_seconds"),
+            provider_cost=fields.amount(body, "provider_cost"),
+        ),
+        model=fields.text(body, "model", most=120) or "",
+        metadata=fields.metadata(body),
+        timestamp=None if stamp is None else fields.moment(stamp, "timestamp"),
+        enforce=fields.flag(body, "enforce"),
+    )
+
+
+def _connection_key(text: str) -> UUID:
+    try:
+        return ids.parse("con", text)
+    except errors.NotFound as error:
+        raise errors.NotFound(
+            "No such connection.", code="connection_not_found", param="connection_id"
+        ) from error
+
+
+def _filtered(view: View, request: Request) -> Any:
+    """The merchant's requests, by the filters of the query."""
+    query = request.query_params
+    rows = UsageRequest.objects.of(view.merchant)
+    connection = query.get("connection_id") or query.get("customer_id")
+    if connection:
+        rows = rows.filter(connection_id=_connection_key(connection))
+    if query.get("meter_id"):
+        rows = rows.filter(meter_id=ids.parse("prd", query["meter_id"]))
+    for key, value in _metadata_filters(query.get("metadata_filters")):
+        rows = rows.filter(metadata__contains={key: value})
+    return rows
+
+
+def _metadata_filters(text: str | None) -> list[tuple[str, str]]:
+    if not text:
+        return []
+    try:
+        pairs = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        pairs = error
+    if not isinstance(pairs, list) or not all(
+        isinstance(pair, list)
+        and len(pair) == 2
+        and all(isinstance(word, str) and "\x00" not in word for word in pair)
+        for pair in pairs
+    ):
+        raise errors.Invalid(
+            'Write `metadata_filters` as JSON: [["key", "value"], ...].', param="metadata_filters"
+        )
+    return [(key, value) for key, value in pairs]
+
+
+def _request_key(view: View, request_id: str) -> UUID:
+    key = (
+        UsageRequest.objects.of(view.merchant)
+        .filter(request_id=request_id)
+        .values_list("pk", flat=True)
+        .first()
+    )
+    if key is None:
+        raise errors.NotFound("No such request.")
+    return key  # type: ignore[no-any-return]
+
+
+def _plus(text: str) -> str:
+    """A `+` of an offset that a client did not encode arrives as a space."""
+    return text.replace(" ", "+")
+
+
+_WALLET = Q(price__base_cost_payer="wallet")
+_SUMS: dict[str, Any] = {
+    "requests": Count("pk"),
+    "tokens": Sum(F("input_tokens") + F("output_tokens")),
+    "cost": Sum("provider_cost"),
+    "fee": Sum("fee"),
+    "wallet_cost": Sum("provider_cost", filter=_WALLET),
+    "charged": Sum("charged"),
+}
+
+
+def _sums_by_day(rows: Any, start: datetime) -> dict[Any, dict[str, Any]]:
+    """Sums per calendar day of the start's offset."""
+    days = rows.annotate(day=TruncDate("timestamp", tzinfo=start.tzinfo)).values("day")
+    return {row["day"]: row for row in days.annotate(**_SUMS).order_by("day")}
+
+
+def _totals(sums: dict[str, Any] | None) -> dict[str, Any]:
+    """One row of usage on the wire; nothing used is zeros."""
+    sums = sums or {}
+    fee = sums.get("fee") or ZERO
+    cost = sums.get("cost") or ZERO
+    by_customer = sums.get("wallet_cost") or ZERO
+    charged = sums.get("charged") or ZERO
+    return {
+        "total_requests": sums.get("requests") or 0,
+        "total_usage_tokens": int(sums.get("tokens") or 0),
+        "total_usage_cost": money.wire(cost),
+        "total_fee_amount": money.wire(fee),
+        "total_service_charge_amount": money.wire(ZERO),
+        "total_request_cost": money.wire(cost + fee),
+        "total_wallet_cost": money.wire(charged),
+        "total_merchant_cost": money.wire(cost - by_customer),
+        "total_gross_volume": money.wire(charged),
+        "total_net_volume": money.wire(charged - cost),
+    }
+
+
+def present_request(row: UsageRequest, price: Any, *, connection_id: UUID) -> dict[str, Any]:
+    """A request on the wire, as the official client declares it, with its balance."""
+    seconds = row.input_seconds + row.output_seconds
+    cost = row.provider_cost or ZERO
+    payer = price.base_cost_payer
+    scope = ids.public("con", connection_id)
+    return {
+        "request_id": row.request_id,
+        "status": row.status,
+        "connection_id": scope,
+        "customer_id": scope,
+        "meter_id": ids.public("prd", row.meter_id),
+        "provider": "",
+        "provider_key_type": "unmanaged",
+        "model": row.model,
+        "endpoint": "",
+        "model_usage": {
+            "input_tokens": row.input_tokens,
+            "output_tokens": row.output_tokens,
+            "total_tokens": row.input_tokens + row.output_tokens,
+            "input_characters": row.input_characters,
+            "output_characters": row.output_characters,
+            "total_characters": row.input_characters + row.output_characters,
+            "input_seconds": _number(row.input_seconds),
+            "output_seconds": _number(row.output_seconds),
+            "total_seconds": _number(seconds),
+            "input_cost": money.wire(ZERO),
+            "output_cost": money.wire(ZERO),
+            "total_cost": money.wire(cost),
+            "payer": payer,
+        },
+        "fee": {
+            "amount": money.wire(row.fee),
+            "rate_type": price.rate_type,
+            "token_basis": price.token_basis,
+            "breakdown": [_slice(price, *part) for part in row.slices],
+        },
+        "service_charge": {"amount": money.wire(ZERO), "payer": "merchant"},
+        "total_request_cost": money.wire(cost + row.fee),
+        "total_wallet_cost": money.wire(row.charged),
+        "total_merchant_cost": money.wire(ZERO if payer == "wallet" else cost),
+        "balance": {
+            "total_remaining": money.wire(row.total_remaining),
+            "cycle_remaining": money.wire(row.cycle_remaining),
+            "bundle_remaining": money.wire(row.bundle_remaining),
+            "overage_due": money.wire(row.debt_after),
+        },
+        "late": row.late,
+        "metadata": row.metadata,
+        "timestamp": fields.instant(row.timestamp),
+        "created_at": fields.instant(row.created_at),
+    }
+
+
+def _slice(price: Any, place: int, quantity: str, amount: str) -> dict[str, Any]:
+    """One slice of a fee: the tier it fell in and what of the request fell there."""
+    counted = Decimal(quantity)
+    unit = price.unit
+    return {
+        "tier": {
+            "start": _number(price.tier_starts[place]),
+            "rate": money.wire(price.tier_rates[place]),
+            "type": unit,
+        },
+        "tokens": int(counted) if unit == "tokens_1m" else 0,
+        "characters": int(counted) if unit == "characters_1m" else 0,
+        "seconds": _number(counted) if unit == "minutes" else 0,
+        "cost": money.wire(Decimal(amount)),
+    }
+
+
+def _number(value: Decimal) -> int | float:
+    """A count as a JSON number: whole where it is whole. Counts only, never money."""
+    return int(value) if value == value.to_integral_value() else float(value)
+
+
+def present_meter(row: Meter) -> dict[str, Any]:
+    """A meter on the wire, with the price in force."""
+    price: MeterPrice | None = row.price
+    assert price is not None
+    return {
+        "meter_id": row.public_id,
+        "meter_slug": row.slug,
+        "name": row.name,
+        "rate_type": price.rate_type,
+        "token_basis": price.token_basis,
+        "tier_window": price.tier_window,
+        "base_cost_payer": price.base_cost_payer,
+        "service_charge_payer": "merchant",
+        "tiers": [
+            {"start": _number(tier.start), "rate": money.wire(tier.rate), "type": price.unit}
+            for tier in price.tiers
+        ],
+        "price_version": price.version,
+        "created_at": fields.instant(row.created_at),
+    }
+
+
+urlpatterns = [
+    re_path(r"^requests/?$", RequestsView.as_view(), name="requests"),
+    re_path(r"^requests/(?P<request_id>[^/]+)/?$", RequestView.as_view(), name="request"),
+    re_path(r"^usage/?$", UsageView.as_view(), name="usage"),
+    re_path(r"^meters/?$", MetersView.as_view(), name="meters"),
+    re_path(r"^meters/(?P<meter_id>[^/]+)/?$", MeterView.as_view(), name="meter"),
+]

@@ -1,0 +1,17 @@
+"""The one-trip charge, and the merchant wall of meters' tables."""
+
+from pathlib import Path
+
+from django.db import migrations
+
+SQL = Path(__file__).resolve().parent.parent / "sql"
+
+
+class Migration(migrations.Migration):
+    dependencies = [("meters", "0001_initial"), ("billing", "0002_ledger")]
+
+    operations = [
+        migrations.RunSQL(
+            (SQL / "charge.sql").read_text(encoding="utf-8"), reverse_sql=migrations.RunSQL.noop
+        )
+    ]

@@ -1,0 +1,235 @@
+"""Meters, the versions of their prices, and the requests they charged.
+
+`MeterPrice` rows are written once by `meters.prices.publish` and never change; `UsageRequest` and
+`MeterPosition` are written by `meters/sql/charge.sql` alone.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from django.contrib.postgres.fields import ArrayField
+from django.core.validators import RegexValidator
+from django.db import models
+from django.utils import timezone
+
+from billing.models import Connection, Plan, Tenant
+from billing.models.base import bounded, credit_field
+from meters import pricing
+
+
+class Meter(Tenant):
+    """Something that is counted and priced. Attached to the plans where it is active."""
+
+    ID_PREFIX = "prd"
+
+    slug = models.CharField(
+        max_length=64,
+        validators=[
+            RegexValidator(
+                r"^[a-z0-9]([a-z0-9_-]*[a-z0-9])?$",
+                "Use small letters, digits, - and _; start and end with a letter or digit.",
+            )
+        ],
+    )
+    name = models.CharField(max_length=80)
+    # The version in force; null only between the insert of a meter and of its first price.
+    price = models.ForeignKey(
+        "meters.MeterPrice", null=True, on_delete=models.PROTECT, related_name="+", editable=False
+    )
+    plans = models.ManyToManyField(Plan, through="meters.MeterPlan", related_name="meters")
+    archived_at = models.DateTimeField(null=True, blank=True, editable=False)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        verbose_name = "meter"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["merchant", "slug"], name="a_meter_slug_is_used_once_by_a_merchant"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class MeterPlan(models.Model):
+    """A meter is active on a plan."""
+
+    merchant = models.ForeignKey("billing.Merchant", on_delete=models.PROTECT, related_name="+")
+    meter = models.ForeignKey(Meter, on_delete=models.CASCADE, related_name="links")
+    plan = models.ForeignKey(Plan, on_delete=models.CASCADE, related_name="meter_links")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["plan", "meter"], name="a_meter_is_attached_once_to_a_plan"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.meter} on {self.plan}"
+
+
+class MeterPrice(Tenant):
+    """One version of a meter's price, immutable. Each request keeps the version it was priced with.
+
+    Tiers are two arrays of one length: `tier_starts` in the unit counted (tokens, characters,
+    minutes, requests; the first is 0), `tier_rates` in money per unit of `unit`, or percent.
+    """
+
+    ID_PREFIX = "mpr"
+
+    class RateType(models.TextChoices):
+        FIXED = "fixed", "Rate per unit"
+        PERCENTAGE = "percentage", "Cost plus %"
+
+    class Unit(models.TextChoices):
+        TOKENS = "tokens_1m", "Tokens"
+        CHARACTERS = "characters_1m", "Characters"
+        MINUTES = "minutes", "Minutes"
+        REQUESTS = "requests", "Requests"
+
+    class TokenBasis(models.TextChoices):
+        BOTH = "input+output", "Input and output"
+        OUTPUT = "output", "Output only"
+
+    class TierWindow(models.TextChoices):
+        LIFETIME = "lifetime", "Count for life"
+        CYCLE = "cycle", "Start again each cycle"
+
+    class Payer(models.TextChoices):
+        MERCHANT = "merchant", "You pay the provider"
+        WALLET = "wallet", "The customer pays the provider's cost too"
+
+    meter = models.ForeignKey(Meter, on_delete=models.PROTECT, related_name="prices")
+    version = models.PositiveIntegerField()
+    rate_type = models.CharField(max_length=10, choices=RateType, default=RateType.FIXED)
+    unit = models.CharField(max_length=13, choices=Unit, default=Unit.TOKENS)
+    token_basis = models.CharField(max_length=12, choices=TokenBasis, default=TokenBasis.BOTH)
+    tier_window = models.CharField(max_length=8, choices=TierWindow, default=TierWindow.LIFETIME)
+    base_cost_payer = models.CharField(max_length=8, choices=Payer, default=Payer.MERCHANT)
+    tier_starts = ArrayField(models.DecimalField(max_digits=22, decimal_places=6))
+    tier_rates = ArrayField(models.DecimalField(max_digits=22, decimal_places=10))
+    created_by = models.CharField(max_length=255, blank=True)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["meter", "-version"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["meter", "version"], name="a_price_version_is_published_once"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.meter}, version {self.version}"
+
+    @property
+    def tiers(self) -> list[pricing.Tier]:
+        return [
+            pricing.Tier(start=start, rate=rate)
+            for start, rate in zip(self.tier_starts, self.tier_rates, strict=True)
+        ]
+
+
+class MeterPosition(models.Model):
+    """How much of a meter a connection has used: the place in its tiers.
+
+    `window` is -1 for a lifetime, else the number of the subscription's cycle; `quantity` in the
+    unit of `pricing.quantity` (tokens, characters, seconds, requests).
+    """
+
+    pk = models.CompositePrimaryKey("connection_id", "meter_id", "scope", "window")
+    connection = models.ForeignKey(
+        Connection, on_delete=models.PROTECT, related_name="+", db_index=False
+    )
+    meter = models.ForeignKey(Meter, on_delete=models.PROTECT, related_name="+", db_index=False)
+    # The subscription for a cycle's window; the connection itself for a lifetime.
+    scope = models.UUIDField()
+    window = models.IntegerField()
+    quantity = models.DecimalField(max_digits=28, decimal_places=6)
+
+
+class UsageRequest(Tenant):
+    """One charged request: what was used, the price it met, what paid for it. Never changed."""
+
+    ID_PREFIX = "req"
+
+    class Status(models.TextChoices):
+        PENDING = "pending", "Running"
+        COMPLETED = "completed", "Charged"
+        ERROR = "error", "Failed"
+
+    # The foreign keys of this table are composite, with the merchant: `meters/sql/charge.sql`.
+    connection = models.ForeignKey(
+        Connection,
+        on_delete=models.PROTECT,
+        related_name="requests",
+        db_index=False,
+        db_constraint=False,
+    )
+    meter = models.ForeignKey(
+        Meter,
+        on_delete=models.PROTECT,
+        related_name="requests",
+        db_index=False,
+        db_constraint=False,
+    )
+    price = models.ForeignKey(
+        MeterPrice, on_delete=models.PROTECT, related_name="+", db_index=False, db_constraint=False
+    )
+    subscription_id = models.UUIDField()
+    cycle_index = models.IntegerField()
+    # The client's own id: the key of the request, for ever (api.md, Repeats).
+    request_id = models.CharField(max_length=255)
+    # SHA-256 of the body's meaning: the same id with another one is refused.
+    fingerprint = models.BinaryField(max_length=32)
+    status = models.CharField(max_length=9, choices=Status, default=Status.COMPLETED)
+    model = models.CharField(max_length=120, blank=True, default="")
+    input_tokens = models.BigIntegerField(default=0)
+    output_tokens = models.BigIntegerField(default=0)
+    input_characters = models.BigIntegerField(default=0)
+    output_characters = models.BigIntegerField(default=0)
+    input_seconds = models.DecimalField(max_digits=18, decimal_places=6, default=Decimal(0))
+    output_seconds = models.DecimalField(max_digits=18, decimal_places=6, default=Decimal(0))
+    # What was rated, and the position in the tiers before it.
+    quantity = models.DecimalField(max_digits=28, decimal_places=6)
+    position_before = models.DecimalField(max_digits=28, decimal_places=6)
+    fee = credit_field()
+    # [[tier number, quantity, amount], ...]; numbers as strings; adds up to the fee.
+    slices = models.JSONField(default=list)
+    # [[grant id, amount], ...] in the order drawn; grant null: what became debt.
+    draws = models.JSONField(default=list)
+    provider_cost = credit_field(null=True)
+    # What the connection paid: the fee, and the provider's cost where the customer bears it.
+    charged = credit_field()
+    cycle_remaining = credit_field()
+    bundle_remaining = credit_field()
+    debt_after = credit_field()
+    late = models.BooleanField(default=False)
+    metadata = models.JSONField(default=dict)
+    # When the work was done, as the client says (default: when it arrived).
+    timestamp = models.DateTimeField()
+    created_at = models.DateTimeField()
+
+    class Meta:
+        verbose_name = "request"
+        indexes = [
+            models.Index(fields=["merchant", "-id"], name="request_by_merchant"),
+            models.Index(fields=["connection", "-id"], name="request_by_connection"),
+        ]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["merchant", "request_id"], name="a_request_id_is_charged_once"
+            ),
+            models.CheckConstraint(condition=bounded("fee"), name="a_fee_is_not_negative"),
+            models.CheckConstraint(condition=bounded("charged"), name="a_charge_is_not_negative"),
+        ]
+
+    def __str__(self) -> str:
+        return self.request_id
+
+    @property
+    def total_remaining(self) -> Decimal:
+        return self.cycle_remaining + self.bundle_remaining - self.debt_after

@@ -1,0 +1,232 @@
+-- The charge: identify, price, draw and store one request in one trip to the database.
+-- Calls billing's functions (billing/sql/ledger.sql) for the lock and the draw and never writes
+-- billing's tables. meters/pricing.py says the same about prices in Python; a test holds both equal.
+
+-- Price a quantity: graduated tiers, each unit at the rate of the tier it falls in.
+-- Quantities are in the unit counted, minutes in seconds; a boundary is still in the lower tier.
+-- The exact sums are rounded once, cumulatively, so that the slices add up to the fee.
+CREATE OR REPLACE FUNCTION meters_price(
+    p_rate_type text, p_unit text, p_starts numeric[], p_rates numeric[],
+    p_quantity numeric, p_before numeric, p_cost numeric,
+    OUT fee numeric, OUT slices jsonb
+) LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+    n int := array_length(p_starts, 1);
+    scale numeric := CASE p_unit WHEN 'minutes' THEN 60 ELSE 1 END;
+    divisor numeric;
+    exact numeric := 0;
+    upto numeric;
+    part numeric;
+    after numeric := p_before + p_quantity;
+    tier int := 1;
+BEGIN
+    fee := 0;
+    slices := '[]';
+    IF p_rate_type = 'percentage' THEN
+        divisor := 100 * CASE WHEN p_quantity = 0 THEN 1 ELSE p_quantity END;
+    ELSE
+        divisor := CASE p_unit WHEN 'minutes' THEN 60 WHEN 'requests' THEN 1 ELSE 1000000 END;
+    END IF;
+    IF p_quantity = 0 THEN
+        IF p_rate_type = 'percentage' AND p_cost > 0 THEN
+            FOR i IN 2..n LOOP
+                IF p_starts[i] * scale < p_before THEN tier := i; END IF;
+            END LOOP;
+            fee := round(round(p_cost * p_rates[tier], 40) / divisor, 10);
+            slices := jsonb_build_array(jsonb_build_array(tier - 1, '0', fee::text));
+        END IF;
+        RETURN;
+    END IF;
+    FOR i IN 1..n LOOP
+        part := LEAST(after, COALESCE(p_starts[i + 1] * scale, after))
+              - GREATEST(p_before, p_starts[i] * scale);
+        CONTINUE WHEN part <= 0;
+        exact := exact + part * p_rates[i]
+               * CASE WHEN p_rate_type = 'percentage' THEN p_cost ELSE 1 END;
+        upto := round(round(exact, 40) / divisor, 10);
+        slices := slices || jsonb_build_array(
+            jsonb_build_array(i - 1, trim_scale(part)::text, (upto - fee)::text));
+        fee := upto;
+    END LOOP;
+END
+$$;
+
+-- What a request counts, in the unit of its price: tokens, characters, seconds or requests.
+CREATE OR REPLACE FUNCTION meters_quantity(
+    p_unit text, p_token_basis text, p_input_tokens bigint, p_output_tokens bigint,
+    p_input_characters bigint, p_output_characters bigint, p_input_seconds numeric,
+    p_output_seconds numeric
+) RETURNS numeric LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE p_unit
+        WHEN 'tokens_1m' THEN
+            CASE p_token_basis WHEN 'output' THEN 0 ELSE p_input_tokens END + p_output_tokens
+        WHEN 'characters_1m' THEN p_input_characters + p_output_characters
+        WHEN 'minutes' THEN p_input_seconds + p_output_seconds
+        ELSE 1
+    END::numeric
+$$;
+
+-- One charge. `outcome` is `charged`, `replayed`, or the code of what was refused; nothing is
+-- written unless it is `charged`. `detail` names what the message needs. `collect`: the debt has
+-- reached the plan's threshold.
+CREATE OR REPLACE FUNCTION meters_charge(
+    p_id uuid, p_key_hash bytea, p_real_now timestamptz, p_connection uuid, p_meter text,
+    p_meter_id uuid, p_request_id text, p_fingerprint bytea, p_timestamp timestamptz,
+    p_model text, p_input_tokens bigint, p_output_tokens bigint, p_input_characters bigint,
+    p_output_characters bigint, p_input_seconds numeric, p_output_seconds numeric,
+    p_provider_cost numeric, p_metadata jsonb, p_enforce boolean,
+    OUT outcome text, OUT detail text, OUT collect boolean, OUT currency text,
+    OUT request meters_usagerequest, OUT price meters_meterprice
+) LANGUAGE plpgsql AS $$
+DECLARE
+    merchant record;
+    conn billing_connection;
+    meter record;
+    sub record;
+    spent record;
+    priced record;
+    moment timestamptz;
+    happened timestamptz;
+    counted numeric;
+    before numeric;
+    charged numeric;
+    spendable numeric;
+    v_scope uuid;
+    v_window int;
+BEGIN
+    collect := false;
+    SELECT m.id, m.clock_offset INTO merchant
+      FROM billing_secretkey k JOIN billing_merchant m ON m.id = k.merchant_id
+     WHERE k.secret_hash = p_key_hash AND k.revoked_at IS NULL;
+    IF NOT FOUND THEN outcome := 'unauthenticated'; RETURN; END IF;
+    moment := p_real_now + merchant.clock_offset;
+    happened := COALESCE(p_timestamp, moment);
+
+    SELECT * INTO conn FROM billing_lock(merchant.id, p_connection);
+    IF NOT FOUND OR conn.status IN ('pending', 'deleted') THEN
+        outcome := 'connection_not_found'; RETURN;
+    END IF;
+    currency := conn.currency;
+
+    SELECT * INTO request FROM meters_usagerequest r
+     WHERE r.merchant_id = merchant.id AND r.request_id = p_request_id;
+    IF FOUND THEN
+        IF request.fingerprint <> p_fingerprint THEN outcome := 'request_id_reused'; RETURN; END IF;
+        SELECT * INTO price FROM meters_meterprice WHERE id = request.price_id;
+        outcome := 'replayed';
+        RETURN;
+    END IF;
+
+    IF conn.status = 'disabled' THEN outcome := 'connection_disabled'; RETURN; END IF;
+    IF happened > moment + interval '5 minutes' THEN outcome := 'timestamp_in_future'; RETURN; END IF;
+    IF happened < moment - interval '30 days' THEN outcome := 'timestamp_too_old'; RETURN; END IF;
+
+    SELECT m.id, m.name, m.price_id INTO meter FROM meters_meter m
+     WHERE m.merchant_id = merchant.id AND m.archived_at IS NULL
+       AND CASE WHEN p_meter_id IS NULL THEN m.slug = p_meter ELSE m.id = p_meter_id END;
+    IF NOT FOUND THEN outcome := 'meter_not_found'; RETURN; END IF;
+    SELECT s.id, s.cycle_index, s.cycle_start, p.name, p.when_depleted, p.overage_threshold,
+           p.overage_cap
+      INTO sub
+      FROM billing_subscription s
+      JOIN billing_plan p ON p.id = s.plan_id
+      JOIN meters_meterplan mp ON mp.plan_id = s.plan_id AND mp.meter_id = meter.id
+     WHERE s.connection_id = conn.id AND s.status IN ('active', 'past_due')
+       AND NOT (s.pending_change IS NOT DISTINCT FROM 'cancellation' AND s.cycle_end <= moment);
+    IF NOT FOUND THEN outcome := 'meter_not_on_plan'; detail := meter.name; RETURN; END IF;
+
+    SELECT * INTO price FROM meters_meterprice WHERE id = meter.price_id;
+    IF price.rate_type = 'percentage' AND p_provider_cost IS NULL THEN
+        outcome := 'cost_unknown'; RETURN;
+    END IF;
+    counted := meters_quantity(
+        price.unit, price.token_basis, p_input_tokens, p_output_tokens, p_input_characters,
+        p_output_characters, p_input_seconds, p_output_seconds);
+    IF price.tier_window = 'cycle' THEN
+        v_scope := sub.id; v_window := sub.cycle_index;
+    ELSE
+        v_scope := conn.id; v_window := -1;
+    END IF;
+    SELECT quantity INTO before FROM meters_meterposition
+     WHERE connection_id = conn.id AND meter_id = meter.id AND scope = v_scope
+       AND "window" = v_window;
+    before := COALESCE(before, 0);
+    priced := meters_price(price.rate_type, price.unit, price.tier_starts, price.tier_rates,
+                           counted, before, p_provider_cost);
+    charged := priced.fee + CASE price.base_cost_payer
+        WHEN 'wallet' THEN COALESCE(p_provider_cost, 0) ELSE 0 END;
+    IF charged >= 1000000000000 THEN outcome := 'amount_too_large'; RETURN; END IF;
+
+    IF p_enforce AND charged > 0 THEN
+        SELECT COALESCE(sum(remaining), 0) - conn.debt INTO spendable FROM billing_creditgrant
+         WHERE connection_id = conn.id AND NOT is_spent AND effective_at <= moment
+           AND (expires_at IS NULL OR expires_at > moment);
+        spendable := GREATEST(spendable, 0);
+        IF charged > spendable AND (
+            sub.when_depleted = 'block'
+            OR conn.cycle_overage + charged - spendable > sub.overage_cap) THEN
+            outcome := 'insufficient_credits'; detail := spendable::text; RETURN;
+        END IF;
+    END IF;
+
+    spent := billing_spend(conn.id, charged, p_id, moment);
+    INSERT INTO meters_meterposition (connection_id, meter_id, scope, "window", quantity)
+    VALUES (conn.id, meter.id, v_scope, v_window, counted)
+    ON CONFLICT (connection_id, meter_id, scope, "window")
+    DO UPDATE SET quantity = meters_meterposition.quantity + EXCLUDED.quantity;
+    INSERT INTO meters_usagerequest (
+        id, merchant_id, connection_id, meter_id, price_id, subscription_id, cycle_index,
+        request_id, fingerprint, status, model, input_tokens, output_tokens, input_characters,
+        output_characters, input_seconds, output_seconds, quantity, position_before, fee, slices,
+        draws, provider_cost, charged, cycle_remaining, bundle_remaining, debt_after, late,
+        metadata, "timestamp", created_at)
+    VALUES (
+        p_id, merchant.id, conn.id, meter.id, price.id, sub.id, sub.cycle_index, p_request_id,
+        p_fingerprint, 'completed', p_model, p_input_tokens, p_output_tokens, p_input_characters,
+        p_output_characters, p_input_seconds, p_output_seconds, counted, before, priced.fee,
+        priced.slices, spent.draws, p_provider_cost, charged, spent.cycle_remaining,
+        spent.bundle_remaining, spent.debt, happened < sub.cycle_start, p_metadata, happened,
+        moment)
+    RETURNING * INTO request;
+    outcome := 'charged';
+    -- Only the charge that crosses the threshold wakes a worker; the sweep finds what stays above.
+    collect := sub.when_depleted = 'overage'
+        AND conn.debt < sub.overage_threshold AND spent.debt >= sub.overage_threshold;
+END
+$$;
+
+ALTER TABLE meters_meterposition SET (fillfactor = 70);
+
+-- The merchant wall, for meters' tables.
+ALTER TABLE meters_meter ADD CONSTRAINT meter_of_merchant UNIQUE (merchant_id, id);
+ALTER TABLE meters_meterprice ADD CONSTRAINT price_of_meter UNIQUE (meter_id, id);
+ALTER TABLE meters_meterplan
+    ADD CONSTRAINT a_link_is_of_its_meters_merchant
+    FOREIGN KEY (merchant_id, meter_id) REFERENCES meters_meter (merchant_id, id),
+    ADD CONSTRAINT a_link_is_of_its_plans_merchant
+    FOREIGN KEY (merchant_id, plan_id) REFERENCES billing_plan (merchant_id, id);
+ALTER TABLE meters_meterprice
+    ADD CONSTRAINT a_price_is_of_its_meters_merchant
+    FOREIGN KEY (merchant_id, meter_id) REFERENCES meters_meter (merchant_id, id);
+ALTER TABLE meters_meter
+    ADD CONSTRAINT a_meter_uses_a_price_of_its_own
+    FOREIGN KEY (id, price_id) REFERENCES meters_meterprice (meter_id, id) DEFERRABLE;
+ALTER TABLE meters_usagerequest
+    ADD CONSTRAINT a_request_is_of_its_connections_merchant
+    FOREIGN KEY (merchant_id, connection_id) REFERENCES billing_connection (merchant_id, id),
+    ADD CONSTRAINT a_request_is_of_its_meters_merchant
+    FOREIGN KEY (merchant_id, meter_id) REFERENCES meters_meter (merchant_id, id),
+    ADD CONSTRAINT a_request_has_a_price_of_its_meter
+    FOREIGN KEY (meter_id, price_id) REFERENCES meters_meterprice (meter_id, id);
+
+-- A published price never changes: requests point at it.
+CREATE OR REPLACE FUNCTION meters_refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'A published price never changes: publish a new version instead.'
+        USING ERRCODE = 'restrict_violation';
+END
+$$;
+
+CREATE TRIGGER a_published_price_never_changes
+    BEFORE UPDATE OR DELETE ON meters_meterprice
+    FOR EACH ROW EXECUTE FUNCTION meters_refuse_change();

@@ -1,0 +1,60 @@
+"""What every test stands on: the tests' own cluster, and the tools some of them need."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+os.environ["LAVA_CLUSTER"] = "test"
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "lava.settings")
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "lava", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("lava")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The main process starts the cluster, so that it also ends it after the last worker."""
+    if not hasattr(config, "workerinput") and not config.option.collectonly:
+        from lava.postgres import cluster
+
+        if not os.environ.get("DATABASE_URL"):
+            cluster.ensure()
+
+
+def _tool(names: tuple[str, ...], variable: str) -> str:
+    """A program a test needs: skipped where it is missing, a failure under CI."""
+    found = os.environ.get(variable) or next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        reason = f"{' or '.join(names)} is not on this machine"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return found
+
+
+@pytest.fixture(scope="session")
+def chromium_path() -> str:
+    return _tool(("chromium", "chromium-browser", "google-chrome"), "CHROMIUM")
+
+
+@pytest.fixture(scope="session")
+def node_path() -> str:
+    return _tool(("node",), "NODE")
+
+
+@pytest.fixture(scope="session")
+def clients_dir(node_path: str) -> Path:
+    """The folder with the official npm clients; installed by `npm ci`."""
+    folder = Path(__file__).parent / "clients"
+    if not (folder / "node_modules").exists():
+        reason = "the npm clients are not installed: run npm ci --prefix tests/clients"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return folder
