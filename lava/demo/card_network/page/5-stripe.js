@@ -1,0 +1,129 @@
+/* Stripe(publishableKey): payment methods, confirmation, 3-D Secure. What a page sees. */
+
+const FAMILIES = {
+  payment_intents: { result: 'paymentIntent', failure: 'last_payment_error' },
+  setup_intents: { result: 'setupIntent', failure: 'last_setup_error' },
+};
+
+function readSecret(clientSecret) {
+  const match = /^((pi|seti)_[A-Za-z0-9]+)_secret_[A-Za-z0-9]+$/.exec(String(clientSecret));
+  if (!match) {
+    throw new Error('Invalid value for a client secret: value should be of the form ' +
+      '${id}_secret_${secret}.');
+  }
+  return { id: match[1], family: match[2] === 'pi' ? 'payment_intents' : 'setup_intents' };
+}
+
+class StripeInstance {
+  constructor(key) {
+    if (!/^pk_(test|live)_/.test(String(key))) {
+      throw new Error('Please call Stripe() with your publishable key. You used something else.');
+    }
+    this._key = key;
+  }
+
+  elements(options) {
+    return new Elements(options);
+  }
+
+  async createPaymentMethod(data) {
+    if (data?.type !== 'card') throw new Error("The local card network has cards only.");
+    const read = this._methodData(data);
+    if (read.error) return { error: read.error };
+    const { value, error } = await call('POST', '/v1/payment_methods', this._key, read.data);
+    return error ? { error } : { paymentMethod: value };
+  }
+
+  confirmCardPayment(clientSecret, data, options) {
+    return this._confirm(clientSecret, 'payment_intents', data, options);
+  }
+
+  confirmCardSetup(clientSecret, data, options) {
+    return this._confirm(clientSecret, 'setup_intents', data, options);
+  }
+
+  retrievePaymentIntent(clientSecret) {
+    return this._retrieve(clientSecret);
+  }
+
+  retrieveSetupIntent(clientSecret) {
+    return this._retrieve(clientSecret);
+  }
+
+  async handleNextAction({ clientSecret }) {
+    const found = await this._retrieve(clientSecret);
+    const intent = found.paymentIntent || found.setupIntent;
+    return intent ? this._act(clientSecret, intent) : found;
+  }
+
+  handleCardAction(clientSecret) {
+    return this.handleNextAction({ clientSecret });
+  }
+
+  /** {error} or {data: the parameters of a payment method}, from an element and billing details. */
+  _methodData(data) {
+    const field = data.card;
+    if (!(field instanceof CardField)) throw new Error('`card` must be a mounted card element.');
+    const read = field.group.read();
+    if (read.error) return { error: read.error };
+    const billing = { ...data.billing_details };
+    if (read.postalCode) {
+      billing.address = { postal_code: read.postalCode, ...billing.address };
+    }
+    const out = { type: 'card', card: read.card, billing_details: billing };
+    if (data.metadata) out.metadata = data.metadata;
+    return { data: out };
+  }
+
+  async _confirm(clientSecret, family, data, options) {
+    const secret = readSecret(clientSecret);
+    if (secret.family !== family) throw new Error('The secret is of another kind of intent.');
+    const { payment_method: method, ...rest } = data || {};
+    const params = { ...rest, client_secret: clientSecret, use_stripe_sdk: true };
+    if (typeof method === 'string') {
+      params.payment_method = method;
+    } else if (method) {
+      const read = this._methodData({ type: 'card', ...method });
+      if (read.error) return { error: read.error };
+      params.payment_method_data = read.data;
+    }
+    const path = `/v1/${family}/${secret.id}/confirm`;
+    const { value, error } = await call('POST', path, this._key, params);
+    if (error) return { error };
+    if (options && options.handleActions === false) return { [FAMILIES[family].result]: value };
+    return this._act(clientSecret, value);
+  }
+
+  /** Takes an intent through 3-D Secure if it asks for it. */
+  async _act(clientSecret, intent) {
+    const { id, family } = readSecret(clientSecret);
+    const { result, failure } = FAMILIES[family];
+    if (intent.status !== 'requires_action') return { [result]: intent };
+    const approved = await askCardholder(intent);
+    const { value, error } = await call('POST', `/_3ds/${id}`, this._key, {
+      client_secret: clientSecret,
+      source: intent.next_action.use_stripe_sdk.source,
+      outcome: approved ? 'approve' : 'refuse',
+    });
+    if (error) return { error };
+    if (value[failure]) {
+      const name = intent.object;
+      return { error: { ...value[failure], [name]: value } };
+    }
+    return { [result]: value };
+  }
+
+  async _retrieve(clientSecret) {
+    const { id, family } = readSecret(clientSecret);
+    const { value, error } = await call('GET', `/v1/${family}/${id}`, this._key, {
+      client_secret: clientSecret,
+    });
+    return error ? { error } : { [FAMILIES[family].result]: value };
+  }
+}
+
+function Stripe(key) {
+  return new StripeInstance(key);
+}
+Stripe.version = 3;
+window.Stripe = Stripe;

@@ -1,0 +1,2 @@
+"""Stripe's resources, one module a noun; each function answers one endpoint. Reached through
+`routes` only."""
