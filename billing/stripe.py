@@ -174,7 +174,7 @@ def create_intent(
         "customer": customer_id,
         "description": f"{payment.merchant.name}: {payment.get_purpose_display()}",
         "metadata": {"lava_payment": payment.public_id},
-        "payment_method_types": ["card"],
+        "allowed_payment_method_types": ["card"],
         "expand": ["latest_charge"],
     }
     if payment.off_session:
@@ -244,7 +244,7 @@ def create_setup(merchant: Merchant, *, customer_id: str, key: str) -> Setup:
             params={
                 "customer": customer_id,
                 "usage": "off_session",
-                "payment_method_types": ["card"],
+                "allowed_payment_method_types": ["card"],
             },
             options={"idempotency_key": key},
         ),

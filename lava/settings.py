@@ -256,8 +256,16 @@ SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
 SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = "/console/"
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
-# Frames are refused, or granted to one origin, by the content security policy.
-SILENCED_SYSTEM_CHECKS = ["security.W002"]
+SILENCED_SYSTEM_CHECKS = [
+    # Frames are refused, or granted to one origin, by the content security policy.
+    "security.W002",
+    # Sessions, people, forms and axes stand in CONSOLE_MIDDLEWARE.
+    "security.W003",
+    "admin.E408",
+    "admin.E409",
+    "admin.E410",
+    "axes.W002",
+]
 if PRODUCTION:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     SECURE_SSL_REDIRECT = True

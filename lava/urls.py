@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import checkout.api
-import checkout.urls
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from django.urls import include, path, re_path
@@ -11,6 +9,8 @@ from django.views.generic import RedirectView
 
 import billing.api.endpoints
 import billing.api.test_helpers
+import checkout.api
+import checkout.urls
 import meters.api
 from lava import health, webhooks
 from lava.api import errors

@@ -1,0 +1,246 @@
+"""`manage.py up`: the whole product on this machine, with one command.
+
+Starts what is not given by the environment: PostgreSQL, the broker, the local card network and AI
+provider; then web, worker and beat. Migrates, seeds the demo on the first run, prints the addresses
+and logins, stops everything it started on Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import IO, Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+
+from lava import broker
+from lava.postgres import cluster
+from lava.supervisor import Child, Supervisor, clean_up_after_a_crash
+
+READY_TIMEOUT_S = 60
+
+
+class Command(BaseCommand):
+    help = "Run the whole product: database, broker, web, worker, beat, local card network."
+    requires_system_checks: list[str] = []  # type: ignore[assignment]
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--port", type=int, default=8000, help="the one address of it all")
+        parser.add_argument("--no-demo", action="store_true", help="start empty")
+        parser.add_argument("--workers", type=int, default=2, help="web processes")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        state = Path(settings.STATE_DIR)
+        state.mkdir(exist_ok=True)
+        gate = self._only_one(state)
+        signal.signal(signal.SIGTERM, _interrupt)
+        pids = state / "pids"
+        clean_up_after_a_crash(pids, root=Path(settings.BASE_DIR))
+        run = Run(
+            Supervisor(logs=state / "logs", pids=pids, say=self._warn),
+            port=options["port"],
+            workers=options["workers"],
+        )
+        try:
+            run.check_ports()
+            run.start_ground()
+            run.start_product()
+            story = {} if options["no_demo"] else run.seed()
+            run.wait_until_ready()
+            self._announce(run, story, state)
+            while True:
+                time.sleep(0.5)
+                run.supervisor.watch()
+        except KeyboardInterrupt:
+            self.stdout.write("\nStopping ...")
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            run.stop()
+            (state / "up.json").unlink(missing_ok=True)
+            gate.close()
+        self.stdout.write("Stopped.")
+
+    def _only_one(self, state: Path) -> IO[str]:
+        gate = open(state / "up.lock", "w")  # noqa: SIM115
+        try:
+            fcntl.flock(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise CommandError("Lava is running in this checkout already.") from error
+        return gate
+
+    def _warn(self, words: str) -> None:
+        self.stderr.write(words)
+
+    def _announce(self, run: Run, story: dict[str, Any], state: Path) -> None:
+        console = {"url": f"{run.url}/console/", "email": None, "password": None}
+        facts = {
+            "url": run.url,
+            "console": console | story.get("console", {}),
+            "merchants": story.get("merchants", []),
+            "card_network": {"url": run.card_network_url},
+            "ai_provider": {"url": run.ai_provider_url},
+        }
+        fresh = state / "up.json.new"
+        fresh.touch(mode=0o600)
+        fresh.write_text(json.dumps(facts, indent=2) + "\n")
+        fresh.rename(state / "up.json")
+        lines = [("Lava", run.url), ("Console", facts["console"]["url"])]
+        if story:
+            lines += [
+                ("  e-mail", facts["console"]["email"]),
+                ("  password", facts["console"]["password"]),
+            ]
+            for merchant in facts["merchants"]:
+                lines += [(merchant["name"], merchant["secret_key"])]
+        else:
+            lines += [("First run", f"{run.url}/console/first-run")]
+        if run.card_network_url:
+            lines += [("Card network", f"{run.card_network_url} (test card 4242 4242 4242 4242)")]
+        lines += [("AI provider", run.ai_provider_url)]
+        width = max(len(name) for name, _ in lines)
+        self.stdout.write("")
+        for name, value in lines:
+            self.stdout.write(f"  {name:<{width}}  {value}")
+        self.stdout.write("\n  Ctrl-C stops everything. The facts above are in .lava/up.json.\n")
+        self.stdout.flush()
+
+
+class Run:
+    """One run of the product: its addresses, its children, its order of starting and stopping."""
+
+    def __init__(self, supervisor: Supervisor, *, port: int, workers: int) -> None:
+        self.supervisor = supervisor
+        self.port = port
+        self.workers = workers
+        self.url = os.environ.get("LAVA_BASE_URL", f"http://127.0.0.1:{port}").rstrip("/")
+        self.own_database = not os.environ.get("DATABASE_URL")
+        self.own_broker = not settings.CELERY_BROKER_URL
+        self.own_cards = settings.STRIPE_KEYS["test"][0] == "sk_test_local"
+        self.card_network_url = f"http://127.0.0.1:{port + 1}" if self.own_cards else ""
+        self.ai_provider_url = f"http://127.0.0.1:{port + 2}"
+        self.database_started = False
+        self.env = {
+            "LAVA_BASE_URL": self.url,
+            "LAVA_DB_ROLE": "app",
+            "PYTHONUNBUFFERED": "1",
+        }
+        if self.own_cards:
+            self.env["LAVA_CARD_NETWORK_URL"] = self.card_network_url
+
+    def check_ports(self) -> None:
+        """Fail early, in one sentence, when a port is taken."""
+        wanted = [self.port, self.port + 2] + ([self.port + 1] if self.own_cards else [])
+        for port in wanted:
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind(("127.0.0.1", port))
+                except OSError as error:
+                    raise CommandError(
+                        f"Port {port} is taken. Choose another with --port N (N, N+1 and N+2 are "
+                        "used)."
+                    ) from error
+
+    def start_ground(self) -> None:
+        """Database, broker, card network, AI provider; then the tables."""
+        if self.own_database:
+            self.database_started = cluster.pid() is None
+            cluster.ensure()
+        if self.own_broker:
+            self.supervisor.start(Child("broker", broker.command()))
+        if self.own_cards:
+            self.supervisor.start(
+                Child(
+                    "cards",
+                    self._python("-m", "lava.demo.card_network", "--port", str(self.port + 1),
+                                 "--state", str(Path(settings.STATE_DIR) / "card_network.db"),
+                                 "--webhook-url", f"http://127.0.0.1:{self.port}/webhooks/stripe",
+                                 "--webhook-secret-live", "whsec_live_local",
+                                 "--webhook-secret-test", "whsec_test_local"),
+                )
+            )  # fmt: skip
+        self.supervisor.start(
+            Child("ai", self._python("-m", "lava.demo.ai_provider", "--port", str(self.port + 2)))
+        )
+        self._manage("migrate", "--no-input", "-v", "0", role="owner")
+
+    def start_product(self) -> None:
+        """Web, worker, beat: with the role that may not touch the ledger's lines."""
+        web = self._python(
+            "-m", "granian", "--interface", "wsgi", "lava.wsgi:application",
+            "--host", "127.0.0.1", "--port", str(self.port), "--workers", str(self.workers),
+            "--blocking-threads", "8", "--backlog", "1024", "--no-ws", "--log-level", "warning",
+            "--respawn-failed-workers", "--workers-kill-timeout", "5",
+        )  # fmt: skip
+        worker = self._python(
+            "-m", "celery", "-A", "lava.celery", "worker", "-P", "threads", "-c", "4",
+            "--without-gossip", "--without-mingle", "--loglevel", "WARNING",
+        )  # fmt: skip
+        beat = self._python("-m", "celery", "-A", "lava.celery", "beat", "--loglevel", "WARNING",
+                            "--pidfile", "")  # fmt: skip
+        self.supervisor.start(Child("worker", worker, self.env, stop_timeout_s=15))
+        self.supervisor.start(Child("beat", beat, self.env))
+        self.supervisor.start(Child("web", web, self.env | {"LAVA_DB_MAX_AGE": "600"}))
+
+    def seed(self) -> dict[str, Any]:
+        """The demo's story, told once; later runs only say its logins again."""
+        if self.own_cards:
+            self._wait(f"{self.card_network_url}/v1/customers", any_answer=True)
+        told = self._manage("demo", role="owner")
+        story: dict[str, Any] = json.loads(told.strip().splitlines()[-1])
+        return story
+
+    def wait_until_ready(self) -> None:
+        """Until the product answers."""
+        self._wait(f"http://127.0.0.1:{self.port}/readyz")
+
+    def stop(self) -> None:
+        """Everything this run started, the database last."""
+        self.supervisor.stop()
+        if self.own_database and self.database_started:
+            cluster.stop()
+
+    def _python(self, *words: str) -> list[str]:
+        return [sys.executable, *words]
+
+    def _manage(self, *words: str, role: str) -> str:
+        done = subprocess.run(
+            self._python(str(Path(settings.BASE_DIR) / "manage.py"), *words),
+            env={**os.environ, **self.env, "LAVA_DB_ROLE": role},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        if done.returncode != 0:
+            raise CommandError(f"manage.py {words[0]} did not work; see above.")
+        return done.stdout
+
+    def _wait(self, url: str, *, any_answer: bool = False) -> None:
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while time.monotonic() < deadline:
+            try:
+                with urllib.request.urlopen(url, timeout=2):  # noqa: S310
+                    return
+            except urllib.error.HTTPError as error:
+                if any_answer or error.code < 500:
+                    return
+            except OSError:
+                pass
+            self.supervisor.watch()
+            time.sleep(0.1)
+        raise CommandError(f"{url} did not answer within {READY_TIMEOUT_S} s; see .lava/logs.")
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,152 @@
+"""The supervisor: starts children, watches them, restarts what dies, stops all it started.
+
+Used by `manage.py up` alone. Children are stopped one by one in the order given, so that nothing
+writes into a server that is gone. On Linux a child also dies with a killed supervisor.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+# A child that dies again within this time waits longer before its next start.
+STEADY_S = 10.0
+LONGEST_PAUSE_S = 15.0
+PR_SET_PDEATHSIG = 1
+
+
+@dataclass
+class Child:
+    """A program that must run: its command line, its environment, how it is stopped."""
+
+    name: str
+    command: Sequence[str]
+    env: Mapping[str, str] = field(default_factory=dict)
+    stop_signal: signal.Signals = signal.SIGTERM
+    stop_timeout_s: float = 10.0
+    process: subprocess.Popen[bytes] | None = None
+    started_at: float = 0.0
+    failures: int = 0
+    restart_at: float = 0.0
+
+
+def _die_with_parent() -> None:
+    """In the child, before its program: die when the supervisor dies, and ignore its Ctrl-C."""
+    os.setsid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+class Supervisor:
+    """Runs children until it is told to stop."""
+
+    def __init__(self, *, logs: Path, pids: Path, say: Callable[[str], None]) -> None:
+        self.logs = logs
+        self.pids = pids
+        self.say = say
+        self.children: list[Child] = []
+        self.stopping = False
+
+    def start(self, child: Child) -> None:
+        """Start a child; its output goes to `<logs>/<name>.log`."""
+        self.logs.mkdir(parents=True, exist_ok=True)
+        with open(self.logs / f"{child.name}.log", "ab") as log:
+            child.process = subprocess.Popen(
+                list(child.command),
+                env={**os.environ, **child.env},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509
+            )
+        child.started_at = time.monotonic()
+        if child not in self.children:
+            self.children.append(child)
+        self._write_pids()
+
+    def watch(self) -> None:
+        """Restart what has died; call it again and again until `stopping`."""
+        now = time.monotonic()
+        for child in self.children:
+            if child.process is None or child.process.poll() is None:
+                continue
+            if child.restart_at == 0.0:
+                steady = now - child.started_at > STEADY_S
+                child.failures = 1 if steady else child.failures + 1
+                pause = min(0.2 * 2**child.failures, LONGEST_PAUSE_S)
+                child.restart_at = now + pause
+                self.say(
+                    f"{child.name} ended with {child.process.returncode}; starting it again in "
+                    f"{pause:.1f} s (see {child.name}.log)"
+                )
+            elif now >= child.restart_at:
+                child.restart_at = 0.0
+                self.start(child)
+
+    def alive(self, name: str) -> bool:
+        """Whether a child runs right now."""
+        return any(
+            child.name == name and child.process is not None and child.process.poll() is None
+            for child in self.children
+        )
+
+    def stop(self) -> None:
+        """Stop every child, one after the other, the last started first."""
+        self.stopping = True
+        for child in reversed(self.children):
+            stop(child)
+        self.pids.unlink(missing_ok=True)
+
+    def _write_pids(self) -> None:
+        lines = [
+            f"{child.process.pid} {child.name}"
+            for child in self.children
+            if child.process is not None
+        ]
+        self.pids.write_text("\n".join(lines) + "\n")
+
+
+def stop(child: Child) -> None:
+    """End one child with its signal; kill its whole group if it does not listen."""
+    process = child.process
+    if process is None:
+        return
+    if process.poll() is None:
+        process.send_signal(child.stop_signal)
+        try:
+            process.wait(child.stop_timeout_s)
+        except subprocess.TimeoutExpired:
+            pass
+    # Whatever the child left behind in its own session goes with it.
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()
+
+
+def clean_up_after_a_crash(pids: Path, *, root: Path) -> None:
+    """End children that a killed supervisor of this checkout left running."""
+    if not pids.exists():
+        return
+    for line in pids.read_text().splitlines():
+        number = line.split()[0]
+        try:
+            command = Path(f"/proc/{number}/cmdline").read_bytes().decode(errors="replace")
+            folder = Path(f"/proc/{number}/cwd").resolve()
+        except OSError:
+            continue
+        # A reused process id is somebody else's: only what runs from this checkout is ended.
+        if str(root) in command or folder == root:
+            try:
+                os.killpg(int(number), signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                pass
+    pids.unlink(missing_ok=True)
