@@ -17,9 +17,36 @@ from uuid import UUID
 
 from billing import errors
 
+# What a public id begins with, by the noun. Each once.
+PREFIXES = {
+    "connection": "con",
+    "subscription": "sub",
+    "plan": "sc",
+    "meter": "prd",
+    "credit_bundle": "cb",
+    "request": "req",
+    "checkout_session": "cs",
+    "checkout_secret": "css",
+    "payment": "pay",
+    "webhook": "whk",
+    "secret_key": "key",
+    "event": "evt",
+    "customer": "cus",
+    "organization": "org",
+    "merchant": "mer",
+    "grant": "grt",
+    "payment_method": "pm",
+    "cycle": "cyc",
+    "message": "msg",
+    "meter_price": "mpr",
+    "phone_verification": "phv",
+    "http_request": "rid",
+}
+
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _CROCKFORD_VALUE = {character: value for value, character in enumerate(_CROCKFORD)}
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_BASE62_SET = frozenset(_BASE62)
 _SANDBOX_BIT = 1 << 79
 _LENGTH = 26
 _SECRET_WIDTH = 43
@@ -96,10 +123,10 @@ def new_secret_key(sandbox: bool) -> str:
 
 
 def check_secret_key(text: str) -> bool:
-    """Whether a text can be a key at all: prefix, length, checksum. Needs no query."""
-    if len(text) != 9 + _SECRET_WIDTH + _CHECKSUM_WIDTH or not text.isascii():
+    """Whether a text can be a key at all: prefix, length, letters, checksum. Needs no query."""
+    if len(text) != 9 + _SECRET_WIDTH + _CHECKSUM_WIDTH:
         return False
-    if not text.startswith(("aks_live_", "aks_test_")):
+    if not text.startswith(("aks_live_", "aks_test_")) or not _BASE62_SET.issuperset(text[9:]):
         return False
     return secrets.compare_digest(_checksum(text[:-_CHECKSUM_WIDTH]), text[-_CHECKSUM_WIDTH:])
 

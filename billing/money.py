@@ -8,7 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from decimal import ROUND_DOWN, ROUND_HALF_UP, Context, Decimal
+from contextlib import AbstractContextManager
+from decimal import (
+    ROUND_HALF_UP,
+    Context,
+    Decimal,
+    DivisionByZero,
+    Inexact,
+    InvalidOperation,
+    Overflow,
+    localcontext,
+)
 from fractions import Fraction
 from typing import Any
 
@@ -20,43 +30,71 @@ from billing import errors
 FEE_PLACES = 10
 MINUS = "\u2212"
 
-# Wide enough for every sum and product of the product; nothing is ever lost to it.
-_CONTEXT = Context(prec=60)
+# Wide enough for every sum and product of the product; what would still lose a digit raises.
+_EXACT = Context(prec=60, traps=[InvalidOperation, DivisionByZero, Overflow, Inexact])
+# The one context that may lose digits, used by `round_fee` alone.
+_ROUNDING = Context(prec=60)
 _FEE_QUANTUM = Decimal(1).scaleb(-FEE_PLACES)
 _AMOUNT = re.compile(r"[0-9]{1,12}(\.[0-9]{1,10})?")
 
-# ISO 4217 minor units that are not 2 (https://docs.stripe.com/currencies).
+# Minor units that are not 2, as the card network counts them (https://docs.stripe.com/currencies).
+_THREE_DECIMALS = ("BHD", "JOD", "KWD", "OMR", "TND")
 _MINOR_UNITS = {
     **dict.fromkeys(
-        ("BIF", "CLP", "DJF", "GNF", "JPY", "KMF", "KRW", "MGA", "PYG", "RWF", "UGX", "VND"), 0
+        ("BIF", "CLP", "DJF", "GNF", "JPY", "KMF", "KRW", "MGA", "PYG", "RWF", "VND"), 0
     ),
     **dict.fromkeys(("VUV", "XAF", "XOF", "XPF"), 0),
-    **dict.fromkeys(("BHD", "JOD", "KWD", "OMR", "TND"), 3),
+    **dict.fromkeys(_THREE_DECIMALS, 3),
 }
 
-# The least a card is charged (https://docs.stripe.com/currencies, minimum charge amounts).
+# Counted in hundredths although nobody pays them: 5 UGX is sent as 500 (same page, Special cases).
+_WHOLE_ONLY = ("ISK", "UGX")
+
+# A card pays multiples of so many minor units: three-decimal amounts end in 0 (same page).
+_STEP = {**dict.fromkeys(_WHOLE_ONLY, 100), **dict.fromkeys(_THREE_DECIMALS, 10)}
+
+# The least a card is charged (https://docs.stripe.com/currencies, Minimum charge amount).
 _MINIMUM = {
-    "USD": "0.50", "AED": "2.00", "AUD": "0.50", "BGN": "1.00", "BRL": "0.50", "CAD": "0.50",
-    "CHF": "0.50", "CZK": "15.00", "DKK": "2.50", "EUR": "0.50", "GBP": "0.30", "HKD": "4.00",
-    "HUF": "175.00", "INR": "0.50", "JPY": "50", "MXN": "10", "MYR": "2", "NOK": "3.00",
-    "NZD": "0.50", "PLN": "2.00", "RON": "2.00", "SEK": "3.00", "SGD": "0.50", "THB": "10",
-    "KWD": "0.200",
+    "USD": "0.50", "AED": "2.00", "ARS": "0.50", "AUD": "0.50", "BGN": "1.00", "BRL": "0.50",
+    "CAD": "0.50", "CHF": "0.50", "COP": "0.50", "CZK": "15.00", "DKK": "2.50", "EUR": "0.50",
+    "GBP": "0.30", "HKD": "4.00", "HUF": "175.00", "IDR": "0.50", "ILS": "0.50", "INR": "0.50",
+    "JPY": "50", "KRW": "50", "MXN": "10", "MYR": "2.00", "NOK": "3.00", "NZD": "0.50",
+    "PHP": "0.50", "PLN": "2.00", "RON": "2.00", "RUB": "0.50", "SEK": "3.00", "SGD": "0.50",
+    "THB": "10", "ZAR": "0.50",
 }  # fmt: skip
+
+# Stripe lists none for these and asks for the minimum of the currency it converts to: our own
+# figures, a little above 0.50 USD. Too high only carries a small debt a little longer.
+_OUR_MINIMUM = {"BHD": "0.200", "JOD": "0.400", "KWD": "0.200", "OMR": "0.200", "TND": "2.000"}
 _OTHER_MINIMUM = "1"
 
 _SYMBOLS = {"USD": "$", "EUR": "\u20ac", "GBP": "\u00a3", "JPY": "\u00a5", "INR": "\u20b9"}
 
 
 def round_fee(exact: Decimal | Fraction) -> Decimal:
-    """Round an exact amount, once, to 10 decimals, halves up (money.md, Numbers)."""
+    """Round an exact amount, once, to 10 decimals, halves away from 0 (money.md, Numbers).
+
+    PostgreSQL's `round(numeric, 10)` does the same. Zero comes without a sign.
+
+    Raises:
+        ValueError: not a number, or infinite.
+    """
     if isinstance(exact, Fraction):
-        scaled = exact * 10**FEE_PLACES
+        scaled = abs(exact) * 10**FEE_PLACES
         whole = (scaled.numerator * 2 + scaled.denominator) // (scaled.denominator * 2)
-        return Decimal(whole).scaleb(-FEE_PLACES, context=_CONTEXT)
-    return exact.quantize(_FEE_QUANTUM, rounding=ROUND_HALF_UP, context=_CONTEXT)
+        return Decimal(whole if exact > 0 else -whole).scaleb(-FEE_PLACES, context=_EXACT)
+    if not exact.is_finite():
+        raise ValueError(f"{exact} is no amount")
+    rounded = exact.quantize(_FEE_QUANTUM, rounding=ROUND_HALF_UP, context=_ROUNDING)
+    return _EXACT.plus(rounded)
 
 
-def allocate(cumulative: Sequence[Fraction]) -> list[Decimal]:
+def exact() -> AbstractContextManager[Context]:
+    """Decimal arithmetic within is exact to 60 digits; a lost digit raises `decimal.Inexact`."""
+    return localcontext(_EXACT)
+
+
+def allocate(cumulative: Sequence[Decimal | Fraction]) -> list[Decimal]:
     """Round parts so that they add up to the rounded whole.
 
     `cumulative` are the exact running sums of the parts; each part is the difference of two
@@ -64,15 +102,15 @@ def allocate(cumulative: Sequence[Fraction]) -> list[Decimal]:
     """
     parts: list[Decimal] = []
     before = Decimal(0)
-    for exact in cumulative:
-        upto = round_fee(exact)
-        parts.append(upto - before)
+    for running in cumulative:
+        upto = round_fee(running)
+        parts.append(_EXACT.subtract(upto, before))
         before = upto
     return parts
 
 
 def minor_units(currency: str) -> int:
-    """How many decimals a card amount has: JPY 0, USD 2, KWD 3."""
+    """How many decimals a card amount is sent with: JPY 0, USD 2, KWD 3 (UGX and ISK: 2)."""
     return _MINOR_UNITS.get(currency, 2)
 
 
@@ -94,21 +132,26 @@ def to_minor(amount: Money) -> int:
     Raises:
         ValueError: the amount is not whole minor units; a card cannot pay it.
     """
-    scaled = amount.amount.scaleb(minor_units(str(amount.currency)), context=_CONTEXT)
-    if scaled != scaled.to_integral_value():
+    scaled = amount.amount.scaleb(minor_units(str(amount.currency)), context=_EXACT)
+    if not scaled.is_finite() or scaled != scaled.to_integral_value():
         raise ValueError(f"{amount} is not whole minor units")
     return int(scaled)
 
 
 def from_minor(amount: int, currency: str) -> Money:
     """The money of an amount in minor units."""
-    return Money(Decimal(amount).scaleb(-minor_units(currency), context=_CONTEXT), currency)
+    return Money(Decimal(amount).scaleb(-minor_units(currency), context=_EXACT), currency)
 
 
 def floor_minor(amount: Decimal, currency: str) -> Decimal:
-    """What of an amount a card can pay: whole minor units, rounded down; the rest is carried."""
-    quantum = Decimal(1).scaleb(-minor_units(currency))
-    return amount.quantize(quantum, rounding=ROUND_DOWN, context=_CONTEXT)
+    """What of an amount a card can pay: whole minor units, towards 0; the rest is carried.
+
+    5.124 KWD gives 5.120, and 5.50 UGX gives 5.00: the network refuses anything finer.
+    """
+    places, step = minor_units(currency), _STEP.get(currency, 1)
+    minor = int(amount.scaleb(places, context=_EXACT))
+    whole = abs(minor) // step * step
+    return Decimal(whole if minor > 0 else -whole).scaleb(-places, context=_EXACT)
 
 
 def is_whole_minor(amount: Decimal, currency: str) -> bool:
@@ -118,7 +161,7 @@ def is_whole_minor(amount: Decimal, currency: str) -> bool:
 
 def minimum_charge(currency: str) -> Decimal:
     """The least the card network charges in a currency."""
-    return Decimal(_MINIMUM.get(currency, _OTHER_MINIMUM))
+    return Decimal(_MINIMUM.get(currency) or _OUR_MINIMUM.get(currency, _OTHER_MINIMUM))
 
 
 def parse_amount(value: Any, *, param: str) -> Decimal:
@@ -127,7 +170,7 @@ def parse_amount(value: Any, *, param: str) -> Decimal:
     Raises:
         billing.errors.Invalid: a float, a sign, an exponent, NaN, other digits, too many digits.
     """
-    if type(value) is int:
+    if type(value) is int and 0 <= value < 10**12:
         value = str(value)
     if not isinstance(value, str) or not _AMOUNT.fullmatch(value):
         raise errors.Invalid(
@@ -145,9 +188,9 @@ def wire(amount: Decimal) -> str:
 
 def places(amount: Decimal, currency: str) -> int:
     """How many decimals an amount needs: those of its currency, more only if it has them."""
-    exponent = amount.normalize(_CONTEXT).as_tuple().exponent
+    exponent = amount.normalize(_EXACT).as_tuple().exponent
     assert isinstance(exponent, int)
-    return max(minor_units(currency), -exponent)
+    return max(_fewest_places(currency), -exponent)
 
 
 def display(amount: Decimal, currency: str, *, sign: bool = False) -> str:
@@ -159,9 +202,15 @@ def display(amount: Decimal, currency: str, *, sign: bool = False) -> str:
 def parts(amount: Decimal, currency: str, *, sign: bool = False) -> tuple[str, str]:
     """`display` in two: up to the minor unit, and the digits past it (shown muted)."""
     digits = places(amount, currency)
-    text = f"{abs(amount):,.{digits}f}"
+    text = f"{amount.copy_abs():,.{digits}f}"
     lead = MINUS if amount < 0 else "+" if sign and amount > 0 else ""
     symbol = _SYMBOLS.get(currency, f"{currency}\u00a0")
-    extra = digits - minor_units(currency)
-    cut = len(text) - extra
+    fewest = _fewest_places(currency)
+    cut = len(text) - (digits - fewest)
+    if not fewest and digits:
+        cut -= 1  # the point goes with what it introduces
     return f"{lead}{symbol}{text[:cut]}", text[cut:]
+
+
+def _fewest_places(currency: str) -> int:
+    return 0 if currency in _WHOLE_ONLY else minor_units(currency)

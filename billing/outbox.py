@@ -64,8 +64,7 @@ def deliver(message_id: UUID) -> bool:
         return message.sent_at is not None
 
 
-def _owe(merchant: Merchant, kind: str, **fields: object) -> OutboxMessage:
-    now = fields.pop("now")
+def _owe(merchant: Merchant, kind: str, *, now: datetime, **fields: str) -> OutboxMessage:
     message = OutboxMessage(merchant=merchant, kind=kind, created_at=now, **fields)
     message.save()
     return message

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
+# Mean lengths: only where the search for a cycle begins, never its bounds.
+_MEAN_DAYS = {"day": 1, "week": 7, "month": 30.436875, "year": 365.2425}
+
 
 @dataclass(frozen=True, slots=True)
 class Cycle:
@@ -23,7 +26,14 @@ class Cycle:
 
 
 def cycle(anchor: datetime, interval: str, index: int, zone: str) -> Cycle:
-    """The cycle of a number; `interval` is day, week, month or year."""
+    """The cycle of a number; `interval` is day, week, month or year.
+
+    A local day that a zone left out (Apia, 30 December 2011) is an empty cycle: it starts and
+    ends at the same instant, so it holds no `now` and is never renewed.
+
+    Raises:
+        ValueError: no such interval, or an anchor without a zone.
+    """
     return Cycle(
         index=index,
         start=_boundary(anchor, interval, index, zone),
@@ -32,12 +42,15 @@ def cycle(anchor: datetime, interval: str, index: int, zone: str) -> Cycle:
 
 
 def index_at(anchor: datetime, interval: str, zone: str, now: datetime) -> int:
-    """The number of the cycle that holds `now`; 0 for anything before the anchor."""
+    """The number of the cycle that holds `now`; 0 for anything before the anchor.
+
+    Raises:
+        ValueError: no such interval, or an anchor without a zone.
+    """
+    _check(anchor, interval)
     if now <= anchor:
         return 0
-    days = (now - anchor).total_seconds() / 86400
-    guess = int(days / {"day": 1, "week": 7, "month": 30.436875, "year": 365.2425}[interval])
-    index = max(guess - 1, 0)
+    index = max(int((now - anchor) / timedelta(days=_MEAN_DAYS[interval])) - 1, 0)
     while _boundary(anchor, interval, index + 1, zone) <= now:
         index += 1
     while index > 0 and _boundary(anchor, interval, index, zone) > now:
@@ -45,7 +58,15 @@ def index_at(anchor: datetime, interval: str, zone: str, now: datetime) -> int:
     return index
 
 
+def _check(anchor: datetime, interval: str) -> None:
+    if interval not in _MEAN_DAYS:
+        raise ValueError(f"no such interval: {interval}")
+    if anchor.tzinfo is None:
+        raise ValueError("an anchor is an instant: it needs a zone")
+
+
 def _boundary(anchor: datetime, interval: str, number: int, zone: str) -> datetime:
+    _check(anchor, interval)
     if number == 0:
         return anchor.astimezone(UTC)
     local = anchor.astimezone(ZoneInfo(zone))
@@ -54,12 +75,10 @@ def _boundary(anchor: datetime, interval: str, number: int, zone: str) -> dateti
         moved = naive + timedelta(days=number)
     elif interval == "week":
         moved = naive + timedelta(weeks=number)
-    elif interval in ("month", "year"):
+    else:
         months = naive.month - 1 + number * (12 if interval == "year" else 1)
         year, month = naive.year + months // 12, months % 12 + 1
         day = min(naive.day, calendar.monthrange(year, month)[1])
         moved = naive.replace(year=year, month=month, day=day)
-    else:
-        raise ValueError(f"no such interval: {interval}")
     # fold=0: a wall time that comes twice takes its first, one that is skipped moves forward.
     return moved.replace(tzinfo=ZoneInfo(zone), fold=0).astimezone(UTC)

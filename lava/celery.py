@@ -60,7 +60,7 @@ app.conf.update(
 app.autodiscover_tasks(["billing", "checkout"])
 
 
-class OnlyBeat(beat.PersistentScheduler):  # type: ignore[misc]
+class OnlyBeat(beat.PersistentScheduler):
     """A beat that ticks only while it holds the database's advisory lock: any number may run."""
 
     def tick(self, *args: Any, **kwargs: Any) -> float:

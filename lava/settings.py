@@ -20,7 +20,8 @@ from lava.console.config import UNFOLD as UNFOLD
 
 env = environ.Env()
 BASE_DIR = Path(__file__).resolve().parent.parent
-STATE_DIR = BASE_DIR / ".lava"
+# Everything the local default keeps: data, sockets, logs, the facts of the last `up`.
+STATE_DIR = Path(env.str("LAVA_STATE_DIR", default=str(BASE_DIR / ".lava")))
 
 # --- Where and how it runs -----------------------------------------------------------------------
 
@@ -45,7 +46,7 @@ def _secret_key() -> str:
         return given
     path = STATE_DIR / "secret_key"
     if not path.exists():
-        STATE_DIR.mkdir(mode=0o755, exist_ok=True)
+        STATE_DIR.mkdir(mode=0o755, parents=True, exist_ok=True)
         fresh = path.with_name(f"secret_key.{secrets.token_hex(4)}")
         fresh.touch(mode=0o600)
         fresh.write_text(secrets.token_urlsafe(50))
@@ -182,6 +183,8 @@ REST_FRAMEWORK = {
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "lava.api.parsers.JSONOnly",
     "EXCEPTION_HANDLER": "lava.api.errors.handler",
     "UNAUTHENTICATED_USER": None,
+    # OPTIONS describes nothing; the OpenAPI document does.
+    "DEFAULT_METADATA_CLASS": None,
 }
 DATA_UPLOAD_MAX_MEMORY_SIZE = 8 * 1024 * 1024
 

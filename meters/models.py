@@ -232,4 +232,5 @@ class UsageRequest(Tenant):
 
     @property
     def total_remaining(self) -> Decimal:
-        return self.cycle_remaining + self.bundle_remaining - self.debt_after
+        left: Decimal = self.cycle_remaining + self.bundle_remaining - self.debt_after
+        return left

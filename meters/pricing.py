@@ -9,6 +9,7 @@ on a boundary is still in the lower tier (money.md, Meters).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -118,17 +119,24 @@ def quantity(price: Price, usage: Usage) -> Decimal:
     if price.unit == "characters_1m":
         return Decimal(usage.input_characters + usage.output_characters)
     if price.unit == "minutes":
-        return usage.input_seconds + usage.output_seconds
+        with money.exact():
+            return Decimal(usage.input_seconds) + Decimal(usage.output_seconds)
     return Decimal(1)
 
 
 def price(price: Price, usage: Usage, *, before: Decimal) -> Fee:
     """The fee of a request whose connection has used `before` of this meter already.
 
+    `before` is a position in the unit of `quantity`. A position exactly on a boundary is still in
+    the lower tier; the unit after it is the first of the upper one.
+
     Raises:
         billing.errors.Refused: a percentage price and no provider cost (`cost_unknown`).
+        ValueError: a position or a quantity below 0; the callers let none in.
     """
     counted = quantity(price, usage)
+    if before < 0 or counted < 0:
+        raise ValueError(f"a position {before} and a quantity {counted} count up from 0")
     cost = Fraction(1)
     if price.rate_type == "percentage":
         if usage.provider_cost is None:
@@ -140,8 +148,6 @@ def price(price: Price, usage: Usage, *, before: Decimal) -> Fee:
         cost = Fraction(usage.provider_cost)
     if counted == 0:
         return _priced_without_units(price, cost, before)
-    scale = 60 if price.unit == "minutes" else 1
-    after = before + counted
     if price.rate_type == "percentage":
         divisor = Fraction(counted) * 100
     else:
@@ -150,25 +156,34 @@ def price(price: Price, usage: Usage, *, before: Decimal) -> Fee:
     quantities: list[Decimal] = []
     sums: list[Fraction] = []
     exact = Fraction(0)
-    for place, tier in enumerate(price.tiers):
-        last = place + 1 == len(price.tiers)
-        end = after if last else min(after, price.tiers[place + 1].start * scale)
-        part = end - max(before, tier.start * scale)
-        if part <= 0:
-            continue
-        exact += Fraction(part) * Fraction(tier.rate) * cost / divisor
+    for place, part in _spread(price, counted, before):
+        exact += Fraction(part) * Fraction(price.tiers[place].rate) * cost / divisor
         places.append(place)
         quantities.append(part)
         sums.append(exact)
     amounts = money.allocate(sums)
     return Fee(
-        amount=sum(amounts, Decimal(0)),
+        amount=money.round_fee(exact),
         quantity=counted,
         slices=tuple(
             Slice(tier=place, quantity=part, amount=amount)
             for place, part, amount in zip(places, quantities, amounts, strict=True)
         ),
     )
+
+
+def _spread(price: Price, counted: Decimal, before: Decimal) -> Iterator[tuple[int, Decimal]]:
+    """How much of a quantity falls in which tier, lowest first; empty tiers are left out."""
+    scale = 60 if price.unit == "minutes" else 1
+    with money.exact():
+        bounds = [tier.start * scale for tier in price.tiers]
+        after = before + counted
+        ends = [*bounds[1:], after]
+        found = [
+            (place, min(after, end) - max(before, start))
+            for place, (start, end) in enumerate(zip(bounds, ends, strict=True))
+        ]
+    return ((place, part) for place, part in found if part > 0)
 
 
 def _priced_without_units(price: Price, cost: Fraction, before: Decimal) -> Fee:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 from rest_framework.views import APIView
 
@@ -19,7 +19,7 @@ class View(APIView):
     @property
     def merchant(self) -> Merchant:
         """The merchant whose key was sent."""
-        backend: Backend = self.request.user
+        backend = cast(Backend, self.request.user)
         return backend.merchant
 
     @cached_property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 
 from django.db import models
 from django.utils import timezone
@@ -88,7 +88,11 @@ class Connection(Tenant):
     debt = credit_field(default=Decimal(0), editable=False)
     # Stands in the index in place of `debt`, so that most charges leave every index alone.
     owes = models.GeneratedField(
-        expression=models.Q(debt__gt=0), output_field=models.BooleanField(), db_persist=True
+        expression=models.ExpressionWrapper(
+            models.Q(debt__gt=0), output_field=models.BooleanField()
+        ),
+        output_field=models.BooleanField(),
+        db_persist=True,
     )
     # The part of the debt that an open overage charge is collecting from the card right now.
     collecting = credit_field(default=Decimal(0), editable=False)
@@ -98,7 +102,7 @@ class Connection(Tenant):
     overage_attempts = models.PositiveSmallIntegerField(default=0, editable=False)
     overage_next_attempt_at = models.DateTimeField(null=True, blank=True, editable=False)
 
-    objects = ConnectionQuerySet.as_manager()
+    objects: ClassVar[Any] = ConnectionQuerySet.as_manager()
 
     class Meta:
         indexes = [
@@ -129,7 +133,8 @@ class Connection(Tenant):
     @property
     def subscription(self) -> Subscription | None:
         """The subscription that counts now, active or past due; None without one."""
-        return self.subscriptions.current().select_related("plan").first()
+        found: Subscription | None = self.subscriptions.current().select_related("plan").first()
+        return found
 
     @property
     def card(self) -> Any:
@@ -189,7 +194,7 @@ class Subscription(Tenant):
         CreditBundle, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
     )
 
-    objects = SubscriptionQuerySet.as_manager()
+    objects: ClassVar[Any] = SubscriptionQuerySet.as_manager()
 
     class Meta:
         indexes = [

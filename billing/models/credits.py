@@ -42,7 +42,11 @@ class CreditGrant(Tenant):
     remaining = credit_field()
     # Stands in the index in place of `remaining`, so that a draw leaves every index alone.
     is_spent = models.GeneratedField(
-        expression=models.Q(remaining=0), output_field=models.BooleanField(), db_persist=True
+        expression=models.ExpressionWrapper(
+            models.Q(remaining=0), output_field=models.BooleanField()
+        ),
+        output_field=models.BooleanField(),
+        db_persist=True,
     )
     priority = models.SmallIntegerField(default=0)
     effective_at = models.DateTimeField()

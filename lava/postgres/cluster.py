@@ -253,7 +253,7 @@ def _make_roles(cluster: Cluster) -> None:
                 ("FUNCTIONS", "EXECUTE"),
             ):
                 link.execute(
-                    f"ALTER DEFAULT PRIVILEGES FOR ROLE lava_owner IN SCHEMA public "  # type: ignore[arg-type]
+                    f"ALTER DEFAULT PRIVILEGES FOR ROLE lava_owner IN SCHEMA public "
                     f"GRANT {rights} ON {kind} TO lava_app"
                 )
 

@@ -33,7 +33,7 @@ READY_TIMEOUT_S = 60
 
 class Command(BaseCommand):
     help = "Run the whole product: database, broker, web, worker, beat, local card network."
-    requires_system_checks: list[str] = []  # type: ignore[assignment]
+    requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--port", type=int, default=8000, help="the one address of it all")
