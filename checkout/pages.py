@@ -1,0 +1,352 @@
+"""What each hosted page shows: the template and its words for a session where it stands.
+
+Called by `checkout.views`; reads rows, writes none, asks no network. A page is a `Page`: template,
+context and status.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.templatetags.static import static
+from django.urls import reverse
+
+from billing import credits, money, periods, stripe
+from billing.models import Merchant, Organization, PaymentMethod
+from checkout import brand, dialing, phones, results, sessions, summary
+from checkout.models import CheckoutSession
+
+Mode = CheckoutSession.Mode
+State = CheckoutSession.State
+
+DEFAULT_BRAND = Organization._meta.get_field("brand_color").default
+_CARD_IMAGES = ("visa", "mastercard", "amex", "discover")
+
+
+@dataclass
+class Page:
+    """A template with its words."""
+
+    template: str
+    context: dict[str, Any] = field(default_factory=dict)
+    status: int = 200
+
+
+@dataclass(frozen=True)
+class Alert:
+    """A box that says what happened, what did not, and what to do."""
+
+    title: str
+    text: str
+    # "notice": nothing is wrong, but something has to be read.
+    kind: str = ""
+    focus: bool = True
+
+
+def brand_of(merchant: Merchant) -> dict[str, Any]:
+    """The merchant as its customers know it: name, logo, colour, legal addresses."""
+    organization = merchant.organization
+    color = organization.brand_color
+    css_url = logo_url = ""
+    if color.lower() != DEFAULT_BRAND:
+        css_url = reverse("hosted-brand", args=[organization.pk, brand.fingerprint(color)])
+    if organization.logo:
+        logo_url = reverse("hosted-logo", args=[organization.pk, logo_fingerprint(organization)])
+    return {
+        "name": organization.name,
+        "monogram": next((c for c in organization.name if c.isalnum()), "?").upper(),
+        "logo_url": logo_url,
+        "css_url": css_url,
+        "sandbox": merchant.is_sandbox,
+        "terms_url": organization.terms_url,
+        "terms_text": _bare(organization.terms_url),
+        "privacy_url": organization.privacy_url,
+        "privacy_text": _bare(organization.privacy_url),
+    }
+
+
+def logo_fingerprint(organization: Organization) -> str:
+    """Names one version of a logo, so that it may be cached for ever."""
+    return hashlib.sha256(bytes(organization.logo)).hexdigest()[:12]
+
+
+def frame(session: CheckoutSession, *, embedded: bool, title: str) -> dict[str, Any]:
+    """What every page of a session carries."""
+    name = "embed-checkout" if embedded else "checkout"
+    secret = session.secret
+    steps = ("phone", "code", "resend", "restart", "bundle", "pay", "complete")
+    urls = {step: reverse(f"{name}-{step}", args=[secret]) for step in steps}
+    return {
+        "title": f"{title} \u2013 {session.merchant.name}",
+        "brand": brand_of(session.merchant),
+        "embedded": embedded,
+        "nonce": session.nonce,
+        "urls": urls | {"page": reverse(name, args=[secret])},
+        "origin": session.origin_url,
+        "session_id": session.public_id,
+        "return_url": session.return_url,
+    }
+
+
+def start(
+    session: CheckoutSession,
+    *,
+    embedded: bool,
+    now: datetime,
+    country: dialing.Country,
+    phone: str = "",
+    problem: str = "",
+    alert: Alert | None = None,
+) -> Page:
+    """Step 1: what it costs and gives, then the phone."""
+    offer = _offer(session, now=now)
+    known = session.connection_is_given and session.connection is not None
+    heading = "Confirm it is you" if known else "Confirm your phone"
+    context = frame(session, embedded=embedded, title=heading) | {
+        "summary": offer,
+        "step": _step(session, 1),
+        "heading": heading if offer else _topic(session),
+        "lead": _purpose(session),
+        "known_phone": dialing.masked(session.connection.customer.phone)
+        if known and session.connection is not None
+        else "",
+        "countries": dialing.countries(),
+        "chosen": country,
+        "phone": phone,
+        "problem": problem,
+        "alert": alert,
+    }
+    return Page("checkout/start.html", context)
+
+
+def code(
+    session: CheckoutSession,
+    *,
+    embedded: bool,
+    now: datetime,
+    problem: str = "",
+    alert: Alert | None = None,
+) -> Page:
+    """Step 2: the code."""
+    wait = phones.resend_wait(session, now=now)
+    context = frame(session, embedded=embedded, title="Enter your code") | {
+        "summary": _offer(session, now=now),
+        "step": _step(session, 2),
+        "masked_phone": dialing.masked(session.phone),
+        "valid_for": f"{phones.VALID_FOR.seconds // 60} minutes",
+        "wait": wait,
+        "wait_text": f"{wait // 60}:{wait % 60:02d}",
+        "can_change": not session.connection_is_given,
+        "problem": problem,
+        "alert": alert,
+    }
+    return Page("checkout/code.html", context)
+
+
+def choose(
+    session: CheckoutSession, *, embedded: bool, now: datetime, alert: Alert | None = None
+) -> Page:
+    """A top-up's packs."""
+    connection = session.connection
+    assert connection is not None and connection.subscription is not None
+    balance = credits.balance(connection, now=now)
+    bundles = connection.subscription.plan.live_bundles.filter(cost__gt=0)
+    context = frame(session, embedded=embedded, title="Add credits") | {
+        "heading": "Add credits",
+        "lead": _balance_sentence(balance),
+        "bundles": [
+            {
+                "id": bundle.public_id,
+                "name": bundle.name,
+                "gives": f"{money.display(bundle.credit_amount, bundle.plan.currency)} of credits",
+                "price": summary.show(bundle.cost),
+            }
+            for bundle in bundles
+        ],
+        "alert": alert,
+    }
+    return Page("checkout/choose.html", context)
+
+
+def pay(
+    session: CheckoutSession,
+    *,
+    embedded: bool,
+    now: datetime,
+    typed: dict[str, str] | None = None,
+    problems: dict[str, str] | None = None,
+    alert: Alert | None = None,
+) -> Page:
+    """Step 3: name, e-mail, card; what is due and what is agreed to."""
+    connection = session.connection
+    assert connection is not None
+    customer = connection.customer
+    means = sessions.means(session)
+    saved = connection.card if means == sessions.Means.PAYMENT else None
+    typed = typed or {"name": customer.name, "email": customer.email}
+    asks = not (saved and customer.name and customer.email) or bool(problems)
+    begun = session.state == State.PAYING
+    us = dialing.region(session.phone) == "US"
+    context = frame(session, embedded=embedded, title="Payment") | {
+        "summary": _offer(session, now=now, saved=saved),
+        "step": "" if saved else _step(session, 3),
+        "heading": "Your details" if means == sessions.Means.NONE else "Payment",
+        "card": None if means == sessions.Means.NONE else _network(session.merchant),
+        "saved_card": _card(saved),
+        "masked_phone": dialing.masked(session.phone),
+        "can_change": not session.connection_is_given and not begun,
+        "can_rechoose": session.mode == Mode.TOPUP and not begun,
+        "ask_name": asks,
+        "postal_label": "ZIP code" if us else "Postal code",
+        "problems": problems or {},
+        "alert": alert,
+    }
+    return Page("checkout/pay.html", context | typed | _terms(session, now=now, saved=saved))
+
+
+def done(session: CheckoutSession, *, embedded: bool, now: datetime) -> Page:
+    """What they have now, and what was paid; without any of it once the session's day is over."""
+    connection = session.connection
+    assert connection is not None
+    context = frame(session, embedded=embedded, title="Done") | {
+        "completed": True,
+        "connection_id": connection.public_id,
+    }
+    if session.expires_at <= now:
+        context |= {
+            "kind": "ok",
+            "heading": "This checkout is done",
+            "lead": f"There is nothing left to pay here. Go back to {session.merchant.name}.",
+        }
+        return Page("checkout/notice.html", context, 410)
+    return Page("checkout/done.html", context | results.of(session, now=now))
+
+
+def notice(
+    session: CheckoutSession,
+    *,
+    embedded: bool,
+    kind: str,
+    heading: str,
+    lead: str,
+    status: int = 200,
+    **more: Any,
+) -> Page:
+    """A page with one thing to say."""
+    context = frame(session, embedded=embedded, title=heading)
+    return Page(
+        "checkout/notice.html",
+        context | {"kind": kind, "heading": heading, "lead": lead} | more,
+        status,
+    )
+
+
+def missing() -> Page:
+    """No such checkout; there is nobody to name."""
+    return Page("hosted/not_found.html", status=404)
+
+
+def _offer(
+    session: CheckoutSession, *, now: datetime, saved: PaymentMethod | None = None
+) -> summary.Summary | None:
+    zone = session.merchant.time_zone
+    if session.plan is not None:
+        return summary.of_plan(session.plan, now=now, zone=zone)
+    if session.bundle is None:
+        return None
+    if saved is not None and session.connection is not None:
+        balance = credits.balance(session.connection, now=now)
+        return summary.of_bundle_for(session.bundle, balance=balance.total)
+    return summary.of_bundle(session.bundle, now=now, zone=zone)
+
+
+def _terms(
+    session: CheckoutSession, *, now: datetime, saved: PaymentMethod | None
+) -> dict[str, Any]:
+    """Due today, the consent, and the button's words."""
+    name, zone = session.merchant.name, session.merchant.time_zone
+    means = sessions.means(session)
+    if session.bundle is not None:
+        current = session.connection.subscription if session.connection else None
+        assert current is not None
+        price = summary.show(session.bundle.cost)
+        return {
+            "due": "" if saved else price,
+            "due_for": f"{session.bundle.name}, once",
+            "consent": summary.consent_to_bundle(
+                session.bundle, merchant=name, subscription=current, zone=zone
+            ),
+            "action": f"Pay {price}",
+            "busy": "Paying...",
+        }
+    if session.plan is None:
+        return {
+            "due": money.display(Decimal(0), session.merchant.currency),
+            "due_for": "The card is saved, not charged",
+            "consent": f"By saving it you let {name} charge this card for what you order later. "
+            "Nothing is charged today.",
+            "action": "Save card",
+            "busy": "Saving...",
+        }
+    plan = session.plan
+    end = periods.cycle(now, plan.billing_interval, 0, zone).end
+    consent = summary.consent_to_plan(plan, merchant=name, now=now, zone=zone)
+    if means == sessions.Means.NONE:
+        consent = "No card is needed: nothing of this plan is ever charged."
+    return {
+        "due": summary.show(plan.price),
+        "due_for": f"{plan.name}, {summary.day(now, zone)} to {summary.day(end, zone)}",
+        "consent": f"{consent} {results.cancelling(session)}",
+        "action": f"Start {plan.name}" if plan.is_free else f"Pay {summary.show(plan.price)}",
+        "busy": "Starting..." if plan.is_free else "Paying...",
+    }
+
+
+def _balance_sentence(balance: credits.Balance) -> str:
+    if balance.total < 0:
+        owed = money.display(-balance.total, balance.currency)
+        return f"You owe {owed} for past use. It is paid first."
+    return f"You have {money.display(balance.total, balance.currency)} of credits."
+
+
+def _step(session: CheckoutSession, number: int) -> str:
+    """New customers see how far it is; returning ones have no count."""
+    counted = session.mode in (Mode.SUBSCRIPTION, Mode.ONBOARDING)
+    return f"Step {number} of 3" if counted and not session.connection_is_given else ""
+
+
+def _topic(session: CheckoutSession) -> str:
+    return "Add credits" if session.mode == Mode.TOPUP else "Save a card"
+
+
+def _purpose(session: CheckoutSession) -> str:
+    if session.mode == Mode.TOPUP:
+        return "Confirm that it is you, then choose how much."
+    return f"{session.merchant.name} keeps it for what you order later. Nothing is charged today."
+
+
+def _network(merchant: Merchant) -> dict[str, str]:
+    found = stripe.client_intent(merchant, "", "", "")
+    return {"script_url": found.script_url, "publishable_key": found.publishable_key}
+
+
+def _card(saved: PaymentMethod | None) -> dict[str, str] | None:
+    if saved is None:
+        return None
+    image = saved.brand if saved.brand in _CARD_IMAGES else "unknown"
+    return {
+        "title": str(saved),
+        "expires": f"{saved.exp_month:02d}/{saved.exp_year % 100:02d}",
+        "image": static(f"hosted/cards/{image}.svg"),
+    }
+
+
+def _bare(url: str) -> str:
+    """An address to read: host and path."""
+    parts = urlsplit(url)
+    return f"{parts.netloc}{parts.path}".rstrip("/")

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from checkout import summary
+from tests import factories
+
+pytestmark = pytest.mark.django_db
+NOW = datetime(2026, 9, 14, 10, tzinfo=UTC)
+
+
+def sentences(plan: Any, now: datetime = NOW) -> dict[str, str]:
+    return {row.label: row.text for row in summary.of_plan(plan, now=now, zone="UTC").rows}
+
+
+def test_a_plan_says_what_it_gives_costs_and_when_it_renews() -> None:
+    plan = factories.make_plan(factories.make_merchant(), when_depleted="block")
+    factories.make_bundle(plan)
+    found = summary.of_plan(plan, now=NOW, zone="UTC")
+    assert (found.name, found.price, found.per) == ("Studio", "$25.00", "a month")
+    assert sentences(plan) == {
+        "You get": "$25.00 of credits every month",
+        "You pay": "$25.00 today, September 14, 2026",
+        "Renews": "October 14, then every month",
+        "Unused credits": "Roll over to the next month",
+        "If they run out": "Requests pause until you add credits; Pack 10 is $10.00",
+    }
+
+
+def test_a_plan_that_goes_on_says_what_the_card_pays() -> None:
+    plan = factories.make_plan(
+        factories.make_merchant(), rollover_type="none", overage_cap=Decimal(50)
+    )
+    found = sentences(plan)
+    assert found["Unused credits"] == "End with the month"
+    assert found["If they run out"] == (
+        "Requests go on; your card is charged at each $10.00 and at the month\u2019s end, "
+        "at most $50.00 a month"
+    )
+
+
+def test_a_yearly_plan_names_the_year() -> None:
+    plan = factories.make_plan(factories.make_merchant(), billing_interval="year")
+    assert sentences(plan)["Renews"] == "September 14, 2027, then every year"
+
+
+def test_prices_show_every_digit_and_line_up() -> None:
+    merchant = factories.make_merchant()
+    plan = factories.make_plan(merchant)
+    minutes = factories.make_meter(
+        merchant, plan, slug="speech", tiers=[("0", "0.009")], unit="minutes"
+    )
+    minutes.name = "Transcription minutes"
+    minutes.save()
+    factories.make_meter(merchant, plan, slug="chat", tiers=[("0", "3"), ("10000000", "2")])
+    assert [(r.label, r.amount.main, r.amount.pad) for r in summary.rates(plan)] == [
+        ("Chat, per million tokens", "$3.00", "0"),
+        ("after 10 million tokens", "$2.00", "0"),
+        ("Transcription minutes", "$0.009", ""),
+    ]
+
+
+def test_a_share_of_the_providers_price_is_said_as_such() -> None:
+    merchant = factories.make_merchant()
+    plan = factories.make_plan(merchant)
+    factories.make_meter(merchant, plan, tiers=[("0", "20")], rate_type="percentage")
+    (rate,) = summary.rates(plan)
+    assert (rate.label, rate.amount.main) == ("Chat, on the provider\u2019s price", "20%")
+
+
+def test_digits_past_the_cent_are_muted_from_one_up() -> None:
+    found = summary.column(
+        [(Decimal("12.0764"), "USD"), (Decimal(10), "USD"), (Decimal("0.0045"), "USD")],
+        signs=(False, True, False),
+    )
+    assert [(a.main, a.past, a.pad) for a in found] == [
+        ("$12.07", "64", ""),
+        ("+$10.00", "", "00"),
+        ("$0.0045", "", ""),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("interval", "now", "words"),
+    [
+        ("month", NOW, "on the 14th of every month"),
+        (
+            "month",
+            datetime(2026, 1, 31, tzinfo=UTC),
+            "on the 31st of every month (or its last day)",
+        ),
+        ("month", datetime(2026, 1, 2, tzinfo=UTC), "on the 2nd of every month"),
+        ("month", datetime(2026, 1, 11, tzinfo=UTC), "on the 11th of every month"),
+        ("week", NOW, "every Monday"),
+        ("day", NOW, "every day"),
+        ("year", NOW, "on September 14 of every year"),
+    ],
+)
+def test_consent_names_amount_and_day(interval: str, now: datetime, words: str) -> None:
+    plan = factories.make_plan(
+        factories.make_merchant(), billing_interval=interval, when_depleted="block"
+    )
+    text = summary.consent_to_plan(plan, merchant="Northwind Voice", now=now, zone="UTC")
+    assert text == (
+        "By paying you let Northwind Voice save this card and charge it $25.00 "
+        f"{words} until you cancel."
+    )
+
+
+def test_consent_names_all_the_card_may_be_charged_for() -> None:
+    plan = factories.make_plan(factories.make_merchant(), price="0")
+    factories.make_bundle(plan)
+    text = summary.consent_to_plan(plan, merchant="Northwind Voice", now=NOW, zone="UTC")
+    assert "charge it for packs you buy and use past your credits. Nothing is charged" in text
+
+
+def test_dates_are_the_merchants() -> None:
+    late = datetime(2026, 9, 14, 23, 30, tzinfo=UTC)
+    assert summary.day(late, "Europe/Amsterdam", year=True) == "September 15, 2026"
+
+
+def test_a_pack_for_one_who_owes_says_so() -> None:
+    bundle = factories.make_bundle(factories.make_plan(factories.make_merchant()))
+    found = summary.of_bundle_for(bundle, balance=Decimal("-2.5"))
+    assert [line.amount.main for line in found.sum] == ["\u2212$2.50", "+$10.00", "$7.50"]
+    assert found.sum[0].label == "You owe for past use"
+    assert found.note.startswith("What you owe is paid first.")
