@@ -5,10 +5,14 @@ Turns `billing.errors`, outcomes and standings into alerts and pages; called by 
 
 from __future__ import annotations
 
+import structlog
+
 from billing import errors
 from checkout import pages, sessions
 from checkout.models import CheckoutSession
 from checkout.pages import Alert, Page
+
+log = structlog.get_logger(__name__)
 
 _STATUS: tuple[tuple[type[errors.LavaError], int], ...] = (
     (errors.Gone, 410),
@@ -49,8 +53,8 @@ def status_of(error: errors.LavaError) -> int:
     return next((status for kind, status in _STATUS if isinstance(error, kind)), 400)
 
 
-def alert_of(error: errors.LavaError) -> Alert:
-    """The box on the page for an error."""
+def alert_of(session: CheckoutSession, error: errors.LavaError) -> Alert:
+    """The box on the page for an error. What the card network said of our call is for the log."""
     if isinstance(error, errors.Throttled):
         return Alert("Wait a moment", error.message)
     if isinstance(error, errors.Unavailable | errors.CardUnknown):
@@ -65,7 +69,11 @@ def alert_of(error: errors.LavaError) -> Alert:
             kind="notice",
         )
     if isinstance(error, errors.Refused):
-        return Alert("That was not accepted", f"{error.message} Nothing was charged.")
+        log.error("checkout_refused", session=str(session.pk), code=error.code, why=error.message)
+        return Alert(
+            "The payment could not be started",
+            f"Nothing was charged. Try again; if it happens again, tell {session.merchant.name}.",
+        )
     return Alert("That was not understood", f"{error.message} Nothing was charged.")
 
 

@@ -272,7 +272,9 @@ def refuse(
     if error.param == "code" and session.state == State.PHONE_SENT:
         shown = pages.code(session, embedded=embedded, now=now, problem=error.message)
         return answer(request, shown, 422)
-    response = show(request, session, embedded, alert=refusals.alert_of(error), status=status)
+    response = show(
+        request, session, embedded, alert=refusals.alert_of(session, error), status=status
+    )
     if isinstance(error, errors.Throttled | errors.Unavailable):
         response["Retry-After"] = str(int(error.retry_after_s) or 1)
     return response
@@ -327,7 +329,7 @@ def _refuse_json(session: CheckoutSession, error: errors.LavaError) -> JsonRespo
     if isinstance(error, errors.Gone | errors.Conflict):
         # The page shows where things stand.
         return JsonResponse({"reload": True, "code": error.code}, status=status)
-    alert = refusals.alert_of(error)
+    alert = refusals.alert_of(session, error)
     return JsonResponse({"title": alert.title, "text": alert.text}, status=status)
 
 

@@ -60,6 +60,9 @@ def _secret_key() -> str:
 
 SECRET_KEY = _secret_key()
 
+# How many proxies of our own stand before it, each adding to X-Forwarded-For.
+LAVA_PROXIES = env.int("LAVA_PROXIES", default=0)
+
 # --- Apps ----------------------------------------------------------------------------------------
 
 INSTALLED_APPS = [
@@ -229,6 +232,9 @@ STRIPE_WEBHOOK_SECRETS = (
 # Empty: the embedded broker.
 CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default="")
 PHONE_SENDER = env.str("PHONE_SENDER", default="checkout.phones.OutboxSender")
+TWILIO_ACCOUNT_SID = env.str("TWILIO_ACCOUNT_SID", default="")
+TWILIO_AUTH_TOKEN = env.str("TWILIO_AUTH_TOKEN", default="")
+TWILIO_FROM = env.str("TWILIO_FROM", default="")
 if env.str("EMAIL_URL", default=""):
     vars().update(env.email_url("EMAIL_URL"))
 else:

@@ -41,6 +41,7 @@ TABLE: dict[str, Callable[[str], None]] = {
     "payment_intent.payment_failed": settle_intent,
     "payment_intent.requires_action": settle_intent,
     "payment_intent.canceled": settle_intent,
+    "setup_intent.succeeded": sessions.complete_for_setup,
 }
 
 

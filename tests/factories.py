@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -31,7 +32,7 @@ NOW = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
 
 def make_user(email: str = "", *, name: str = "Ana Ruiz", password: str = "correct horse") -> User:
     return User.objects.create_user(
-        email or f"person{next(_numbers)}@merchant.example", password, name=name
+        email or f"person-{secrets.token_hex(6)}@merchant.example", password, name=name
     )
 
 

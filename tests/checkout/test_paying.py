@@ -254,6 +254,18 @@ def test_with_the_network_away_nothing_is_charged_and_the_page_says_so(
     assert visitor.pay(network.url).json() == {"status": "done"}
 
 
+def test_what_the_network_says_of_our_call_is_not_shown(
+    visitor: Visitor, network: CardNetwork
+) -> None:
+    visitor.session.plan.price = visitor.session.plan.price / 100
+    visitor.session.plan.save()
+    CheckoutSession.objects.update(amount=visitor.session.plan.price.amount)
+    answer = visitor.press_pay()
+    assert answer.status_code == 422
+    assert answer.json()["title"] == "The payment could not be started"
+    assert "card network" not in answer.json()["text"]
+
+
 def test_an_answer_lost_on_the_way_charges_once(visitor: Visitor, network: CardNetwork) -> None:
     network.control("faults", {"action": "drop", "path": "/v1/payment_intents", "times": 1})
     assert visitor.press_pay().status_code == 200

@@ -61,7 +61,7 @@ class Command(BaseCommand):
             self._announce(run, story, state)
             while True:
                 time.sleep(0.5)
-                run.supervisor.watch()
+                run.watch()
         except KeyboardInterrupt:
             self.stdout.write("\nStopping ...")
         finally:
@@ -206,6 +206,18 @@ class Run:
         """Until the product answers."""
         self._wait(f"http://127.0.0.1:{self.port}/readyz")
 
+    def watch(self) -> None:
+        """Start again what has died, the database too."""
+        if self.own_database and cluster.pid() is None:
+            self.supervisor.say("The database ended; starting it again")
+            cluster.ensure.cache_clear()
+            try:
+                cluster.ensure()
+            except cluster.ClusterError as error:
+                # A killed server's last processes may still be leaving: the next round tries again.
+                self.supervisor.say(str(error))
+        self.supervisor.watch()
+
     def stop(self) -> None:
         """Everything this run started, the database last."""
         self.supervisor.stop()
@@ -237,7 +249,7 @@ class Run:
                     return
             except OSError:
                 pass
-            self.supervisor.watch()
+            self.watch()
             time.sleep(0.1)
         raise CommandError(f"{url} did not answer within {READY_TIMEOUT_S} s; see .lava/logs.")
 
