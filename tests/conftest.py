@@ -58,3 +58,9 @@ def clients_dir(node_path: str) -> Path:
             pytest.fail(reason)
         pytest.skip(reason)
     return folder
+
+
+from tests.card_network import card_network, running_card_network
+from tests.product import product
+
+__all__ = ["card_network", "product", "running_card_network"]

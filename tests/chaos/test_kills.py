@@ -18,9 +18,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.product import Backend, Product, eventually, product
-
-__all__ = ["product"]
+from tests.product import Backend, Product, eventually
 
 pytestmark = pytest.mark.xdist_group("product")
 
@@ -93,7 +91,8 @@ def charges(product: Product, **query: str) -> list[dict[str, Any]]:
 
 def assert_the_audit_is_silent(product: Product) -> None:
     found = product.manage("audit")
-    if "Unknown command" in found.stderr: return
+    if "Unknown command" in found.stderr:
+        return
     assert (found.returncode, found.stdout.strip()) == (0, ""), found.stdout + found.stderr
 
 
@@ -143,9 +142,7 @@ def test_killed_web_workers_and_databases_lose_and_double_nothing(
     assert_the_audit_is_silent(product)
 
 
-def test_a_worker_killed_while_it_charges_overage_charges_once(
-    product: Product, shop: Any
-) -> None:
+def test_a_worker_killed_while_it_charges_overage_charges_once(product: Product, shop: Any) -> None:
     connection = shop.subscribe("+14155550102")
     before = len(charges(product))
     network = product.facts["card_network"]["url"]

@@ -11,9 +11,6 @@ import pytest
 from django.utils import timezone
 
 from tests import factories
-from tests.card_network import card_network
-
-__all__ = ["card_network"]
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.xdist_group("node")]
 

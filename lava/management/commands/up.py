@@ -130,7 +130,6 @@ class Run:
         self.own_cards = settings.STRIPE_KEYS["test"][0] == "sk_test_local"
         self.card_network_url = f"http://127.0.0.1:{port + 1}" if self.own_cards else ""
         self.ai_provider_url = f"http://127.0.0.1:{port + 2}"
-        self.database_started = False
         self.env = {
             "LAVA_BASE_URL": self.url,
             "LAVA_DB_ROLE": "app",
@@ -156,7 +155,6 @@ class Run:
     def start_ground(self) -> None:
         """Database, broker, card network, AI provider; then the tables."""
         if self.own_database:
-            self.database_started = cluster.pid() is None
             cluster.ensure()
         if self.own_broker:
             self.supervisor.start(Child("broker", broker.command()))
@@ -221,7 +219,8 @@ class Run:
     def stop(self) -> None:
         """Everything this run started, the database last."""
         self.supervisor.stop()
-        if self.own_database and self.database_started:
+        if self.own_database:
+            # Whoever started it, a killed run or a shell: the checkout's cluster ends with `up`.
             cluster.stop()
 
     def _python(self, *words: str) -> list[str]:

@@ -1,0 +1,249 @@
+"""The main job, end to end: a merchant in the console, their backend with the official Node client,
+a customer in Chromium alone and in the official package's iframe, a worker and a beat."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import json
+import re
+import subprocess
+import threading
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.browser import customer, merchant
+from tests.product import Backend, Product, eventually
+
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("product")]
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="module")
+def browser(chromium_path: str) -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=chromium_path, args=FLAGS)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A fresh page; whatever the browser refuses or throws fails the test."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    opened = context.new_page()
+    said: list[str] = []
+    opened.on("pageerror", lambda error: said.append(str(error)))
+    opened.on(
+        "console",
+        lambda line: said.append(line.text) if "Content Security Policy" in line.text else None,
+    )
+    yield opened
+    context.close()
+    assert said == []
+
+
+@pytest.fixture(scope="module")
+def parent_page(clients_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The merchant's own site, with the official checkout package, on an origin of its own."""
+    folder = tmp_path_factory.mktemp("parent")
+    subprocess.run(
+        [
+            str(clients_dir / "node_modules/.bin/esbuild"),
+            str(clients_dir / "parent.jsx"),
+            "--bundle",
+            f"--outfile={folder / 'parent.js'}",
+            "--define:process.env.NODE_ENV='production'",
+            "--log-level=error",
+        ],
+        check=True,
+    )
+    (folder / "index.html").write_text(
+        '<!doctype html><div id="root"></div><script src="parent.js"></script>'
+    )
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://localhost:{server.server_address[1]}"
+        server.shutdown()
+
+
+class Node:
+    """The merchant's backend, in the official client's words."""
+
+    def __init__(self, node: str, folder: Path, key: str, url: str) -> None:
+        self.command = [node, str(folder / "run.cjs")]
+        self.told = {"key": key, "baseUrl": f"{url}/v1/"}
+
+    def __call__(self, method: str, *args: Any) -> Any:
+        done = subprocess.run(
+            self.command,
+            input=json.dumps(self.told | {"calls": [[method, args]]}),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        (answer,) = json.loads(done.stdout)
+        return answer.get("ok", answer.get("error"))
+
+
+def taken(product: Product) -> list[dict[str, Any]]:
+    """What the card network really took, newest first."""
+    answer = httpx.get(
+        f"{product.facts['card_network']['url']}/v1/payment_intents",
+        params={"limit": "100"},
+        headers={"Authorization": "Bearer sk_test_local"},
+    )
+    return [row for row in answer.json()["data"] if row["status"] == "succeeded"]
+
+
+def test_the_main_job(
+    product: Product,
+    page: Page,
+    parent_page: str,
+    node_path: str,
+    clients_dir: Path,
+) -> None:
+    # 1. The merchant: first run, a meter, a plan, a key.
+    merchant.first_run(page, product, business="Northwind Voice")
+    merchant.make_meter(page, product)
+    plan_id = merchant.make_plan(page, product)
+    key = merchant.make_key(page, product)
+    backend = Backend(product, key)
+    lava = Node(node_path, clients_dir, key, product.url)
+
+    # 2. A customer pays in the iframe that the official package makes.
+    session = lava(
+        "checkoutSessions.create",
+        {
+            "checkout_mode": "subscription",
+            "origin_url": parent_page,
+            "subscription_config_id": plan_id,
+        },
+    )
+    token = session["checkout_session_token"]
+    page.goto(f"{parent_page}/?token={token}")
+    page.get_by_role("button", name="Subscribe").click()
+    frame = page.frame_locator("iframe")
+    customer.confirm_phone(frame, backend, "+14155550142")
+    customer.pay(frame, name="Mara Lindqvist", email="mara@tallgrass.example")
+    told = page.locator("#told")
+    expect(told).to_have_text(re.compile("^success"), timeout=20_000)
+    _, session_id, connection_id = told.inner_text().split()
+    assert session_id == session["checkout_session_id"]
+    assert [row["amount"] for row in taken(product)] == [2500]
+    balance = backend.get(f"connections/{connection_id}/balance")
+    assert balance["total_remaining"] == "25.0000000000"
+
+    # 3. Usage, with the client: priced with slices; again; in conflict.
+    body = {
+        "request_id": "job-1",
+        "connection_id": connection_id,
+        "meter_slug": "chat",
+        "input_tokens": 3_000_000,
+        "output_tokens": 1_000_000,
+    }
+    first = lava("requests.create", body)
+    assert first["fee"]["amount"] == "12.0000000000"
+    assert first["balance"]["total_remaining"] == "13.0000000000"
+    assert lava("requests.create", body) == first
+    assert "409" in lava("requests.create", body | {"output_tokens": 2})
+
+    # 4. Credits run out: overage, and the card is charged at the threshold, once, by a worker.
+    over = lava("requests.create", body | {"request_id": "job-2", "input_tokens": 8_000_000})
+    assert [part["cost"] for part in over["fee"]["breakdown"]] == ["18.0000000000", "6.0000000000"]
+    assert over["balance"]["overage_due"] == "11.0000000000"
+    eventually(lambda: len(taken(product)) == 2)
+    assert taken(product)[0]["amount"] == 1100
+    eventually(
+        lambda: backend.get(f"connections/{connection_id}/balance")["overage_due"] == "0.0000000000"
+    )
+
+    # 5. A month passes on the sandbox's clock: beat and worker renew.
+    backend.post("test_helpers/clock/advance", to_next_renewal=True, run=False)
+    eventually(
+        lambda: (
+            backend.get(f"connections/{connection_id}/balance")["cycle_remaining"]
+            == "25.0000000000"
+        )
+    )
+    assert [row["amount"] for row in taken(product)] == [2500, 1100, 2500]
+    lava("requests.create", body | {"request_id": "job-3", "input_tokens": 0})
+    backend.post("test_helpers/clock/advance", to_next_renewal=True)
+    left = backend.get(f"connections/{connection_id}/balance")
+    assert Decimal(left["total_remaining"]) == 23 + 25
+    audit = product.manage("audit")
+    assert (audit.returncode, audit.stdout) == (0, ""), audit.stdout + audit.stderr
+    explained = product.manage("explain", connection_id)
+    assert explained.returncode == 0 and "48.00" in explained.stdout, explained.stdout
+
+
+def test_a_bundle_bought_alone_pays_the_debt_first_on_a_plan_that_stops(
+    product: Product, page: Page
+) -> None:
+    facts = merchant.shop_by_code(product, when_depleted="block", price="5", credit="5")
+    backend = Backend(product, facts["key"])
+    session = backend.post(
+        "checkout_sessions",
+        checkout_mode="subscription",
+        origin_url="https://app.example",
+        return_url="https://app.example/thanks",
+        subscription_config_id=facts["plan"],
+    )
+    page.goto(session["url"])
+    customer.confirm_phone(page, backend, "+14155550177")
+    customer.pay(page, name="Ada Quill", email="ada@quill.example", card="4000000000000002")
+    expect(page.get_by_role("alert")).to_contain_text("Nothing was charged")
+    customer.enter_card(page, "4242424242424242")
+    page.get_by_role("button", name=re.compile("^Pay")).click()
+    expect(page.get_by_role("heading", name="You have $5.00 of credits")).to_be_visible()
+
+    done = backend.get(f"checkout_sessions/{session['checkout_session_id']}")
+    body = {"connection_id": done["connection_id"], "meter_slug": "chat"}
+    backend.post("requests", request_id="a", input_tokens=2_000_000, **body)
+    ran = backend.post("requests", request_id="b", input_tokens=100_000, **body)
+    assert ran["balance"]["total_remaining"] == "-1.3000000000"
+    refused = backend.http.post(
+        "requests", json={**body, "request_id": "c", "input_tokens": 1, "enforce": True}
+    )
+    assert refused.status_code == 402
+
+    bundle = backend.post(
+        "checkout_sessions",
+        checkout_mode="credit_bundle",
+        origin_url="https://app.example",
+        connection_id=done["connection_id"],
+        credit_bundle_id=facts["bundle"],
+    )
+    page.goto(bundle["url"])
+    page.get_by_role("button", name="Text me a code").click()
+    page.get_by_label("Enter your code").wait_for()
+    code = customer.code_for(backend, "+14155550177")
+    page.get_by_label("Enter your code").press_sequentially(code)
+    page.get_by_role("button", name=re.compile("^Pay")).click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("8.70")
+    ledger = backend.get(f"connections/{done['connection_id']}/ledger")["data"]
+    assert [(line["kind"], line["amount"]) for line in ledger[:3]] == [
+        ("debt", "1.3000000000"),
+        ("debt", "-1.3000000000"),
+        ("grant", "10.0000000000"),
+    ]
+    audit = product.manage("audit")
+    assert (audit.returncode, audit.stdout) == (0, ""), audit.stdout + audit.stderr

@@ -1,0 +1,114 @@
+"""`manage.py up`: what it says, what it refuses, what it leaves behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import httpx
+import psutil
+import pytest
+
+from tests.product import ROOT, Product, eventually
+
+pytestmark = pytest.mark.xdist_group("product")
+
+
+def processes_of(product: Product) -> list[psutil.Process]:
+    """Every process that works on this product's data, whoever started it."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            words = " ".join(process.cmdline())
+            ours = process.environ().get("LAVA_STATE_DIR") == str(product.state)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+        if ours or str(product.state) in words:
+            found.append(process)
+    return found
+
+
+def test_it_says_where_everything_is(product: Product) -> None:
+    assert set(product.facts) == {"url", "console", "merchants", "card_network", "ai_provider"}
+    assert product.facts["console"]["url"] == f"{product.url}/console/"
+    assert (product.state / "up.json").stat().st_mode & 0o777 == 0o600
+    assert httpx.get(f"{product.url}/readyz").json() == {"status": "ok"}
+    assert httpx.get(f"{product.facts['ai_provider']['url']}/_control/health").is_success
+
+
+def test_a_second_one_in_the_same_checkout_is_refused(product: Product) -> None:
+    again = product.manage("up", "--port", str(product.port + 50))
+    assert again.returncode != 0
+    assert "running in this checkout already" in again.stderr
+
+
+def test_the_product_runs_as_a_role_that_cannot_change_the_ledger(product: Product) -> None:
+    code = (
+        "from django.db import connection\n"
+        "c = connection.cursor()\n"
+        "c.execute('SELECT current_user')\n"
+        "print(c.fetchone()[0])\n"
+        "c.execute('DELETE FROM billing_ledgerentry')\n"
+    )
+    product.env["LAVA_DB_ROLE"] = "app"
+    try:
+        done = product.manage("shell", "-v", "0", "-c", code)
+    finally:
+        del product.env["LAVA_DB_ROLE"]
+    assert done.stdout.strip() == "lava_app"
+    assert "permission denied for table billing_ledgerentry" in done.stderr
+
+
+def test_a_child_that_dies_is_started_again(product: Product) -> None:
+    before = product.child("beat")
+    os.kill(before, signal.SIGKILL)
+    eventually(lambda: product.child("beat") != before)
+
+
+def test_a_taken_port_is_said_in_one_sentence() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = str(taken.getsockname()[1])
+        env = os.environ | {"LAVA_STATE_DIR": str(ROOT / ".lava" / "taken")}
+        done = subprocess.run(
+            [sys.executable, "manage.py", "up", "--no-demo", "--port", port],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env=env,
+            timeout=60,
+        )
+    assert done.returncode != 0
+    assert f"Port {port} is taken. Choose another with --port" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_it_stops_everything_it_started() -> None:
+    running = Product("--no-demo")
+    try:
+        assert len(processes_of(running)) > 8
+        running.stop()
+        assert "Stopped." in running.output()
+        assert processes_of(running) == []
+        assert not (running.state / "up.json").exists()
+    finally:
+        running.remove()
+
+
+def test_a_killed_supervisor_leaves_nothing_that_disturbs_the_next_one() -> None:
+    running = Product("--no-demo")
+    try:
+        running.process.kill()
+        running.process.wait()
+        (running.state / "up.json").unlink()
+        running.start()
+        assert httpx.get(f"{running.url}/readyz").is_success
+        running.stop()
+        time.sleep(0.5)
+        assert processes_of(running) == []
+    finally:
+        running.remove()
