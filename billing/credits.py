@@ -172,10 +172,15 @@ def roll_over(
     return carried
 
 
-def end(connection: Connection, *, pool: int, now: datetime) -> Decimal:
-    """End what is left of a pool now, as `expire` lines; gives the sum."""
+def end(
+    connection: Connection, *, pool: int, now: datetime, granted_before: datetime | None = None
+) -> Decimal:
+    """End what is left of a pool now (of grants before an instant), as `expire` lines; gives the
+    sum."""
     ended = ZERO
     lots = CreditGrant.objects.filter(connection=connection, pool=pool, is_spent=False)
+    if granted_before is not None:
+        lots = lots.filter(effective_at__lt=granted_before)
     for lot in lots.order_by("origin_at", "pk"):
         ledger.append(connection, kind="expire", amount=-lot.remaining, grant_id=lot.pk, now=now)
         ended += lot.remaining

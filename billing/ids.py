@@ -12,7 +12,7 @@ import hashlib
 import secrets
 import time
 import zlib
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from billing import errors
@@ -58,6 +58,11 @@ def new(*, sandbox: bool, at: datetime | None = None) -> UUID:
     moment_ms = time.time_ns() // 1_000_000 if at is None else int(at.timestamp() * 1000)
     tail = secrets.randbits(79) | (_SANDBOX_BIT if sandbox else 0)
     return UUID(int=moment_ms << 80 | tail)
+
+
+def made_at(key: UUID) -> datetime:
+    """When a key was made, to the millisecond, in real time whatever a sandbox's clock says."""
+    return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=key.int >> 80)
 
 
 def is_sandbox(key: UUID) -> bool:

@@ -22,7 +22,8 @@ def collect(connection_id: UUID, *, now: datetime, cycle_ends: bool = False) -> 
     """Charge what is owed, if it is due: at the plan's threshold, or when the cycle ends.
 
     Gives the payment, or None where nothing was due. Called twice at once it charges once: one
-    open overage charge a connection.
+    open overage charge a connection. After a decline it waits for the day of the next try, also
+    when the cycle ends in between; what is owed stays owed.
     """
     payment = _begin(connection_id, now=now, cycle_ends=cycle_ends)
     return payments.charge(payment, now=now) if payment is not None else None
@@ -34,15 +35,16 @@ def _begin(connection_id: UUID, *, now: datetime, cycle_ends: bool) -> Payment |
     current = connection.subscription
     if current is None or current.plan.when_depleted != Plan.WhenDepleted.OVERAGE:
         return None
+    if connection.status != Connection.Status.ACTIVE:
+        return None
     amount = money.floor_minor(connection.debt - connection.collecting, connection.currency)
     if amount < money.minimum_charge(connection.currency):
         return None
-    if not cycle_ends:
-        if connection.debt < current.plan.overage_threshold:
-            return None
-        next_try = connection.overage_next_attempt_at
-        if next_try is not None and next_try > now:
-            return None
+    next_try = connection.overage_next_attempt_at
+    if next_try is not None and next_try > now:
+        return None
+    if not cycle_ends and connection.debt < current.plan.overage_threshold:
+        return None
     if Payment.objects.filter(
         connection=connection, purpose=Payment.Purpose.OVERAGE, status__in=Payment.OPEN
     ).exists():

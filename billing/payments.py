@@ -16,7 +16,7 @@ from django.db import transaction
 from django.utils import timezone
 from moneyed import Money
 
-from billing import cards, errors, ledger, settlement, stripe
+from billing import cards, errors, ids, ledger, periods, settlement, stripe
 from billing.models import Connection, CreditBundle, Payment, Plan, Subscription
 from billing.stripe import ClientIntent, Intent
 
@@ -42,8 +42,8 @@ def intend(
     """Write the row of a charge about to be made; the same key gives the same row.
 
     Raises:
-        billing.errors.Conflict: the key was used for something else, or the customer has a
-            current subscription and `purpose` would start another.
+        billing.errors.Conflict: the key was used for something else, the connection is deleted,
+            or the customer has a current subscription and `purpose` would start another.
         billing.errors.Invalid: the amount is not in the connection's currency.
     """
     connection = ledger.lock(connection.pk)
@@ -57,6 +57,8 @@ def intend(
         if (made.connection_id, made.purpose, made.amount) != (connection.pk, purpose, amount):
             raise errors.Conflict("That payment was begun with other terms.")
         return made
+    if connection.status == Connection.Status.DELETED:
+        raise errors.Conflict("This connection is deleted: nothing more is charged.")
     if str(amount.currency) != connection.currency:
         raise errors.Invalid(f"This customer is billed in {connection.currency}.", param="currency")
     if purpose == Payment.Purpose.SUBSCRIPTION and connection.subscription is not None:
@@ -87,10 +89,11 @@ def present(payment: Payment, *, now: datetime) -> ClientIntent:
     """Make (once) the intent the page confirms, and give the page what it needs.
 
     An older, unfinished payment of the same purpose is withdrawn first, so that two open tabs
-    cannot both pay.
+    cannot both pay: the newest one wins.
 
     Raises:
-        billing.errors.Conflict: an older payment turns out to be paid, or this one is.
+        billing.errors.Conflict: an older payment turns out to be paid, or this one is, or a newer
+            one took its place (`withdrawn`).
         billing.errors.CardUnknown, Unavailable: the network does not answer; nothing was charged.
     """
     if payment.status == Payment.Status.SUCCEEDED:
@@ -115,14 +118,18 @@ def charge(payment: Payment, *, now: datetime) -> Payment:
     """Take an off-session payment from the saved card.
 
     Made twice it is one charge: the network's key is the payment's id. An answer that never came
-    leaves it `unknown`; the sweep asks about it.
+    leaves it `unknown`; the sweep asks about it. A payment that was closed is left as it is.
     """
     card = payment.connection.card
     if card is None:
         return settlement.fail(
             payment.pk, code="no_card", message="There is no saved card.", now=now
         )
-    Payment.objects.filter(pk=payment.pk, asked_at=None).update(asked_at=timezone.now())
+    # Whoever withdraws a payment that was never asked for holds its row: one of us comes first.
+    open_row = Payment.objects.filter(pk=payment.pk, status__in=Payment.OPEN)
+    if not open_row.update(asked_at=timezone.now()):
+        payment.refresh_from_db()
+        return payment
     try:
         intent = stripe.create_intent(
             payment, customer_id=cards.customer_id(payment.connection), card_id=card.card_id
@@ -135,17 +142,19 @@ def charge(payment: Payment, *, now: datetime) -> Payment:
 
 
 def refresh(payment: Payment, *, now: datetime) -> Payment:
-    """Ask the network what became of an open payment, and settle it. Never charges anew.
+    """Ask the network what became of a payment, and settle it. Never charges anew.
 
     A payment whose call was lost before an intent is known is looked for by our id in the
     network's list; not there, it is asked for again with its own key while the network remembers
-    keys, and failed after that.
+    keys, and failed after that. What nobody wants any more (its cycle is over, its subscription
+    ended) is not asked for again. One that was given up is looked at too: paid all the same (in
+    another tab, by a late confirmation), the money is not left unexplained.
     """
     payment = Payment.objects.select_related("merchant__organization", "connection__customer").get(
         pk=payment.pk
     )
     if not payment.is_open:
-        return payment
+        return _look_again(payment, now=now)
     try:
         if payment.intent_id:
             intent = stripe.retrieve_intent(payment.merchant, payment.intent_id)
@@ -161,10 +170,39 @@ def refresh(payment: Payment, *, now: datetime) -> Payment:
             return _apply(payment, found, now=now)
     except errors.CardUnknown:
         return _mark_unknown(payment)
-    if payment.asked_at is None or timezone.now() - payment.asked_at < KEY_MEMORY:
+    if payment.connection.status == Connection.Status.DISABLED:
+        # Nothing is charged now; asked for again, or withdrawn, when it is enabled.
+        return payment
+    if not _is_wanted(payment, now=now):
+        return payment if payment.asked_at else settlement.cancel(payment.pk, now=now)
+    if payment.asked_at is None or timezone.now() - ids.made_at(payment.pk) < KEY_MEMORY:
         return charge(payment, now=now)
     return settlement.fail(
         payment.pk, code="never_reached", message="The card network has no such charge.", now=now
+    )
+
+
+def _look_again(payment: Payment, *, now: datetime) -> Payment:
+    """A closed payment whose intent lives on at the network: settle it if it was paid."""
+    if payment.status == Payment.Status.SUCCEEDED or not payment.intent_id:
+        return payment
+    intent = stripe.retrieve_intent(payment.merchant, payment.intent_id)
+    return _apply(payment, intent, now=now) if intent.status == "succeeded" else payment
+
+
+def _is_wanted(payment: Payment, *, now: datetime) -> bool:
+    """Whether a charge that never reached the network is still to be made."""
+    if payment.connection.status == Connection.Status.DELETED:
+        return False
+    if payment.purpose != Payment.Purpose.RENEWAL:
+        return True
+    subscription = Subscription.objects.select_related("plan").get(pk=payment.subscription_id)
+    index = periods.index_at(
+        subscription.anchor, subscription.plan.billing_interval, subscription.time_zone, now
+    )
+    return (
+        subscription.status in Subscription.CURRENT
+        and subscription.cycle_index < index == payment.cycle_index
     )
 
 
@@ -180,10 +218,16 @@ def _intent_of(payment: Payment) -> Intent:
     if payment.intent_id:
         return stripe.retrieve_intent(payment.merchant, payment.intent_id)
     intent = stripe.create_intent(payment, customer_id=cards.customer_id(payment.connection))
-    Payment.objects.filter(pk=payment.pk, intent_id="").update(
+    Payment.objects.filter(pk=payment.pk, intent_id="", status__in=Payment.OPEN).update(
         intent_id=intent.id, asked_at=timezone.now()
     )
-    payment.intent_id = intent.id
+    payment.refresh_from_db()
+    if payment.intent_id != intent.id:
+        # Withdrawn while the network was asked: nobody has the intent's secret, nobody will pay.
+        stripe.cancel_intent(payment.merchant, intent.id)
+        raise errors.Conflict(
+            "A newer checkout took this one's place. Nothing was charged.", code="withdrawn"
+        )
     return intent
 
 
@@ -193,11 +237,13 @@ def _withdraw_older(payment: Payment, *, now: datetime) -> None:
         purpose=payment.purpose,
         status__in=Payment.OPEN,
         off_session=False,
-    ).exclude(pk=payment.pk)
+        pk__lt=payment.pk,
+    )
     for other in older.select_related("merchant__organization"):
         if not other.intent_id:
-            settlement.cancel(other.pk, now=now)
-            continue
+            other = settlement.cancel(other.pk, now=now)
+            if not other.is_open:
+                continue
         try:
             stripe.cancel_intent(other.merchant, other.intent_id)
         except errors.Refused:

@@ -12,7 +12,7 @@ from uuid import UUID
 from django.db import transaction
 
 from billing import ledger, overage, payments, periods, subscriptions
-from billing.models import Payment, Subscription
+from billing.models import Connection, Payment, Subscription
 
 
 def renew(subscription_id: UUID, *, now: datetime) -> Payment | None:
@@ -22,7 +22,7 @@ def renew(subscription_id: UUID, *, now: datetime) -> Payment | None:
     A server that slept through cycles renews once, for the current one (money.md, Cycles).
     """
     subscription = Subscription.objects.current().filter(pk=subscription_id).first()
-    if subscription is None or subscription.cycle_end > now:
+    if subscription is None or not _is_due(subscription, now=now):
         return None
     overage.collect(subscription.connection_id, now=now, cycle_ends=True)
     payment = _begin(subscription_id, now=now)
@@ -37,12 +37,13 @@ def _begin(subscription_id: UUID, *, now: datetime) -> Payment | None:
     owner = Subscription.objects.values_list("connection_id", flat=True).get(pk=subscription_id)
     connection = ledger.lock(owner)
     subscription = Subscription.objects.select_related("plan", "merchant").get(pk=subscription_id)
-    if subscription.status not in Subscription.CURRENT or subscription.cycle_end > now:
+    if not _is_due(subscription, now=now):
         return None
     if subscription.pending_change == Subscription.PendingChange.CANCELLATION:
         subscriptions.end(subscription, now=now)
         return None
-    if subscription.next_attempt_at is not None and subscription.next_attempt_at > now:
+    if connection.status != Connection.Status.ACTIVE:
+        # Disabled: nothing is charged; it renews when it is enabled again.
         return None
     plan = subscription.plan
     index = periods.index_at(
@@ -56,7 +57,7 @@ def _begin(subscription_id: UUID, *, now: datetime) -> Payment | None:
     )
     if open_renewals.exists():
         return None
-    return payments.intend(
+    payment = payments.intend(
         connection,
         purpose=Payment.Purpose.RENEWAL,
         amount=plan.price,
@@ -66,4 +67,17 @@ def _begin(subscription_id: UUID, *, now: datetime) -> Payment | None:
         off_session=True,
         key=f"renewal:{subscription.public_id}:{index}:{subscription.attempts}",
         now=now,
+    )
+    return payment if payment.is_open else None
+
+
+def _is_due(subscription: Subscription, *, now: datetime) -> bool:
+    """Whether its cycle is over and, after a decline, the day of the next try has come."""
+    next_try = subscription.next_attempt_at
+    if subscription.pending_change == Subscription.PendingChange.CANCELLATION:
+        next_try = None
+    return (
+        subscription.status in Subscription.CURRENT
+        and subscription.cycle_end <= now
+        and (next_try is None or next_try <= now)
     )

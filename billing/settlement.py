@@ -13,7 +13,7 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import F
 
-from billing import credits, errors, events, ledger, money, receipts, subscriptions
+from billing import credits, errors, events, ledger, money, periods, receipts, subscriptions
 from billing.models import (
     Connection,
     CreditGrant,
@@ -38,17 +38,22 @@ def apply(payment_id: UUID, *, intent: Intent, card: Card | None, now: datetime)
     connection, payment = lock(payment_id)
     if payment.status == Payment.Status.SUCCEEDED:
         return payment
+    if not payment.is_open and intent.status != "succeeded":
+        # Given up before, and not paid: it stays as it was closed.
+        return payment
     payment.intent_id = payment.intent_id or intent.id
     payment.charge_id = intent.charge_id or payment.charge_id
     if intent.status == "succeeded":
         _succeed(connection, payment, intent=intent, card=card, now=now)
-    elif intent.status == "canceled":
+    elif intent.status == "canceled" and not payment.off_session:
         _close(connection, payment, Payment.Status.CANCELLED, now=now)
     elif intent.status == "processing":
         payment.status = Payment.Status.UNKNOWN
         payment.save()
     elif payment.off_session:
-        code = intent.decline_code or "authentication_required"
+        # One that was cancelled at the network by hand counts as a try, or it were asked for ever.
+        ended = "canceled" if intent.status == "canceled" else "authentication_required"
+        code = intent.decline_code or ended
         _fail(connection, payment, code=code, message=intent.message, now=now)
     else:
         # The customer is at the page: a decline is shown there, and the same intent tried again.
@@ -71,9 +76,10 @@ def fail(payment_id: UUID, *, code: str, message: str, now: datetime) -> Payment
 
 @transaction.atomic
 def cancel(payment_id: UUID, *, now: datetime) -> Payment:
-    """Withdraw a payment that the network was never asked for."""
+    """Withdraw a payment that the network was never asked for, or never took money for."""
     connection, payment = lock(payment_id)
-    if payment.is_open and not payment.intent_id:
+    asked = payment.intent_id or (payment.off_session and payment.asked_at)
+    if payment.is_open and not asked:
         _close(connection, payment, Payment.Status.CANCELLED, now=now)
     return payment
 
@@ -94,6 +100,7 @@ def _succeed(
     connection: Connection, payment: Payment, *, intent: Intent, card: Card | None, now: datetime
 ) -> None:
     taken = money.from_minor(intent.amount_minor, intent.currency)
+    was_open = payment.is_open
     payment.status = Payment.Status.SUCCEEDED
     payment.settled_at = now
     payment.failure_code = payment.failure_message = ""
@@ -106,17 +113,7 @@ def _succeed(
         _flag(payment, f"The card network took {taken}, not {payment.amount}.")
         return
     if payment.purpose == Payment.Purpose.OVERAGE:
-        _release(connection, payment)
-        ledger.append(
-            connection,
-            kind="overage_charged",
-            amount=payment.amount.amount,
-            payment_id=payment.pk,
-            now=now,
-        )
-        Connection.objects.filter(pk=connection.pk).update(
-            overage_attempts=0, overage_next_attempt_at=None
-        )
+        _pay_overage(connection, payment, was_open=was_open, now=now)
     else:
         try:
             with transaction.atomic():
@@ -135,6 +132,23 @@ def _succeed(
         currency=str(payment.amount.currency),
     )
     receipts.send(payment, now=now)
+
+
+def _pay_overage(
+    connection: Connection, payment: Payment, *, was_open: bool, now: datetime
+) -> None:
+    """Enter what the card paid of the debt. Paid after it was given up, it pays what is owed still;
+    when credits or another charge paid that meanwhile, a person must give it back."""
+    amount = payment.amount.amount
+    if was_open:
+        _release(connection, payment)
+    elif connection.debt - connection.collecting < amount:
+        _flag(payment, "Paid after it was given up; the debt was paid otherwise.")
+        return
+    ledger.append(connection, kind="overage_charged", amount=amount, payment_id=payment.pk, now=now)
+    Connection.objects.filter(pk=connection.pk).update(
+        overage_attempts=0, overage_next_attempt_at=None
+    )
 
 
 def _deliver(connection: Connection, payment: Payment, *, now: datetime) -> None:
@@ -156,16 +170,26 @@ def _deliver(connection: Connection, payment: Payment, *, now: datetime) -> None
     else:
         subscriptions.activate(connection, now=now)
         current = connection.subscription
-        ends = current is not None and current.plan.bundle_rollover_type == Plan.Rollover.NONE
         credits.grant(
             connection,
             source=CreditGrant.Source.BUNDLE,
             amount=payment.credit_amount,
             now=now,
-            expires_at=max(current.cycle_end, now) if current is not None and ends else None,
+            expires_at=_end_of_bundle(current, now=now),
             payment=payment,
             bundle=payment.bundle,
         )
+
+
+def _end_of_bundle(subscription: Subscription | None, *, now: datetime) -> datetime | None:
+    """When credits bought now end: with the cycle that holds `now`, on a plan whose bundles do not
+    roll over. While a renewal is late that is the cycle to come, not the one that is over."""
+    if subscription is None or subscription.plan.bundle_rollover_type != Plan.Rollover.NONE:
+        return None
+    anchor, zone = subscription.anchor, subscription.time_zone
+    interval = subscription.plan.billing_interval
+    index = periods.index_at(anchor, interval, zone, now)
+    return max(periods.cycle(anchor, interval, index, zone).end, subscription.cycle_end)
 
 
 def _fail(
@@ -174,8 +198,11 @@ def _fail(
     payment.failure_code = code[:64]
     payment.failure_message = message[:255]
     _close(connection, payment, Payment.Status.FAILED, now=now)
-    if payment.purpose == Payment.Purpose.RENEWAL and payment.subscription is not None:
-        _postpone_renewal(payment.subscription, now=now)
+    subscription = payment.subscription
+    if payment.purpose == Payment.Purpose.RENEWAL and subscription is not None:
+        # One that ended meanwhile stays ended: a late decline must not bring it back.
+        if subscription.status in Subscription.CURRENT:
+            _postpone_renewal(subscription, now=now)
     elif payment.purpose == Payment.Purpose.OVERAGE:
         tries = connection.overage_attempts + 1
         wait = timedelta(days=RETRY_DAYS[min(tries, len(RETRY_DAYS)) - 1])

@@ -128,7 +128,11 @@ def _call(merchant: Merchant, act: Callable[[StripeClient], T]) -> T:
         kind = errors.CardNeedsAction if code == "authentication_required" else errors.CardDeclined
         decline = str(getattr(error.error, "decline_code", None) or code)
         raise kind(error.user_message or "The card was declined.", code=decline) from error
-    except (stripe.InvalidRequestError, stripe.IdempotencyError) as error:
+    except stripe.IdempotencyError as error:
+        # In use right now, or used with other words (a card replaced, a name changed): either way
+        # the network has seen this key and may have done it.
+        raise errors.CardUnknown("The card network has that call already.") from error
+    except stripe.InvalidRequestError as error:
         if error.http_status == 409:
             raise errors.CardUnknown("The card network is still working on it.") from error
         raise errors.Refused(

@@ -22,9 +22,14 @@ def open(
     """Start a plan on a connection: its first cycle begins at `now`, its credits are granted.
 
     Raises:
-        billing.errors.Conflict: the connection has a current subscription already.
+        billing.errors.Conflict: the connection has a current subscription already, is deleted, or
+            is billed in another currency.
     """
     connection = ledger.lock(connection.pk, merchant_id=plan.merchant_id)
+    if connection.status == Connection.Status.DELETED:
+        raise errors.Conflict("This connection is deleted: nothing more is charged.")
+    if plan.currency != connection.currency:
+        raise errors.Conflict(f"This customer is billed in {connection.currency}.")
     if connection.subscription is not None:
         raise errors.Conflict(
             f"This customer is on {connection.subscription.plan} already.",
@@ -45,6 +50,7 @@ def open(
     subscription.save()
     fresh = connection.status == Connection.Status.PENDING
     activate(connection, now=now)
+    Connection.objects.filter(pk=connection.pk).update(cycle_overage=0)
     _grant_cycle(connection, subscription, first, payment=payment, now=now)
     if fresh:
         events.record(connection.merchant, "connection.created", now=now, connection=connection)
@@ -153,7 +159,8 @@ def _grant_cycle(
     else:
         credits.end(connection, pool=CreditGrant.Pool.CYCLE, now=now)
     if plan.bundle_rollover_type == Plan.Rollover.NONE and period.index > 0:
-        credits.end(connection, pool=CreditGrant.Pool.BUNDLE, now=now)
+        # What was bought in this cycle, while its renewal was late, is of this cycle.
+        credits.end(connection, pool=CreditGrant.Pool.BUNDLE, now=now, granted_before=period.start)
     credits.grant(
         connection,
         source=CreditGrant.Source.CYCLE,

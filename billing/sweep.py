@@ -12,10 +12,18 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import DateTimeField, ExpressionWrapper, F, Q, Value
+from django.db.models import DateTimeField, Exists, ExpressionWrapper, F, OuterRef, Q, Value
 
 from billing import credits, ledger, overage, payments, renewals
-from billing.models import Connection, CreditGrant, Merchant, OutboxMessage, Plan, Subscription
+from billing.models import (
+    Connection,
+    CreditGrant,
+    Merchant,
+    OutboxMessage,
+    Payment,
+    Plan,
+    Subscription,
+)
 
 # An off-session charge with no answer is asked about after this pause, in real time.
 ASK_AFTER = timedelta(seconds=30)
@@ -36,7 +44,20 @@ def renewals_due(now: datetime, merchant: Merchant | None = None) -> list[UUID]:
         Subscription.objects.current()
         .annotate(clock=_clock(now))
         .filter(
-            Q(next_attempt_at=None) | Q(next_attempt_at__lte=F("clock")), cycle_end__lte=F("clock")
+            Q(next_attempt_at=None) | Q(next_attempt_at__lte=F("clock")),
+            Q(connection__status=Connection.Status.ACTIVE)
+            | Q(pending_change=Subscription.PendingChange.CANCELLATION),
+            cycle_end__lte=F("clock"),
+        )
+        # A charge under way is asked about by its own question; it must not fill the batch.
+        .exclude(
+            Exists(
+                Payment.objects.filter(
+                    subscription=OuterRef("pk"),
+                    purpose=Payment.Purpose.RENEWAL,
+                    status__in=Payment.OPEN,
+                )
+            )
         )
     )
     if merchant is not None:
@@ -50,6 +71,7 @@ def overage_due(now: datetime, merchant: Merchant | None = None) -> list[UUID]:
         Q(overage_next_attempt_at=None) | Q(overage_next_attempt_at__lte=F("clock")),
         owes=True,
         collecting=0,
+        status=Connection.Status.ACTIVE,
         subscriptions__status__in=Subscription.CURRENT,
         subscriptions__plan__when_depleted=Plan.WhenDepleted.OVERAGE,
         debt__gte=F("subscriptions__plan__overage_threshold"),

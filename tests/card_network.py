@@ -13,7 +13,7 @@ import pytest
 from django.db import connections as databases
 from moneyed import Money
 
-from billing import cards, payments
+from billing import cards, clock, payments
 from billing.models import Connection, CreditBundle, Merchant, Payment, Plan
 from lava.demo.card_network.process import CardNetwork
 from tests import factories
