@@ -1,5 +1,83 @@
+"""The wall between merchants, for people: who may do what, by their role in the organization.
+
+`RoleBackend` is named by settings and answers every `has_perm` of the console; rights come from the
+`Membership` in the organization whose books are open (`user.membership`, set by the console's
+middleware) and from nowhere else. Rows are walled by `.of(merchant)` in code and by composite
+foreign keys in the database (`billing/sql/walls.sql`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
 from django.contrib.auth.backends import ModelBackend
+
+from billing.models import Membership, Merchant, Organization, User
+
+Role = Membership.Role
+
+# What each role may do beside looking; owners may do everything.
+CHANGES: dict[str, frozenset[str]] = {
+    Role.DEVELOPER: frozenset(
+        {
+            "billing.change_secretkey",
+            "billing.change_plan",
+            "meters.change_meter",
+            "billing.change_clock",
+        }
+    ),
+    Role.SUPPORT: frozenset({"billing.change_connection"}),
+    Role.VIEWER: frozenset(),
+}
+
+
+def may(membership: Membership | None, permission: str) -> bool:
+    """Whether a member may do something, e.g. `billing.change_plan`; looking is open to all."""
+    if membership is None:
+        return False
+    if membership.role == Role.OWNER:
+        return True
+    action = permission.partition(".")[2]
+    return action.startswith("view_") or permission in CHANGES[membership.role]
+
+
+def memberships(user: User) -> list[Membership]:
+    """The organizations a person is a member of, the oldest first."""
+    rows = Membership.objects.filter(user=user).select_related("organization", "user")
+    return list(rows.order_by("created_at"))
+
+
+def books(
+    mine: list[Membership], *, organization: str | None, mode: str | None
+) -> tuple[Membership | None, Merchant | None]:
+    """The membership and the books a person has open: as chosen, else their first, sandbox first.
+
+    A choice that is not theirs counts as none.
+    """
+    chosen = next((row for row in mine if str(row.organization_id) == organization), None)
+    membership = chosen or (mine[0] if mine else None)
+    if membership is None:
+        return None, None
+    wanted = mode if mode in Merchant.Mode.values else Merchant.Mode.SANDBOX
+    merchant = Merchant.objects.select_related("organization").get(
+        organization=membership.organization, mode=wanted
+    )
+    return membership, merchant
+
+
+def team(organization: Organization) -> Any:
+    """The members of an organization, owners first."""
+    return organization.memberships.select_related("user").order_by("role", "created_at")
 
 
 class RoleBackend(ModelBackend):
-    pass
+    """Signs people in by e-mail and password; their rights come from their open membership."""
+
+    def has_perm(self, user_obj: Any, perm: str, obj: Any = None) -> bool:
+        return bool(user_obj.is_active) and may(getattr(user_obj, "membership", None), perm)
+
+    def has_module_perms(self, user_obj: Any, app_label: str) -> bool:
+        return bool(user_obj.is_active) and getattr(user_obj, "membership", None) is not None
+
+    def get_all_permissions(self, user_obj: Any, obj: Any = None) -> set[str]:
+        return set()

@@ -9,6 +9,7 @@ import zoneinfo
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
+from django.contrib import auth
 from django.contrib.auth.models import AbstractBaseUser, BaseUserManager
 from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator
@@ -60,6 +61,17 @@ class User(AbstractBaseUser):
     def is_superuser(self) -> bool:
         """Never: rights come from the role in the organization alone (billing.tenancy)."""
         return False
+
+    def has_perm(self, perm: str, obj: Any = None) -> bool:
+        """Whether the open membership allows it (billing.tenancy)."""
+        return any(
+            backend.has_perm(self, perm, obj)
+            for backend in auth.get_backends()
+            if hasattr(backend, "has_perm")
+        )
+
+    def has_module_perms(self, app_label: str) -> bool:
+        return self.has_perm(f"{app_label}.view_any")
 
     def get_full_name(self) -> str:
         return self.name
