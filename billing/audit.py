@@ -1,0 +1,360 @@
+"""What must be true of the books after anything at all, as questions that answer with no rows.
+
+`RULES` are read by `manage.py audit` and by tests; `meters.audit` adds its own. Nothing here
+writes, locks, or calls the code it checks: sums are taken anew from the ledger's lines, and the
+order of the draw is replayed. See money.md, What must be true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import groupby
+from typing import Any, LiteralString, cast
+
+from django.db import connection as database
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One thing that must be true; `find` is SQL, or a function, that gives what breaks it."""
+
+    name: str
+    sentence: str
+    find: LiteralString | Callable[[], Iterator[Row]]
+
+    def rows(self, limit: int = 100) -> list[Row]:
+        """What breaks the rule, at most `limit` rows; empty when it holds."""
+        found = query(self.find) if isinstance(self.find, str) else self.find()
+        return [row for row, _ in zip(found, range(limit), strict=False)]
+
+
+def query(sql: str) -> Iterator[Row]:
+    """The rows of a question, one at a time, each with its columns' names."""
+    with database.chunked_cursor() as cursor:
+        cursor.execute(sql)
+        names: list[str] | None = None
+        while rows := cursor.fetchmany(2000):
+            names = names or [column[0] for column in cast(Any, cursor.description)]
+            for row in rows:
+                yield dict(zip(names, row, strict=True))
+
+
+# Real time of making, out of a ULID: a sandbox's own clock does not move it.
+_BORN = "to_timestamp(('x' || left(replace(p.id::text, '-', ''), 12))::bit(48)::bigint / 1000.0)"
+
+BALANCE = """
+    SELECT c.id AS connection, c.balance, c.debt, c.entry_count,
+           coalesce(e.total, 0) AS entries, coalesce(e.owed, 0) AS debt_entries, e.lines, g.left
+      FROM billing_connection c
+      LEFT JOIN (SELECT connection_id, sum(amount) AS total, count(*) AS lines,
+                        -sum(amount) FILTER (WHERE grant_id IS NULL) AS owed
+                   FROM billing_ledgerentry GROUP BY connection_id) e ON e.connection_id = c.id
+      LEFT JOIN (SELECT connection_id, sum(remaining) AS left
+                   FROM billing_creditgrant GROUP BY connection_id) g ON g.connection_id = c.id
+     WHERE c.balance <> coalesce(e.total, 0) OR c.debt <> coalesce(e.owed, 0)
+        OR c.entry_count <> coalesce(e.lines, 0) OR c.debt < 0
+        OR c.balance <> coalesce(g.left, 0) - c.debt
+"""
+
+RUNNING = """
+    SELECT * FROM (
+        SELECT connection_id AS connection, seq, balance_after,
+               row_number() OVER w AS place, sum(amount) OVER w AS running
+          FROM billing_ledgerentry WINDOW w AS (PARTITION BY connection_id ORDER BY seq)) e
+     WHERE seq <> place OR balance_after <> running
+"""
+
+GRANTS = """
+    SELECT g.id AS grant, g.connection_id AS connection, g.amount, g.remaining, e.total, e.given
+      FROM billing_creditgrant g
+      LEFT JOIN (SELECT grant_id, sum(amount) AS total,
+                        sum(amount) FILTER (WHERE kind IN ('grant', 'roll') AND amount > 0) AS given
+                   FROM billing_ledgerentry WHERE grant_id IS NOT NULL GROUP BY grant_id) e
+             ON e.grant_id = g.id
+     WHERE g.remaining <> coalesce(e.total, 0) OR g.remaining < 0 OR g.remaining > g.amount
+        OR g.amount <> coalesce(e.given, 0)
+"""
+
+LIFE = """
+    SELECT e.connection_id AS connection, e.seq, e.kind, e.occurred_at, g.effective_at, g.expires_at
+      FROM billing_ledgerentry e JOIN billing_creditgrant g ON g.id = e.grant_id
+     WHERE e.kind IN ('usage', 'debt')
+       AND (e.occurred_at < g.effective_at OR e.occurred_at >= g.expires_at)
+"""
+
+COLLECTING = """
+    SELECT c.id AS connection, c.collecting, c.debt, coalesce(p.open, 0) AS open
+      FROM billing_connection c
+      LEFT JOIN (SELECT p.connection_id, sum(p.amount) AS open FROM billing_payment p
+                  WHERE p.purpose = 'overage'
+                    AND (p.status IN ('pending', 'unknown', 'requires_action')
+                         OR p.status = 'succeeded' AND p.flag <> '' AND NOT EXISTS (
+                            SELECT 1 FROM billing_ledgerentry e
+                             WHERE e.connection_id = p.connection_id AND e.payment_id = p.id))
+                  GROUP BY p.connection_id) p ON p.connection_id = c.id
+     WHERE c.collecting NOT BETWEEN 0 AND c.debt OR c.collecting > coalesce(p.open, 0)
+        OR c.collecting < (SELECT coalesce(sum(amount), 0) FROM billing_payment o
+                            WHERE o.connection_id = c.id AND o.purpose = 'overage'
+                              AND o.status IN ('pending', 'unknown', 'requires_action'))
+"""
+
+CONSERVES = """
+    SELECT c.id AS connection, e.made, e.charged, e.paid, c.debt
+      FROM billing_connection c JOIN (
+        SELECT connection_id,
+               -sum(amount) FILTER (
+                    WHERE grant_id IS NULL AND kind NOT IN ('overage_charged', 'debt')) AS made,
+               sum(amount) FILTER (WHERE kind = 'overage_charged') AS charged,
+               sum(amount) FILTER (WHERE kind = 'debt' AND grant_id IS NULL) AS paid,
+               sum(amount) FILTER (WHERE kind = 'debt') AS both
+          FROM billing_ledgerentry GROUP BY connection_id) e ON e.connection_id = c.id
+     WHERE coalesce(e.made, 0) <> coalesce(e.charged, 0) + coalesce(e.paid, 0) + c.debt
+        OR coalesce(e.both, 0) <> 0
+"""
+
+CYCLES = """
+    SELECT * FROM (
+        SELECT s.id AS subscription, y.index, y.start, y."end", y.state,
+               row_number() OVER w - 1 AS place, lag(y."end") OVER w AS before,
+               s.cycle_index, s.cycle_start, s.cycle_end,
+               max(y.index) OVER (PARTITION BY s.id) AS last,
+               s.anchor, s.time_zone AS zone, p.billing_interval AS every
+          FROM billing_subscription s JOIN billing_plan p ON p.id = s.plan_id
+          LEFT JOIN billing_cycle y ON y.subscription_id = s.id
+        WINDOW w AS (PARTITION BY s.id ORDER BY y.index)) y
+     WHERE index IS NULL OR index <> place OR start <> before OR last <> cycle_index
+        OR (index = cycle_index AND (start, "end", state) <> (cycle_start, cycle_end, 'granted'))
+        OR (index = 0 AND start <> anchor)
+        OR ("end" AT TIME ZONE zone) <>
+           ((anchor AT TIME ZONE zone) + (index + 1) * ('1 ' || every)::interval)
+             AT TIME ZONE zone AT TIME ZONE zone
+"""
+
+CYCLE_GRANTS = """
+    SELECT y.id AS cycle, y.subscription_id AS subscription, y.index, y.state, p.price,
+           m.status AS payment_status, count(g.id) AS grants
+      FROM billing_cycle y
+      JOIN billing_subscription s ON s.id = y.subscription_id
+      JOIN billing_plan p ON p.id = s.plan_id
+      LEFT JOIN billing_payment m ON m.id = y.payment_id
+      LEFT JOIN billing_creditgrant g ON g.cycle_id = y.id AND g.source = 'cycle'
+     GROUP BY y.id, s.id, p.id, m.id
+    HAVING count(g.id) > 1
+        OR y.state = 'skipped' AND (count(g.id) > 0 OR m.id IS NOT NULL)
+        OR y.state = 'granted' AND p.price > 0 AND (
+            m.id IS NULL OR m.status <> 'succeeded' OR m.settled_at IS NULL
+            OR m.settled_at > min(g.effective_at) OR m.purpose NOT IN ('subscription', 'renewal')
+            OR m.connection_id <> s.connection_id)
+"""
+
+SETTLED = """
+    SELECT p.id AS payment, p.purpose, p.status, p.amount, p.flag, d.lines, d.charged, d.cycles,
+           d.given, d.grants
+      FROM billing_payment p, LATERAL (
+        SELECT (SELECT count(*) FROM billing_ledgerentry e
+                 WHERE e.connection_id = p.connection_id AND e.payment_id = p.id
+                   AND e.kind = 'overage_charged') AS lines,
+               (SELECT coalesce(sum(e.amount), 0) FROM billing_ledgerentry e
+                 WHERE e.connection_id = p.connection_id AND e.payment_id = p.id
+                   AND e.kind = 'overage_charged') AS charged,
+               (SELECT count(*) FROM billing_cycle y WHERE y.payment_id = p.id) AS cycles,
+               (SELECT coalesce(sum(g.amount), 0) FROM billing_creditgrant g
+                 WHERE g.payment_id = p.id AND g.source = 'bundle') AS given,
+               (SELECT count(*) FROM billing_creditgrant g WHERE g.payment_id = p.id) AS grants) d
+     WHERE CASE
+        WHEN p.status <> 'succeeded' OR p.flag <> '' THEN d.lines + d.cycles + d.grants > 0
+        WHEN p.settled_at IS NULL OR p.intent_id = '' OR p.receipt_number = '' THEN true
+        WHEN p.purpose = 'overage' THEN d.lines <> 1 OR d.charged <> p.amount OR d.grants > 0
+        WHEN p.purpose IN ('subscription', 'renewal') THEN d.cycles <> 1 OR d.lines > 0
+        ELSE d.given <> p.credit_amount OR d.grants > 1 OR d.cycles + d.lines > 0 END
+"""
+
+ONE_INTENT = """
+    SELECT merchant_id AS merchant, intent_id, count(*) AS payments FROM billing_payment
+     WHERE intent_id <> '' GROUP BY merchant_id, intent_id HAVING count(*) > 1
+"""
+
+ONE_OPEN = """
+    SELECT connection_id AS connection, purpose, count(*) AS open FROM billing_payment
+     WHERE off_session AND status IN ('pending', 'unknown', 'requires_action')
+     GROUP BY connection_id, purpose HAVING count(*) > 1
+"""
+
+STUCK = f"""
+    SELECT 'payment' AS what, p.id::text AS id, {_BORN} AS since
+      FROM billing_payment p
+      JOIN billing_connection c ON c.id = p.connection_id
+     WHERE p.off_session AND p.status IN ('pending', 'unknown', 'requires_action')
+       AND {_BORN} < now() - interval '25 hours' AND c.status <> 'disabled'
+    UNION ALL
+    SELECT 'card network event', id, received_at FROM billing_stripeevent
+     WHERE handled_at IS NULL AND received_at < now() - interval '1 day'
+    UNION ALL
+    SELECT 'message', o.id::text, o.created_at
+      FROM billing_outboxmessage o JOIN billing_merchant m ON m.id = o.merchant_id
+     WHERE o.sent_at IS NULL AND m.mode = 'live' AND o.created_at < now() - interval '1 day'
+    UNION ALL
+    SELECT 'renewal', s.id::text, coalesce(s.next_attempt_at, s.cycle_end)
+      FROM billing_subscription s JOIN billing_merchant m ON m.id = s.merchant_id
+      JOIN billing_connection c ON c.id = s.connection_id
+     WHERE s.status IN ('active', 'past_due') AND c.status = 'active'
+       AND coalesce(s.next_attempt_at, s.cycle_end) < now() + m.clock_offset - interval '1 day'
+       AND NOT EXISTS (SELECT 1 FROM billing_payment p
+                        WHERE p.subscription_id = s.id AND p.purpose = 'renewal'
+                          AND p.status IN ('pending', 'unknown', 'requires_action'))
+"""  # noqa: S608
+
+CURRENCIES = """
+    SELECT c.id AS connection, c.currency, o.what, o.id, o.currency AS other
+      FROM billing_connection c JOIN (
+        SELECT connection_id, 'payment' AS what, id, amount_currency AS currency
+          FROM billing_payment
+        UNION ALL
+        SELECT s.connection_id, 'plan', p.id, p.price_currency
+          FROM billing_subscription s JOIN billing_plan p ON p.id = s.plan_id
+        UNION ALL
+        SELECT g.connection_id, 'bundle', b.id, b.cost_currency
+          FROM billing_creditgrant g JOIN billing_creditbundle b ON b.id = g.bundle_id
+        ) o ON o.connection_id = c.id AND o.currency <> c.currency
+"""
+
+MERCHANTS = """
+    SELECT 'connection' AS what, r.id::text AS id FROM billing_connection r
+      JOIN billing_customer o ON o.id = r.customer_id WHERE o.merchant_id <> r.merchant_id
+    UNION ALL
+    SELECT 'subscription', r.id::text FROM billing_subscription r
+      JOIN billing_connection c ON c.id = r.connection_id JOIN billing_plan p ON p.id = r.plan_id
+     WHERE (c.merchant_id, p.merchant_id) IS DISTINCT FROM (r.merchant_id, r.merchant_id)
+    UNION ALL
+    SELECT 'cycle', r.id::text FROM billing_cycle r
+      JOIN billing_subscription s ON s.id = r.subscription_id
+      LEFT JOIN billing_payment p ON p.id = r.payment_id
+     WHERE s.merchant_id <> r.merchant_id OR p.merchant_id <> r.merchant_id
+        OR p.connection_id <> s.connection_id
+    UNION ALL
+    SELECT 'payment', r.id::text FROM billing_payment r
+      JOIN billing_connection c ON c.id = r.connection_id
+      LEFT JOIN billing_subscription s ON s.id = r.subscription_id
+      LEFT JOIN billing_creditbundle b ON b.id = r.bundle_id
+      LEFT JOIN billing_plan p ON p.id = r.plan_id
+      LEFT JOIN billing_paymentmethod m ON m.id = r.card_id
+     WHERE c.merchant_id <> r.merchant_id OR s.connection_id <> r.connection_id
+        OR b.merchant_id <> r.merchant_id OR p.merchant_id <> r.merchant_id
+        OR m.connection_id <> r.connection_id
+    UNION ALL
+    SELECT 'card', r.id::text FROM billing_paymentmethod r
+      JOIN billing_connection c ON c.id = r.connection_id WHERE c.merchant_id <> r.merchant_id
+    UNION ALL
+    SELECT 'bundle', r.id::text FROM billing_creditbundle r
+      JOIN billing_plan p ON p.id = r.plan_id WHERE p.merchant_id <> r.merchant_id
+    UNION ALL
+    SELECT 'grant', r.id::text FROM billing_creditgrant r
+      JOIN billing_connection c ON c.id = r.connection_id
+      LEFT JOIN billing_payment p ON p.id = r.payment_id
+      LEFT JOIN billing_cycle y ON y.id = r.cycle_id
+      LEFT JOIN billing_creditbundle b ON b.id = r.bundle_id
+     WHERE c.merchant_id <> r.merchant_id OR p.connection_id <> r.connection_id
+        OR y.merchant_id <> r.merchant_id OR b.merchant_id <> r.merchant_id
+    UNION ALL
+    SELECT 'ledger line', r.id::text FROM billing_ledgerentry r
+      JOIN billing_connection c ON c.id = r.connection_id
+      LEFT JOIN billing_creditgrant g ON g.id = r.grant_id
+      LEFT JOIN billing_payment p ON p.id = r.payment_id
+     WHERE c.merchant_id <> r.merchant_id OR g.connection_id <> r.connection_id
+        OR p.connection_id <> r.connection_id
+"""
+
+_DRAWS = """
+    SELECT e.connection_id AS connection, e.seq, e.kind, e.amount, e.grant_id, e.occurred_at,
+           g.effective_at, g.expires_at, g.priority, g.pool, g.origin_at
+      FROM billing_ledgerentry e LEFT JOIN billing_creditgrant g ON g.id = e.grant_id
+     ORDER BY e.connection_id, e.seq
+"""
+
+
+def draws_out_of_order() -> Iterator[Row]:
+    """Replay each ledger: fees and debts are paid by the first live grant of the order, and become
+    debt only when no live grant has anything left."""
+    for _, lines in groupby(query(_DRAWS), key=lambda line: line["connection"]):
+        left: dict[Any, tuple[Row, Decimal]] = {}
+        for line in lines:
+            own = line["grant_id"]
+            if line["kind"] in ("usage", "debt") and line["amount"] < 0:
+                for grant, (lot, remaining) in left.items():
+                    passed_over = remaining > 0 and grant != own and _is_live(lot, line)
+                    if passed_over and (own is None or _order(lot) < _order(line)):
+                        yield line | {"passed_over": grant, "left": remaining}
+                        break
+            if own is not None:
+                _, before = left.get(own, (line, Decimal(0)))
+                left[own] = (line, before + line["amount"])
+
+
+def _is_live(lot: Row, line: Row) -> bool:
+    ends = lot["expires_at"]
+    moment = line["occurred_at"]
+    return bool(lot["effective_at"] <= moment and (ends is None or ends > moment))
+
+
+def _order(lot: Row) -> tuple[Any, ...]:
+    """Priority, soonest end (never-ending last), cycle before bundle, oldest."""
+    ends = lot["expires_at"]
+    return (
+        lot["priority"],
+        ends is None,
+        ends.timestamp() if ends is not None else 0,
+        lot["pool"],
+        lot["origin_at"],
+        lot["grant_id"],
+    )
+
+
+RULES = (
+    Rule(
+        "balance_is_the_sum",
+        "A balance is the sum of its entries and of its grants less its debt; debt likewise.",
+        BALANCE,
+    ),
+    Rule(
+        "running_balances",
+        "Ledger lines are numbered 1, 2, 3, ... and each balance is the sum up to its line.",
+        RUNNING,
+    ),
+    Rule("grants_keep_their_sum", "A grant keeps what its entries say, from 0 to all.", GRANTS),
+    Rule("draws_within_life", "A grant pays only what happens within its life.", LIFE),
+    Rule(
+        "draws_in_order",
+        "Fees are drawn in the order of the draw, and become debt only when all is spent.",
+        draws_out_of_order,
+    ),
+    Rule("only_open_charges_collect", "Debt held for the card has its open charge.", COLLECTING),
+    Rule(
+        "debt_is_conserved",
+        "What was owed = what the card paid + what credits paid + what is still owed.",
+        CONSERVES,
+    ),
+    Rule(
+        "cycles_follow_the_anchor",
+        "Cycles have no gap and no overlap, stand on the anchor, and are opened once.",
+        CYCLES,
+    ),
+    Rule(
+        "no_cycle_credit_before_its_payment",
+        "A paid cycle is granted once, after its payment; a skipped one never.",
+        CYCLE_GRANTS,
+    ),
+    Rule(
+        "payments_are_settled_once",
+        "A paid payment gave exactly what it was for, or is flagged; any other gave nothing.",
+        SETTLED,
+    ),
+    Rule("one_payment_an_intent", "An intent of the card network is one payment.", ONE_INTENT),
+    Rule("one_open_charge_a_purpose", "At most one open charge a purpose.", ONE_OPEN),
+    Rule("nothing_is_stuck", "Nothing waits past its time.", STUCK),
+    Rule("one_currency", "A connection has one currency.", CURRENCIES),
+    Rule("one_merchant", "What points at each other belongs to one merchant.", MERCHANTS),
+)
