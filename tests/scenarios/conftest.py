@@ -1,0 +1,33 @@
+"""Stories run against the real local card network, and end with a silent audit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.card_network import card_network, running_card_network
+
+__all__ = ["card_network", "running_card_network"]
+
+
+@pytest.fixture(autouse=True)
+def the_books_hold(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After each story every rule of the audit holds."""
+    database = "transactional_db" if _is_transactional(request) else "db"
+    request.getfixturevalue(database)
+    yield
+    from billing import audit as money_audit
+    from meters import audit as usage_audit
+
+    broken = {
+        rule.name: found
+        for rule in (*money_audit.RULES, *usage_audit.RULES)
+        if (found := rule.rows())
+    }
+    assert not broken
+
+
+def _is_transactional(request: pytest.FixtureRequest) -> bool:
+    marker = request.node.get_closest_marker("django_db")
+    return bool(marker and marker.kwargs.get("transaction"))
