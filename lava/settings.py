@@ -84,6 +84,7 @@ INSTALLED_APPS = [
     "meters.apps.MetersConfig",
     "checkout.apps.CheckoutConfig",
     "lava.apps.LavaConfig",
+    "lava.console.apps.ConsoleConfig",
 ]
 
 MIDDLEWARE = [

@@ -1,0 +1,174 @@
+"""The doors: sign in, sign out, the first run, and which books are open."""
+
+from __future__ import annotations
+
+import zoneinfo
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib.auth import authenticate, login, logout, password_validation
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_email
+from django.db import transaction
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import path
+from django.utils.http import url_has_allowed_host_and_scheme
+from django.views.decorators.cache import never_cache
+from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.http import require_POST
+
+from billing import errors, merchants, money
+from billing.models import User
+from lava.console.access import requires
+from lava.console.middleware import MODE, ORGANIZATION
+
+HOME = "/console/"
+BACKEND = "billing.tenancy.RoleBackend"
+
+
+def _next(request: HttpRequest) -> str:
+    """Where to go afterwards: an address of the console, whatever was asked."""
+    wanted = request.POST.get("next") or request.GET.get("next") or HOME
+    safe = url_has_allowed_host_and_scheme(wanted, allowed_hosts=None)
+    return wanted if safe and wanted.startswith(HOME) else HOME
+
+
+@never_cache
+@sensitive_post_parameters("password")
+def sign_in(request: HttpRequest) -> HttpResponse:
+    """`/console/login/`: e-mail and password; ten wrong tries in 15 minutes lock the pair."""
+    if request.method != "POST" and not User.objects.exists():
+        return redirect("/console/first-run")
+    problem = ""
+    if request.method == "POST":
+        user = authenticate(
+            request,
+            username=request.POST.get("username", "").strip().lower(),
+            password=request.POST.get("password", ""),
+        )
+        if user is not None:
+            login(request, user)
+            return redirect(_next(request))
+        problem = "That e-mail and password do not belong together."
+        if getattr(request, "axes_locked_out", False):
+            problem = "Too many tries. Wait 15 minutes, then try again."
+    return render(
+        request,
+        "console/login.html",
+        {"problem": problem, "email": request.POST.get("username", ""), "next": _next(request)},
+        status=403 if problem.startswith("Too many") else 200,
+    )
+
+
+@require_POST
+def sign_out(request: HttpRequest) -> HttpResponse:
+    """`/console/logout/`"""
+    logout(request)
+    return redirect("/console/login/")
+
+
+@requires("billing.view_any")
+@require_POST
+def environment(request: HttpRequest) -> HttpResponse:
+    """Open other books: live or sandbox, or those of another organization of the reader's."""
+    mode = request.POST.get("mode")
+    if mode in ("live", "sandbox"):
+        request.session[MODE] = mode
+    chosen = request.POST.get("organization")
+    if chosen:
+        request.session[ORGANIZATION] = chosen
+    return redirect(HOME)
+
+
+@dataclass(slots=True)
+class Field:
+    """One field of the first-run form."""
+
+    name: str
+    label: str
+    kind: str = "text"
+    value: str = ""
+    help: str = ""
+    autocomplete: str = "off"
+    options: tuple[str, ...] = ()
+    problem: str = ""
+
+
+def _fields() -> dict[str, Field]:
+    zones = tuple(sorted(zoneinfo.available_timezones()))
+    fields = [
+        Field("business", "Business", help="Customers see this name.", autocomplete="organization"),
+        Field("name", "Your name", autocomplete="name"),
+        Field("email", "Your e-mail", kind="email", autocomplete="email"),
+        Field("password", "Password", kind="password", help="At least 10 characters.",
+              autocomplete="new-password"),
+        Field("currency", "Currency", value="USD", help="What your plans are priced in."),
+        Field("time_zone", "Time zone", value="UTC", options=zones,
+              help="Cycles begin and end in its local time."),
+    ]  # fmt: skip
+    return {field.name: field for field in fields}
+
+
+@never_cache
+@sensitive_post_parameters("password")
+def first_run(request: HttpRequest) -> HttpResponse:
+    """`/console/first-run`: makes the first person, their business and its books; then is gone."""
+    if User.objects.exists():
+        raise Http404
+    fields = _fields()
+    if request.method == "POST":
+        for field in fields.values():
+            field.value = request.POST.get(field.name, "").strip()
+        user = _start(fields)
+        if user is not None:
+            login(request, user, backend=BACKEND)
+            return redirect(HOME)
+        fields["password"].value = ""
+    context: dict[str, Any] = {"fields": list(fields.values())}
+    return render(request, "console/first_run.html", context)
+
+
+def _start(fields: dict[str, Field]) -> User | None:
+    """Make all of it, or say at each field what is wrong and make nothing."""
+    for field in fields.values():
+        if not field.value:
+            field.problem = f"Fill in: {field.label.lower()}."
+    email = fields["email"]
+    try:
+        validate_email(email.value)
+    except ValidationError:
+        email.problem = "Write an e-mail address, such as ana@example.com."
+    password = fields["password"]
+    try:
+        draft = User(email=email.value, name=fields["name"].value)
+        password_validation.validate_password(password.value, draft)
+    except ValidationError as error:
+        password.problem = " ".join(error.messages)
+    if fields["time_zone"].value not in fields["time_zone"].options:
+        fields["time_zone"].problem = "Choose a zone of the list."
+    try:
+        currency = money.known_currency(fields["currency"].value.upper())
+    except errors.Invalid as error:
+        fields["currency"].problem = error.message
+    if any(field.problem for field in fields.values()):
+        return None
+    with transaction.atomic():
+        user = User.objects.create_user(
+            email.value, password.value, name=fields["name"].value, is_operator=True
+        )
+        merchants.create(
+            name=fields["business"].value,
+            owner=user,
+            currency=currency,
+            time_zone=fields["time_zone"].value,
+        )
+    return user
+
+
+urls = [
+    path("login/", sign_in, name="login"),
+    path("logout/", sign_out, name="logout"),
+    path("first-run", first_run, name="first-run"),
+    path("environment", environment, name="environment"),
+]

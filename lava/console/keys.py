@@ -1,0 +1,57 @@
+"""API keys: the list, one made and shown once, one revoked."""
+
+from __future__ import annotations
+
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import path
+
+from billing import errors, keys
+from billing.models import SecretKey
+from lava.console.access import ConsoleRequest, requires
+
+
+@requires("billing.view_secretkey")
+def listing(request: ConsoleRequest) -> HttpResponse:
+    """`/console/keys`: the keys of the open books; POST makes one and shows it, once."""
+    problem = ""
+    if request.method == "POST":
+        return make(request)
+    rows = SecretKey.objects.of(request.merchant).select_related("created_by")
+    return render(
+        request,
+        "console/keys/list.html",
+        {"keys": rows.order_by("revoked_at", "-created_at"), "problem": problem},
+    )
+
+
+@requires("billing.change_secretkey")
+def make(request: ConsoleRequest) -> HttpResponse:
+    """Make a key; the only page that ever shows it."""
+    try:
+        key, text = keys.make(
+            request.merchant, name=request.POST.get("name", ""), user=request.user
+        )
+    except errors.Invalid as error:
+        rows = SecretKey.objects.of(request.merchant).select_related("created_by")
+        context = {"keys": rows.order_by("revoked_at", "-created_at"), "problem": error.message}
+        return render(request, "console/keys/list.html", context, status=400)
+    return render(request, "console/keys/made.html", {"key": key, "text": text})
+
+
+@requires("billing.change_secretkey")
+def revoke(request: ConsoleRequest, key: str) -> HttpResponse:
+    """Say what stops, then revoke."""
+    row = SecretKey.objects.of(request.merchant).by_public_id(key)
+    if request.method == "POST":
+        keys.revoke(row)
+        messages.success(request, f"{row.name} is revoked. Requests with it are refused.")
+        return redirect("/console/keys")
+    return render(request, "console/keys/revoke.html", {"key": row})
+
+
+urls = [
+    path("keys", listing, name="keys"),
+    path("keys/<str:key>/revoke", revoke, name="key-revoke"),
+]

@@ -1,0 +1,46 @@
+"""Days and instants as the console's lists need them: bounds in keys, local days, their names."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, time, timedelta
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+
+def first_key(moment: datetime) -> UUID:
+    """The least key made at an instant of real time: keys are ordered by time (billing/ids.py)."""
+    return UUID(int=max(int(moment.timestamp() * 1000), 0) << 80)
+
+
+def bounds(day: date, zone: str) -> tuple[datetime, datetime]:
+    """A local day as `[start, end)`."""
+    local = ZoneInfo(zone)
+    start = datetime.combine(day, time(), local)
+    return start, datetime.combine(day + timedelta(days=1), time(), local)
+
+
+def read_day(text: str) -> date | None:
+    """A day as the browser's field writes it, 2026-11-23; None for anything else."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        return None
+
+
+def name(moment: datetime, zone: str, *, now: datetime) -> str:
+    """The band of a local day: `Monday 23 November`, with the year where it is another."""
+    local = moment.astimezone(ZoneInfo(zone))
+    text = f"{local:%A} {local.day} {local:%B}"
+    return text if local.year == now.astimezone(ZoneInfo(zone)).year else f"{text} {local.year}"
+
+
+def short(moment: datetime, zone: str) -> str:
+    """A day in a sentence: `Tue 1 Dec`."""
+    local = moment.astimezone(ZoneInfo(zone))
+    return f"{local:%a} {local.day} {local:%b}"
+
+
+def day_month(moment: datetime, zone: str) -> str:
+    """A day beside a name: `1 Nov`."""
+    local = moment.astimezone(ZoneInfo(zone))
+    return f"{local.day} {local:%b}"

@@ -1,0 +1,132 @@
+"""Payments: the list, and one payment with its tries, its card and its receipt. Reads only."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlencode
+
+from django.http import Http404, HttpResponse
+from django.shortcuts import render
+from django.urls import URLPattern, path
+from django.views.decorators.http import require_GET
+
+from billing import errors, ids, receipts
+from billing.models import Payment
+from lava.console import access, moments
+
+PAGE = 25
+_TONES = {
+    Payment.Status.SUCCEEDED: "ok",
+    Payment.Status.FAILED: "bad",
+    Payment.Status.REQUIRES_ACTION: "warn",
+    Payment.Status.UNKNOWN: "warn",
+}
+
+
+@access.requires("billing.view_payment")
+@require_GET
+def listing(request: access.ConsoleRequest) -> HttpResponse:
+    """The latest payments, filtered by status, customer and day."""
+    merchant = request.merchant
+    query = {name: request.GET.get(name, "").strip() for name in ("status", "connection", "day")}
+    rows = Payment.objects.of(merchant)
+    if query["status"] in Payment.Status.values:
+        rows = rows.filter(status=query["status"])
+    if query["connection"]:
+        rows = rows.filter(connection_id=_key("con", query["connection"]))
+    day = moments.read_day(query["day"])
+    if day is not None:
+        start, end = moments.bounds(day, merchant.time_zone)
+        rows = rows.filter(created_at__gte=start, created_at__lt=end)
+    page = request.GET.get("page", "")
+    number = max(int(page), 1) if page.isdecimal() and len(page) < 6 else 1
+    first = (number - 1) * PAGE
+    found = list(
+        rows.select_related("connection__customer", "plan", "bundle", "card").order_by(
+            "-created_at", "-id"
+        )[first : first + PAGE + 1]
+    )
+    kept = {name: value for name, value in query.items() if value}
+    return render(
+        request,
+        "console/payments/list.html",
+        {
+            "rows": [(row, receipts.what(row), tone(row)) for row in found[:PAGE]],
+            "first": first + 1,
+            "last": first + len(found[:PAGE]),
+            "older": urlencode(kept | {"page": number + 1}) if len(found) > PAGE else "",
+            "newer": urlencode(kept | {"page": number - 1}) if number > 1 else "",
+            "query": query,
+            "is_filtered": bool(kept),
+            "statuses": Payment.Status.choices,
+            "zone": merchant.time_zone,
+            "now": merchant.now(),
+        },
+    )
+
+
+@access.requires("billing.view_payment")
+@require_GET
+def one(request: access.ConsoleRequest, key: str) -> HttpResponse:
+    """One payment: what for, the card, every try of the same charge, what it granted."""
+    merchant = request.merchant
+    rows = Payment.objects.of(merchant).select_related(
+        "merchant__organization", "connection__customer", "plan", "bundle", "card"
+    )
+    try:
+        found: Payment = rows.by_public_id(key)
+    except errors.NotFound as error:
+        raise Http404 from error
+    return render(
+        request,
+        "console/payments/detail.html",
+        {
+            "payment": found,
+            "what": receipts.what(found),
+            "tone": tone(found),
+            "attempts": [(row, tone(row)) for row in _attempts(merchant, found)],
+            "grants": list(found.grants.all()),
+            "receipt": receipts.address(found) if found.status == Payment.Status.SUCCEEDED else "",
+            "at_stripe": _at_stripe(found),
+            "zone": merchant.time_zone,
+            "currency": str(found.amount.currency),
+        },
+    )
+
+
+def tone(row: Payment) -> str:
+    """The colour of a payment's tag; empty is grey."""
+    return _TONES.get(Payment.Status(row.status), "")
+
+
+def _attempts(merchant: Any, found: Payment) -> list[Payment]:
+    """Every try of one charge, the first first: a renewal's tries share the cycle they open."""
+    if found.subscription_id is None or found.cycle_index is None:
+        return [found]
+    same = Payment.objects.of(merchant).filter(
+        subscription_id=found.subscription_id,
+        cycle_index=found.cycle_index,
+        purpose=found.purpose,
+    )
+    return list(same.select_related("card").order_by("created_at", "id"))
+
+
+def _at_stripe(found: Payment) -> str:
+    """The payment's page in Stripe's dashboard; empty before the network has answered."""
+    if not found.intent_id:
+        return ""
+    middle = "test/" if found.merchant.is_sandbox else ""
+    return f"https://dashboard.stripe.com/{middle}payments/{found.intent_id}"
+
+
+def _key(prefix: str, text: str) -> Any:
+    try:
+        return ids.parse(prefix, text)
+    except errors.NotFound:
+        return None
+
+
+urls: list[URLPattern] = [
+    path("payments/", listing, name="payments"),
+    path("payments/<str:key>", one, name="payment"),
+]

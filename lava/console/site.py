@@ -1,0 +1,45 @@
+"""The console's addresses: Django's admin site with our own pages in place of its lists.
+
+`manage.py` and settings know it as the default admin site; `lava/urls.py` mounts it at /console/.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.urls import path
+from unfold.sites import UnfoldAdminSite
+
+from lava.console import (
+    connections,
+    doors,
+    keys,
+    meters,
+    overview,
+    payments,
+    plans,
+    requests,
+)
+
+
+class Console(UnfoldAdminSite):  # type: ignore[misc]
+    """The merchant's console."""
+
+    def get_urls(self) -> list[Any]:
+        return [
+            path("", overview.front, name="index"),
+            *doors.urls,
+            *connections.urls,
+            *requests.urls,
+            *payments.urls,
+            *plans.urls,
+            *meters.urls,
+            *keys.urls,
+        ]
+
+    def has_permission(self, request: HttpRequest) -> bool:
+        return getattr(request, "membership", None) is not None
+
+    def login(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        return doors.sign_in(request)

@@ -1,0 +1,189 @@
+"""Template tags of the console's frame and pages: amounts, times, icons, the sidebar."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from django import template
+from django.utils.html import format_html
+from django.utils.safestring import SafeString, mark_safe
+
+from billing import money as amounts
+from billing import tenancy
+
+register = template.Library()
+
+ONE = Decimal(1)
+
+
+@register.simple_tag
+def money(amount: Decimal, currency: str, sign: bool = False) -> SafeString:
+    """An amount with its digits past the cent muted; under one cent all are ink."""
+    whole, beyond = amounts.parts(Decimal(amount), str(currency), sign=bool(sign))
+    if not beyond:
+        return format_html('<span class="lv-money">{}</span>', whole)
+    small = abs(Decimal(amount)) < ONE.scaleb(-amounts.minor_units(str(currency)))
+    return format_html(
+        '<span class="lv-money{}">{}<span class="lv-money__beyond">{}</span></span>',
+        " lv-money--sub" if small else "",
+        whole,
+        beyond,
+    )
+
+
+@register.simple_tag
+def cents(amount: Decimal, currency: str, sign: bool = False) -> SafeString:
+    """A headline amount: stops at the minor unit, rounded down; the exact value on hover."""
+    exact = Decimal(amount)
+    shown = amounts.floor_minor(exact, str(currency))
+    return format_html(
+        '<span class="lv-money" title="{}">{}</span>',
+        amounts.display(exact, str(currency), sign=bool(sign)),
+        amounts.display(shown, str(currency), sign=bool(sign)),
+    )
+
+
+@register.simple_tag(takes_context=True)
+def moment(context: Any, value: datetime | None, form: str = "long") -> SafeString:
+    """An instant in the merchant's zone, the exact UTC on hover. Forms: long, day, time."""
+    if value is None:
+        return mark_safe("")
+    zone = getattr(context["request"].merchant, "time_zone", "UTC")
+    local = value.astimezone(ZoneInfo(zone))
+    day = f"{local:%a} {local.day} {local:%b %Y}"
+    text = {"long": f"{day}, {local:%H:%M}", "day": day, "time": f"{local:%H:%M:%S}"}[form]
+    exact = f"{value.astimezone(ZoneInfo('UTC')):%Y-%m-%d %H:%M:%S} UTC"
+    return format_html('<time datetime="{}" title="{}">{}</time>', value.isoformat(), exact, text)
+
+
+@register.filter
+def local(value: datetime | None, zone: str) -> str:
+    """An instant in a zone: Mon 23 Nov 2026, 10:42."""
+    if value is None:
+        return ""
+    there = value.astimezone(ZoneInfo(zone))
+    return f"{there:%a} {there.day} {there:%b %Y}, {there:%H:%M}"
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One line of the sidebar."""
+
+    name: str
+    url: str
+    icon: str
+    permission: str = ""
+
+
+GROUPS: list[tuple[str, list[Link]]] = [
+    ("", [Link("Overview", "/console/", "home")]),
+    (
+        "Customers",
+        [
+            Link("Connections", "/console/connections/", "people"),
+            Link("Requests", "/console/requests/", "list"),
+            Link("Payments", "/console/payments/", "card"),
+        ],
+    ),
+    (
+        "Pricing",
+        [
+            Link("Plans", "/console/plans/", "layers"),
+            Link("Meters", "/console/meters/", "gauge"),
+        ],
+    ),
+    ("Books", [Link("Ledger", "/console/ledger", "book")]),
+    (
+        "Developers",
+        [
+            Link("API keys", "/console/keys", "key"),
+            Link("Sandbox clock", "/console/clock", "clock"),
+            Link("Outbox", "/console/outbox", "mail"),
+        ],
+    ),
+    (
+        "Settings",
+        [
+            Link("Brand", "/console/brand", "palette"),
+            Link("Team", "/console/team", "shield"),
+        ],
+    ),
+]
+SANDBOX_ONLY = {"/console/clock", "/console/outbox"}
+
+
+@register.simple_tag(takes_context=True)
+def sidebar(context: Any) -> list[tuple[str, list[tuple[Link, bool]]]]:
+    """The sidebar's groups, each link with whether it is the page shown."""
+    request = context["request"]
+    path = request.path
+    shown = []
+    for name, links in GROUPS:
+        rows = [
+            (link, path == link.url if link.url == "/console/" else path.startswith(link.url))
+            for link in links
+            if request.merchant.is_sandbox or link.url not in SANDBOX_ONLY
+        ]
+        shown.append((name, rows))
+    return shown
+
+
+@register.simple_tag(takes_context=True)
+def allowed(context: Any, permission: str) -> bool:
+    """Whether the reader may do something."""
+    return tenancy.may(context["request"].membership, permission)
+
+
+# Drawn at 20 units, stroke 1.5; currentColor.
+ICONS = {
+    "home": "M3 9l7-6 7 6v8H12v-5H8v5H3z",
+    "people": (
+        "M7.5 9.5a3 3 0 100-6 3 3 0 000 6zM2 16.5c0-3 2.5-5 5.5-5s5.5 2 5.5 5"
+        "M13 3.8a3 3 0 010 5.4M15 11.8c1.8.7 3 2.4 3 4.7"
+    ),
+    "list": "M5 2.5h10v15l-2.5-1.5-2.5 1.5-2.5-1.5L5 17.5zM8 7h4M8 10.5h4",
+    "card": "M2.5 4.5h15v11h-15zM2.5 8.5h15",
+    "layers": "M10 3l7 4-7 4-7-4zM3 11l7 4 7-4",
+    "gauge": "M3.5 15a7.5 7.5 0 1113 0zM10 12l3-4",
+    "book": (
+        "M10 5c-2-1.5-4.5-1.5-7-1.5v12c2.500 0 5 0 7 1.500 2-1.500 4.500-1.500 "
+        "7-1.500v-12c-2.500 0-5 0-7 1.500z"
+        "M10 5v12"
+    ),
+    "key": "M12.500 12a4.500 4.500 0 10-4.300-3.200L3 14v3h3v-2h2v-2h1.500z",
+    "clock": "M10 17.500a7.500 7.500 0 100-15 7.500 7.500 0 000 15zM10 6v4l3 2",
+    "mail": "M2.500 4.500h15v11h-15zM2.500 5l7.500 6 7.500-6",
+    "palette": (
+        "M10 2.500a7.500 7.500 0 100 15c1.500 0 1.500-1.200 1-2-.6-1.200 0-2.500 "
+        "1.500-2.500h2c1.800 0 3-1 3-3 0-4-3.500-7.500-7.500-7.500z"
+        "M6.500 9.500h.01M9 6h.01M13 6.500h.01"
+    ),
+    "shield": "M10 2.500l6 2v5c0 4-2.500 6.500-6 8-3.500-1.500-6-4-6-8v-5z",
+    "search": "M9 15A6 6 0 109 3a6 6 0 000 12zM13.500 13.500L17 17",
+    "flask": (
+        "M8 2.500h4M8.500 2.500v5L4 16a1 1 0 001 1.500h10a1 1 0 001-1.500l-4.500-8.500v-5"
+        "M6 12.500h8"
+    ),
+    "menu": "M3 5.500h14M3 10h14M3 14.500h14",
+    "updown": "M6.500 8L10 4.500 13.500 8M6.500 12l3.500 3.500 3.500-3.500",
+    "done": (
+        "M10 17.500a7.500 7.500 0 100-15 7.500 7.500 0 000 15zM6.500 10l2.500 2.500L13.500 7.500"
+    ),
+    "todo": "M10 17.500a7.500 7.500 0 100-15 7.500 7.500 0 000 15z",
+    "alert": "M10 3l7.500 13.500h-15zM10 8v4M10 14h.01",
+}
+
+
+@register.simple_tag
+def icon(name: str) -> SafeString:
+    """A small drawing beside words; screen readers pass it by."""
+    return format_html(
+        '<svg viewBox="0 0 20 20" width="20" height="20" fill="none" stroke="currentColor" '
+        'stroke-width="1.5" stroke-linecap="round" stroke-linejoin="round" aria-hidden="true">'
+        '<path d="{}"/></svg>',
+        ICONS[name],
+    )

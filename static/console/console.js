@@ -1,0 +1,32 @@
+// The frame: the menu on a phone, "/" for search, copying what is asked for.
+const side = document.getElementById('side');
+document.querySelector('[data-opens="side"]')?.addEventListener('click', (event) => {
+  const open = side.classList.toggle('open');
+  event.currentTarget.setAttribute('aria-expanded', String(open));
+  if (open) side.querySelector('a')?.focus();
+});
+document.addEventListener('click', (event) => {
+  if (!side.contains(event.target) && !event.target.closest('[data-opens]')) {
+    side.classList.remove('open');
+  }
+  for (const menu of document.querySelectorAll('.lv-menu[open]')) {
+    if (!menu.contains(event.target)) menu.removeAttribute('open');
+  }
+});
+document.addEventListener('keydown', (event) => {
+  const typing = event.target.closest?.('input, textarea, select');
+  if (event.key === '/' && !typing) {
+    event.preventDefault();
+    document.getElementById('search')?.focus();
+  }
+  if (event.key === 'Escape') side.classList.remove('open');
+});
+document.addEventListener('click', async (event) => {
+  const button = event.target.closest('button[data-copy]');
+  if (!button) return;
+  const source = document.getElementById(button.dataset.copy);
+  await navigator.clipboard.writeText(source ? source.textContent : button.dataset.copy);
+  const words = button.textContent;
+  button.textContent = 'Copied';
+  setTimeout(() => { button.textContent = words; }, 1500);
+});
