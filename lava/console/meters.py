@@ -162,7 +162,7 @@ def new(request: access.ConsoleRequest) -> HttpResponse:
             "kind": "rate",
             "unit": "tokens_1m",
             "token_basis": "input+output",
-            "tier_window": "cycle",
+            "tier_window": "lifetime",
             "base_cost_payer": "merchant",
             "tier_rate_type": "fixed",
         }

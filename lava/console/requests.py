@@ -63,7 +63,7 @@ def listing(request: access.ConsoleRequest) -> HttpResponse:
             "query": query,
             "is_filtered": bool(kept),
             "meters": Meter.objects.of(merchant).order_by("name", "id"),
-            "last_day": day.aggregate(count=Count("id"), charged=Sum("charged")),
+            "last_day": day.aggregate(count=Count("id"), charged=Sum("charged", default=ZERO)),
             "currency": merchant.currency,
             "zone": merchant.time_zone,
             "now": now,

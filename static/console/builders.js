@@ -67,6 +67,8 @@ function tiers(form) {
   rows.forEach((row, place) => {
     row.hidden = kind !== "tiers" && place > 0;
     row.querySelector("[data-number]").textContent = String(place + 1);
+    row.querySelector('[name$="-start"]').setAttribute("aria-label", `Start of tier ${place + 1}`);
+    row.querySelector('[name$="-rate"]').setAttribute("aria-label", `Price of tier ${place + 1}`);
     const next = rows[place + 1];
     row.querySelector("[data-upto]").textContent = next
       ? next.querySelector('[name$="-start"]').value || "…"
