@@ -424,7 +424,9 @@ def _in_use(merchant: Any, meter: Meter) -> dict[str, Any]:
         .filter(archived_at=None)
         .annotate(
             customers=Count(
-                "subscriptions", filter=Q(subscriptions__status__in=Subscription.CURRENT)
+                "subscriptions",
+                filter=Q(subscriptions__status__in=Subscription.CURRENT),
+                distinct=True,
             ),
             attached=Count("meter_links", filter=Q(meter_links__meter=meter), distinct=True),
         )

@@ -165,7 +165,7 @@ def proof(row: UsageRequest, grants: dict[str, CreditGrant], *, zone: str) -> di
         )
     window = price.tier_window == "cycle"
     return {
-        "request": row,
+        "usage": row,
         "unit": price.unit,
         "quantity": meters.count(row.quantity, price.unit),
         "seconds": f"{meters.plain_count(row.quantity)} s" if price.unit == "minutes" else "",
