@@ -114,9 +114,11 @@ function asker(form, address, show) {
     timer = window.setTimeout(async () => {
       asked += 1;
       const mine = asked;
+      const body = new FormData(form);
+      body.delete("logo");
       const answer = await fetch(address, {
         method: "POST",
-        body: new FormData(form),
+        body,
         headers: { "X-CSRFToken": value(form, "csrfmiddlewaretoken") },
       });
       if (answer.ok && mine === asked) await show(answer);
@@ -147,6 +149,19 @@ function plan(form) {
     words();
     dress(form);
     ask();
+  });
+  return ask;
+}
+
+function brand(form) {
+  const target = document.querySelector("[data-preview-target]");
+  const ask = asker(form, form.dataset.preview, async (answer) => {
+    target.innerHTML = await answer.text();
+  });
+  const color = form.elements.namedItem("brand_color");
+  form.addEventListener("input", (event) => {
+    form.querySelector("[data-color-text]").textContent = color.value;
+    if (event.target === color || event.target.name === "name") ask();
   });
   return ask;
 }
@@ -193,7 +208,7 @@ function meter(form) {
 }
 
 for (const form of forms) {
-  const changed = form.dataset.builder === "plan" ? plan(form) : meter(form);
+  const changed = { plan, meter, brand }[form.dataset.builder](form);
   dress(form);
   form.addEventListener("click", (event) => {
     const add = event.target.closest("[data-add]");
