@@ -34,6 +34,7 @@ PREFIXES = {
     "customer": "cus",
     "organization": "org",
     "merchant": "mer",
+    "invitation": "inv",
     "grant": "grt",
     "payment_method": "pm",
     "cycle": "cyc",

@@ -5,6 +5,10 @@ Called by the first-run page, the demo and the console's settings.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils.text import slugify
 
@@ -66,3 +70,61 @@ def set_logo(organization: Organization, data: bytes) -> None:
         raise errors.Invalid("Use a PNG or JPEG image.", param="logo")
     organization.logo, organization.logo_type = data, kind
     organization.save(update_fields=["logo", "logo_type"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Brand:
+    """What customers know a business by, and the zone its days are in."""
+
+    name: str
+    brand_color: str
+    support_email: str
+    terms_url: str
+    privacy_url: str
+    receipt_prefix: str
+    time_zone: str
+
+
+@transaction.atomic
+def rebrand(organization: Organization, brand: Brand) -> Organization:
+    """Change what customers see, and the zone of both books; running cycles stay as they are.
+
+    Raises:
+        billing.errors.Invalid: with `fields` in its details, a sentence for each that is wrong.
+    """
+    organization = Organization.objects.select_for_update().get(pk=organization.pk)
+    organization.name = brand.name.strip()
+    organization.brand_color = brand.brand_color.strip().lower()
+    organization.support_email = brand.support_email.strip()
+    organization.terms_url = brand.terms_url.strip()
+    organization.privacy_url = brand.privacy_url.strip()
+    organization.receipt_prefix = brand.receipt_prefix.strip().upper()
+    books = list(organization.merchants.select_for_update(no_key=True).order_by("pk"))
+    problems: dict[str, str] = {}
+    for row in books:
+        row.time_zone = brand.time_zone
+    for changed in (organization, *books):
+        try:
+            changed.clean_fields()
+        except ValidationError as error:
+            for field, sentences in error.message_dict.items():
+                problems[field] = _SENTENCES.get(field, sentences[0])
+    for field, address in (("terms_url", brand.terms_url), ("privacy_url", brand.privacy_url)):
+        if address.strip() and urlsplit(address.strip()).scheme not in ("https", "http"):
+            problems[field] = _SENTENCES[field]
+    if problems:
+        field, sentence = next(iter(problems.items()))
+        raise errors.Invalid(sentence, param=field, fields=problems)
+    organization.save()
+    for row in books:
+        row.save(update_fields=["time_zone"])
+    return organization
+
+
+_SENTENCES = {
+    "name": "Name the business, with at most 80 characters.",
+    "support_email": "Write an e-mail address, such as help@example.com.",
+    "terms_url": "Write a web address that begins with https://.",
+    "privacy_url": "Write a web address that begins with https://.",
+    "time_zone": "Choose a zone of the list.",
+}

@@ -65,9 +65,10 @@ def books(
     return membership, merchant
 
 
-def team(organization: Organization) -> Any:
+def team(organization: Organization) -> list[Membership]:
     """The members of an organization, owners first."""
-    return organization.memberships.select_related("user").order_by("role", "created_at")
+    rows = organization.memberships.select_related("user").order_by("created_at", "pk")
+    return sorted(rows, key=lambda row: Role.values.index(row.role))
 
 
 class RoleBackend(ModelBackend):

@@ -66,7 +66,8 @@ LAVA_PROXIES = env.int("LAVA_PROXIES", default=0)
 # --- Apps ----------------------------------------------------------------------------------------
 
 INSTALLED_APPS = [
-    "unfold",
+    # Not "unfold": that would put its own site in the place of lava.apps.LavaAdminConfig.
+    "unfold.apps.BasicAppConfig",
     "unfold.contrib.filters",
     "unfold.contrib.forms",
     "unfold.contrib.inlines",
@@ -287,6 +288,17 @@ if PRODUCTION:
         if not env.str(_name, default=""):
             raise ImproperlyConfigured(f"Set {_name}.")
 
+# A page that fails says why on standard error; a 404 is the visitor's, not ours.
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "handlers": {"stderr": {"class": "logging.StreamHandler"}},
+    "root": {"handlers": ["stderr"], "level": "WARNING"},
+    "loggers": {
+        "django": {"handlers": [], "level": "WARNING"},
+        "django.request": {"level": "ERROR"},
+    },
+}
 structlog.configure(
     processors=[
         structlog.contextvars.merge_contextvars,

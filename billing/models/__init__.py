@@ -8,7 +8,14 @@ from billing.models.base import Tenant, TenantQuerySet
 from billing.models.connections import Connection, Customer, Cycle, Subscription
 from billing.models.credits import CreditGrant, LedgerEntry
 from billing.models.events import Event, OutboxMessage, StripeEvent
-from billing.models.merchants import Membership, Merchant, Organization, SecretKey, User
+from billing.models.merchants import (
+    Invitation,
+    Membership,
+    Merchant,
+    Organization,
+    SecretKey,
+    User,
+)
 from billing.models.payments import Payment, PaymentMethod
 from billing.models.plans import CreditBundle, Plan
 
@@ -19,6 +26,7 @@ __all__ = [
     "Customer",
     "Cycle",
     "Event",
+    "Invitation",
     "LedgerEntry",
     "Membership",
     "Merchant",

@@ -182,6 +182,14 @@ class LedgerEntry(models.Model):
     class Meta:
         verbose_name_plural = "ledger entries"
         ordering = ["connection", "seq"]
+        indexes = [
+            # The books of a merchant beside usage, newest first; a charge leaves it alone.
+            models.Index(
+                fields=["merchant", "-id"],
+                name="ledger_beside_usage",
+                condition=~models.Q(kind="usage"),
+            ),
+        ]
         constraints = [
             models.UniqueConstraint(
                 fields=["connection", "seq"], name="a_ledger_line_has_its_own_number"

@@ -155,6 +155,50 @@ class Membership(models.Model):
         return f"{self.user}, {self.get_role_display()}"
 
 
+class Invitation(models.Model):
+    """A place in a team offered to an e-mail address; `billing.team` makes, spends and ends it.
+
+    Only the hash of its link is kept; the link works once, until it ends or is taken back.
+    """
+
+    id = models.UUIDField(primary_key=True, editable=False)
+    organization = models.ForeignKey(
+        Organization, on_delete=models.CASCADE, related_name="invitations"
+    )
+    email = models.EmailField()
+    role = models.CharField(max_length=12, choices=Membership.Role)
+    # SHA-256 of the link's secret, 32 bytes.
+    token_hash = models.BinaryField(max_length=32, unique=True, editable=False)
+    invited_by = models.ForeignKey(
+        User, null=True, on_delete=models.SET_NULL, related_name="+", editable=False
+    )
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    expires_at = models.DateTimeField()
+    accepted_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["organization", "email"],
+                name="an_address_has_one_open_invitation",
+                condition=models.Q(accepted_at=None, revoked_at=None),
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.email}, {self.get_role_display()}"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        if self.pk is None:
+            self.pk = ids.new(sandbox=False)
+        super().save(*args, **kwargs)
+
+    @property
+    def public_id(self) -> str:
+        return ids.public("inv", self.pk)
+
+
 def _valid_zone(name: str) -> None:
     if name not in zoneinfo.available_timezones():
         raise ValidationError("Choose a time zone of the IANA list, such as Europe/Amsterdam.")

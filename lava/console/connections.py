@@ -63,7 +63,7 @@ def listing(request: access.ConsoleRequest) -> HttpResponse:
     text = request.GET.get("q", "").strip()
     rows = Connection.objects.of(merchant).visible()
     if text:
-        rows = rows.filter(_matches(text))
+        rows = rows.filter(matches(text))
     before = request.GET.get("before", "")
     if before:
         try:
@@ -357,7 +357,7 @@ def tiles(
     ]
 
 
-def _matches(text: str) -> Q:
+def matches(text: str) -> Q:
     """Where a search may hit; an id must be whole."""
     if text.startswith("con_"):
         try:

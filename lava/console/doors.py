@@ -19,7 +19,7 @@ from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_POST
 
 from billing import errors, merchants, money
-from billing.models import User
+from billing.models import Membership, User
 from lava.console.access import requires
 from lava.console.middleware import MODE, ORGANIZATION
 
@@ -78,7 +78,12 @@ def environment(request: HttpRequest) -> HttpResponse:
     chosen = request.POST.get("organization")
     if chosen:
         request.session[ORGANIZATION] = chosen
-    return redirect(HOME)
+    return redirect(_next(request))
+
+
+def open_books(request: HttpRequest, membership: Membership) -> None:
+    """Open the books of one of the reader's organizations."""
+    request.session[ORGANIZATION] = str(membership.organization_id)
 
 
 @dataclass(slots=True)
@@ -119,7 +124,9 @@ def first_run(request: HttpRequest) -> HttpResponse:
     fields = _fields()
     if request.method == "POST":
         for field in fields.values():
-            field.value = request.POST.get(field.name, "").strip()
+            typed = request.POST.get(field.name, "")
+            # A password is kept to the letter, as signing in reads it.
+            field.value = typed if field.kind == "password" else typed.strip()
         user = _start(fields)
         if user is not None:
             login(request, user, backend=BACKEND)

@@ -162,7 +162,7 @@ def new(request: access.ConsoleRequest) -> HttpResponse:
             "kind": "rate",
             "unit": "tokens_1m",
             "token_basis": "input+output",
-            "tier_window": "cycle",
+            "tier_window": "lifetime",
             "base_cost_payer": "merchant",
             "tier_rate_type": "fixed",
         }
@@ -424,7 +424,9 @@ def _in_use(merchant: Any, meter: Meter) -> dict[str, Any]:
         .filter(archived_at=None)
         .annotate(
             customers=Count(
-                "subscriptions", filter=Q(subscriptions__status__in=Subscription.CURRENT)
+                "subscriptions",
+                filter=Q(subscriptions__status__in=Subscription.CURRENT),
+                distinct=True,
             ),
             attached=Count("meter_links", filter=Q(meter_links__meter=meter), distinct=True),
         )

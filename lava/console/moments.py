@@ -44,3 +44,22 @@ def day_month(moment: datetime, zone: str) -> str:
     """A day beside a name: `1 Nov`."""
     local = moment.astimezone(ZoneInfo(zone))
     return f"{local.day} {local:%b}"
+
+
+def full(moment: datetime, zone: str) -> str:
+    """An instant in a sentence: `Tue 1 Dec 2026, 00:00`."""
+    local = moment.astimezone(ZoneInfo(zone))
+    return f"{local:%a} {local.day} {local:%b %Y, %H:%M}"
+
+
+def span(length: timedelta) -> str:
+    """How long something is, in its two largest units: `7 days 13 h`, `18 min`."""
+    minutes = int(length.total_seconds() // 60)
+    days, rest = divmod(minutes, 1440)
+    hours, minutes = divmod(rest, 60)
+    parts = [
+        f"{days:,} day{'' if days == 1 else 's'}" if days else "",
+        f"{hours} h" if hours else "",
+        f"{minutes} min" if minutes else "",
+    ]
+    return " ".join([part for part in parts if part][:2]) or "less than a minute"

@@ -63,7 +63,7 @@ def listing(request: access.ConsoleRequest) -> HttpResponse:
             "query": query,
             "is_filtered": bool(kept),
             "meters": Meter.objects.of(merchant).order_by("name", "id"),
-            "last_day": day.aggregate(count=Count("id"), charged=Sum("charged")),
+            "last_day": day.aggregate(count=Count("id"), charged=Sum("charged", default=ZERO)),
             "currency": merchant.currency,
             "zone": merchant.time_zone,
             "now": now,
@@ -165,7 +165,7 @@ def proof(row: UsageRequest, grants: dict[str, CreditGrant], *, zone: str) -> di
         )
     window = price.tier_window == "cycle"
     return {
-        "request": row,
+        "usage": row,
         "unit": price.unit,
         "quantity": meters.count(row.quantity, price.unit),
         "seconds": f"{meters.plain_count(row.quantity)} s" if price.unit == "minutes" else "",

@@ -12,14 +12,20 @@ from django.urls import path
 from unfold.sites import UnfoldAdminSite
 
 from lava.console import (
+    books,
+    brand,
+    clock,
     connections,
     doors,
     keys,
     meters,
+    outbox,
     overview,
     payments,
     plans,
     requests,
+    search,
+    team,
 )
 
 
@@ -35,7 +41,13 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]
             *payments.urls,
             *plans.urls,
             *meters.urls,
+            *books.urls,
             *keys.urls,
+            *clock.urls,
+            *outbox.urls,
+            *brand.urls,
+            *team.urls,
+            *search.urls,
         ]
 
     def has_permission(self, request: HttpRequest) -> bool:

@@ -69,7 +69,7 @@ def page(
             : PAGE + 1
         ]
     )
-    groups = _grouped(found)
+    groups = grouped(found)
     more = len(found) > PAGE
     if more and len(groups) > 1:
         groups.pop()
@@ -83,7 +83,7 @@ def page(
     grants = requests.grants_of(connection.merchant, reports.values())
     bands: list[Band] = []
     for group in groups:
-        row = _row(group, reports, grants, zone=zone, currency=connection.currency)
+        row = told(group, reports, grants, zone=zone, currency=connection.currency)
         name = moments.name(row.moment, zone, now=now)
         if not bands or bands[-1].name != name:
             bands.append(Band(name))
@@ -104,7 +104,7 @@ def days(connection: Connection, *, since: datetime, zone: str) -> list[tuple[da
         return list(cursor.fetchall())
 
 
-def _grouped(lines: Sequence[LedgerEntry]) -> list[list[LedgerEntry]]:
+def grouped(lines: Sequence[LedgerEntry]) -> list[list[LedgerEntry]]:
     """Lines, newest first, of one act together."""
     groups: list[list[LedgerEntry]] = []
     for line in lines:
@@ -117,7 +117,7 @@ def _grouped(lines: Sequence[LedgerEntry]) -> list[list[LedgerEntry]]:
 
 def _same_act(group: list[LedgerEntry], line: LedgerEntry) -> bool:
     newest = group[0]
-    if group[-1].seq != line.seq + 1:
+    if newest.connection_id != line.connection_id or group[-1].seq != line.seq + 1:
         return False
     if line.kind == Kind.USAGE:
         return newest.kind == Kind.USAGE and newest.request_id == line.request_id
@@ -129,7 +129,7 @@ def _same_act(group: list[LedgerEntry], line: LedgerEntry) -> bool:
     return False
 
 
-def _row(
+def told(
     group: list[LedgerEntry],
     reports: dict[Any, UsageRequest],
     grants: dict[str, CreditGrant],
@@ -137,6 +137,7 @@ def _row(
     zone: str,
     currency: str,
 ) -> Row:
+    """The lines of one act as a row; `reports` holds the requests a usage line may name."""
     newest = group[0]
     row = Row(
         moment=newest.occurred_at,

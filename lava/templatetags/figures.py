@@ -94,6 +94,15 @@ def stamp(moment: datetime | None, zone: str) -> SafeString | str:
     return _time(moment, local, "", f"{local:%a} {local.day} {local:%b %Y, %H:%M:%S}")
 
 
+@register.filter
+def moment_in(moment: datetime | None, zone: str) -> str:
+    """An instant in a sentence or a headline: `Mon 23 Nov 2026, 10:42`."""
+    if moment is None:
+        return "none"
+    local = moment.astimezone(ZoneInfo(zone))
+    return f"{local:%a} {local.day} {local:%b %Y, %H:%M}"
+
+
 def _time(moment: datetime, local: datetime, brief: str, full: str) -> SafeString:
     exact = moment.astimezone(UTC)
     title = f"{exact:%Y-%m-%d %H:%M:%S}.{exact.microsecond // 1000:03d} UTC"

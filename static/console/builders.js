@@ -67,6 +67,8 @@ function tiers(form) {
   rows.forEach((row, place) => {
     row.hidden = kind !== "tiers" && place > 0;
     row.querySelector("[data-number]").textContent = String(place + 1);
+    row.querySelector('[name$="-start"]').setAttribute("aria-label", `Start of tier ${place + 1}`);
+    row.querySelector('[name$="-rate"]').setAttribute("aria-label", `Price of tier ${place + 1}`);
     const next = rows[place + 1];
     row.querySelector("[data-upto]").textContent = next
       ? next.querySelector('[name$="-start"]').value || "…"
@@ -112,9 +114,11 @@ function asker(form, address, show) {
     timer = window.setTimeout(async () => {
       asked += 1;
       const mine = asked;
+      const body = new FormData(form);
+      body.delete("logo");
       const answer = await fetch(address, {
         method: "POST",
-        body: new FormData(form),
+        body,
         headers: { "X-CSRFToken": value(form, "csrfmiddlewaretoken") },
       });
       if (answer.ok && mine === asked) await show(answer);
@@ -145,6 +149,19 @@ function plan(form) {
     words();
     dress(form);
     ask();
+  });
+  return ask;
+}
+
+function brand(form) {
+  const target = document.querySelector("[data-preview-target]");
+  const ask = asker(form, form.dataset.preview, async (answer) => {
+    target.innerHTML = await answer.text();
+  });
+  const color = form.elements.namedItem("brand_color");
+  form.addEventListener("input", (event) => {
+    form.querySelector("[data-color-text]").textContent = color.value;
+    if (event.target === color || event.target.name === "name") ask();
   });
   return ask;
 }
@@ -191,7 +208,7 @@ function meter(form) {
 }
 
 for (const form of forms) {
-  const changed = form.dataset.builder === "plan" ? plan(form) : meter(form);
+  const changed = { plan, meter, brand }[form.dataset.builder](form);
   dress(form);
   form.addEventListener("click", (event) => {
     const add = event.target.closest("[data-add]");

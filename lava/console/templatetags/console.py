@@ -9,11 +9,13 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from django import template
+from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 
 from billing import money as amounts
 from billing import tenancy
+from checkout import pages
 
 register = template.Library()
 
@@ -133,6 +135,16 @@ def sidebar(context: Any) -> list[tuple[str, list[tuple[Link, bool]]]]:
 
 
 @register.simple_tag(takes_context=True)
+def logo_url(context: Any) -> str:
+    """Where the logo of the open organization is; empty without one."""
+    organization = context["request"].organization
+    if not organization.logo:
+        return ""
+    version = pages.logo_fingerprint(organization)
+    return reverse("hosted-logo", args=[organization.pk, version])
+
+
+@register.simple_tag(takes_context=True)
 def allowed(context: Any, permission: str) -> bool:
     """Whether the reader may do something."""
     return tenancy.may(context["request"].membership, permission)
@@ -157,6 +169,7 @@ ICONS = {
     "key": "M12.500 12a4.500 4.500 0 10-4.300-3.200L3 14v3h3v-2h2v-2h1.500z",
     "clock": "M10 17.500a7.500 7.500 0 100-15 7.500 7.500 0 000 15zM10 6v4l3 2",
     "mail": "M2.500 4.500h15v11h-15zM2.500 5l7.500 6 7.500-6",
+    "text": "M3 3.500h14v10H9.500L6 16.500v-3H3zM6.500 7h7M6.500 10h4.500",
     "palette": (
         "M10 2.500a7.500 7.500 0 100 15c1.500 0 1.500-1.200 1-2-.6-1.200 0-2.500 "
         "1.500-2.500h2c1.800 0 3-1 3-3 0-4-3.500-7.500-7.500-7.500z"

@@ -1,0 +1,102 @@
+"""One search over the open books: customers, plans, meters, requests, payments.
+
+A whole id goes straight to its page; words list what they hit, a few of each kind.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from django.db.models import Q
+from django.http import HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import URLPattern, path
+from django.views.decorators.http import require_GET
+
+from billing import errors, ids
+from billing.models import Connection, Merchant, Payment, Plan
+from lava.console import access, connections, meters, payments
+from meters.models import Meter, UsageRequest
+
+FEW = 8
+# By the beginning of an id: whose row it is, and the page that shows it.
+PAGES: dict[str, tuple[type[Any], str]] = {
+    "con": (Connection, "/console/connections/{}"),
+    "req": (UsageRequest, "/console/requests/{}"),
+    "pay": (Payment, "/console/payments/{}"),
+    "sc": (Plan, "/console/plans/{}"),
+    "prd": (Meter, "/console/meters/{}"),
+}
+
+
+@access.requires("billing.view_any")
+@require_GET
+def page(request: access.ConsoleRequest) -> HttpResponse:
+    """`/console/search?q=`"""
+    merchant = request.merchant
+    text = request.GET.get("q", "").strip()[:255]
+    address = _page_of(merchant, text)
+    if address:
+        return redirect(address)
+    found = results(merchant, text) if text else {}
+    return render(
+        request,
+        "console/search.html",
+        {
+            "searched": text,
+            "found": found,
+            "is_empty": not any(found.values()),
+            "currency": merchant.currency,
+            "zone": merchant.time_zone,
+        },
+    )
+
+
+def _page_of(merchant: Merchant, text: str) -> str:
+    """The page of a whole id of these books; empty for anything else."""
+    prefix = text.partition("_")[0]
+    if prefix not in PAGES:
+        return ""
+    model, address = PAGES[prefix]
+    try:
+        key: UUID = ids.parse(prefix, text)
+    except errors.NotFound:
+        return ""
+    rows = model.objects.of(merchant).filter(pk=key)
+    if model is Connection:
+        rows = rows.visible()
+    return address.format(text) if rows.exists() else ""
+
+
+def results(merchant: Merchant, text: str) -> dict[str, list[Any]]:
+    """The first few hits of each kind."""
+    people = (
+        Connection.objects.of(merchant)
+        .visible()
+        .filter(connections.matches(text))
+        .select_related("customer")
+        .order_by("-id")[:FEW]
+    )
+    plans = Plan.objects.of(merchant).filter(name__icontains=text).order_by("archived_at", "name")
+    counted = Meter.objects.of(merchant).filter(
+        Q(name__icontains=text) | Q(slug__icontains=text), archived_at=None
+    )
+    used = UsageRequest.objects.of(merchant).filter(request_id=text)
+    paid = Payment.objects.of(merchant).filter(receipt_number__iexact=text)
+    return {
+        "people": [(row, connections.tag(row)) for row in people],
+        "plans": list(plans[:FEW]),
+        "meters": [
+            (row, meters.describe(row.price, merchant.currency))
+            for row in counted.select_related("price").order_by("name")[:FEW]
+            if row.price is not None
+        ],
+        "requests": list(used.select_related("connection__customer", "meter")[:FEW]),
+        "payments": [
+            (row, payments.tone(row)) for row in paid.select_related("connection__customer")[:FEW]
+        ],
+    }
+
+
+urls: list[URLPattern] = [path("search", page, name="search")]
