@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from django.db.models import Count, F, Q, Sum
@@ -18,7 +19,7 @@ from billing import authentication, errors, ids, keys, money
 from billing.api import fields, lists
 from billing.api.views import View
 from meters import pricing, usage
-from meters.models import Meter, MeterPrice, UsageRequest
+from meters.models import Meter, MeterPrice, UsageRequest, Void
 
 ZERO = Decimal(0)
 
@@ -57,15 +58,24 @@ class RequestView(View):
     """`GET /v1/requests/{request_id}`"""
 
     def get(self, request: Request, request_id: str) -> Response:
-        row = (
-            UsageRequest.objects.of(self.merchant)
-            .select_related("price")
-            .filter(request_id=request_id)
-            .first()
-        )
-        if row is None:
-            raise errors.NotFound(f"There is no request {request_id!r}.")
+        row = _request(self, request_id)
         return Response(present_request(row, row.price, connection_id=row.connection_id))
+
+
+class VoidView(View):
+    """`POST /v1/requests/{request_id}/void {"reason"}`: take it back, its credits return.
+
+    Answers with the request, and under `void` why, when, and the balance after it. Sent twice, the
+    second answer is the first.
+    """
+
+    def post(self, request: Request, request_id: str) -> Response:
+        reason = fields.required_text(self.body, "reason")
+        row = _request(self, request_id)
+        made = usage.void(row, reason=reason, actor=_caller(request), now=self.now)
+        row.status = UsageRequest.Status.VOIDED
+        answer = present_request(row, row.price, connection_id=row.connection_id)
+        return Response(answer | {"void": present_void(made)})
 
 
 class UsageView(View):
@@ -82,6 +92,7 @@ class UsageView(View):
         if end - start > timedelta(days=366):
             raise errors.Invalid("Ask for at most 366 days at once.", param="end")
         rows = _filtered(self, request).filter(timestamp__gte=start, timestamp__lt=end)
+        rows = rows.exclude(status=UsageRequest.Status.VOIDED)
         zone = start.tzinfo
         items = []
         day = start
@@ -163,6 +174,24 @@ def _connection_key(text: str) -> UUID:
         raise errors.NotFound(
             "No such connection.", code="connection_not_found", param="connection_id"
         ) from error
+
+
+def _request(view: View, text: str) -> UsageRequest:
+    """The merchant's request by the client's own id, or by ours (`req_...`)."""
+    rows = UsageRequest.objects.of(view.merchant).select_related("price")
+    row: UsageRequest | None = rows.filter(request_id=text).first()
+    if row is None and text.startswith("req_"):
+        with contextlib.suppress(errors.NotFound):
+            row = rows.by_public_id(text)
+    if row is None:
+        raise errors.NotFound(f"There is no request {text!r}.")
+    return row
+
+
+def _caller(request: Request) -> str:
+    """Who asks, for the books: the key by its name and hint."""
+    backend = cast(authentication.Backend, request.user)
+    return f"API key {backend.key.name} ({backend.key.hint})"
 
 
 def _filtered(view: View, request: Request) -> Any:
@@ -307,6 +336,22 @@ def present_request(row: UsageRequest, price: Any, *, connection_id: UUID) -> di
     }
 
 
+def present_void(row: Void) -> dict[str, Any]:
+    """A request taken back: why, when, and the balance after it."""
+    left = row.cycle_remaining + row.bundle_remaining - row.debt_after
+    return {
+        "void_id": row.public_id,
+        "reason": row.reason,
+        "balance": {
+            "total_remaining": money.wire(left),
+            "cycle_remaining": money.wire(row.cycle_remaining),
+            "bundle_remaining": money.wire(row.bundle_remaining),
+            "overage_due": money.wire(row.debt_after),
+        },
+        "created_at": fields.instant(row.created_at),
+    }
+
+
 def _slice(price: Any, place: int, quantity: str, amount: str) -> dict[str, Any]:
     """One slice of a fee: the tier it fell in and what of the request fell there."""
     counted = Decimal(quantity)
@@ -353,6 +398,7 @@ def present_meter(row: Meter) -> dict[str, Any]:
 
 urlpatterns = [
     re_path(r"^requests/?$", RequestsView.as_view(), name="requests"),
+    re_path(r"^requests/(?P<request_id>[^/]+)/void/?$", VoidView.as_view(), name="request-void"),
     re_path(r"^requests/(?P<request_id>[^/]+)/?$", RequestView.as_view(), name="request"),
     re_path(r"^usage/?$", UsageView.as_view(), name="usage"),
     re_path(r"^meters/?$", MetersView.as_view(), name="meters"),

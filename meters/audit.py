@@ -54,30 +54,57 @@ TWICE = """
      GROUP BY merchant_id, request_id HAVING count(*) > 1
 """
 
+# Each request is a step up from where the meter's count stood, each void a step down, and all of
+# them one walk from 0 to where it stands: at each place as many steps arrive as leave.
 POSITIONS = """
-    WITH used AS (
+    WITH charged AS (
         SELECT r.id, r.connection_id, r.meter_id, r.quantity, r.position_before,
                CASE p.tier_window WHEN 'cycle' THEN r.subscription_id ELSE r.connection_id END
                     AS scope,
                CASE p.tier_window WHEN 'cycle' THEN r.cycle_index ELSE -1 END AS place
-          FROM meters_usagerequest r JOIN meters_meterprice p ON p.id = r.price_id)
-    SELECT connection_id AS connection, meter_id AS meter, id::text AS request,
-           position_before AS has, expected AS should
-      FROM (SELECT *, coalesce(sum(quantity) OVER (
-                    PARTITION BY connection_id, meter_id, scope, place
-                    ORDER BY position_before, quantity, id
-                    ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS expected
-              FROM used) u
-     WHERE position_before <> expected
+          FROM meters_usagerequest r JOIN meters_meterprice p ON p.id = r.price_id),
+    steps AS (
+        SELECT connection_id, meter_id, scope, place, position_before AS "from",
+               position_before + quantity AS "to", id FROM charged
+        UNION ALL
+        SELECT c.connection_id, c.meter_id, c.scope, c.place, v.position_before,
+               v.position_before - c.quantity, c.id
+          FROM meters_void v JOIN charged c ON c.id = v.request_id),
+    places AS (
+        SELECT connection_id, meter_id, scope, place, "from" AS at, id,
+               CASE WHEN "from" <> "to" THEN 1 ELSE 0 END AS leaves FROM steps
+        UNION ALL
+        SELECT connection_id, meter_id, scope, place, "to", id, -1 FROM steps WHERE "from" <> "to"
+        UNION ALL
+        SELECT DISTINCT connection_id, meter_id, scope, place, 0::numeric, NULL::uuid, -1
+          FROM charged
+        UNION ALL
+        SELECT connection_id, meter_id, scope, "window", quantity, NULL, 1
+          FROM meters_meterposition)
+    SELECT connection_id AS connection, meter_id AS meter, place, at,
+           sum(leaves) AS steps_too_many, min(id::text) AS request
+      FROM places GROUP BY connection_id, meter_id, scope, place, at
+    HAVING sum(leaves) <> 0 OR bool_and(leaves = 0)
+"""
+
+# A request taken back gave each draw back once: to its grant, or out of the debt and as a grant.
+VOIDS = """
+    SELECT r.id AS request, r.status, v.id AS void, NULL::numeric AS drawn, NULL::numeric AS given
+      FROM meters_usagerequest r LEFT JOIN meters_void v ON v.request_id = r.id
+     WHERE (r.status = 'voided') <> (v.id IS NOT NULL) OR v.merchant_id <> r.merchant_id
     UNION ALL
-    SELECT coalesce(u.connection_id, p.connection_id), coalesce(u.meter_id, p.meter_id), NULL,
-           p.quantity, u.total
-      FROM (SELECT connection_id, meter_id, scope, place, sum(quantity) AS total FROM used
-             GROUP BY connection_id, meter_id, scope, place) u
-      FULL JOIN meters_meterposition p
-             ON (p.connection_id, p.meter_id, p.scope, p."window")
-              = (u.connection_id, u.meter_id, u.scope, u.place)
-     WHERE p.quantity IS DISTINCT FROM u.total
+    SELECT * FROM (
+        SELECT r.id, r.status, v.id, -sum(e.amount) FILTER (WHERE e.kind = 'usage') AS drawn,
+               sum(e.amount) FILTER (WHERE e.kind IN ('refund', 'grant')) AS given
+          FROM meters_void v JOIN meters_usagerequest r ON r.id = v.request_id
+          JOIN billing_ledgerentry e ON e.connection_id = r.connection_id AND e.request_id = r.id
+         GROUP BY r.id, v.id, CASE WHEN e.kind <> 'grant' THEN e.grant_id END) g
+     WHERE drawn IS DISTINCT FROM given
+    UNION ALL
+    SELECT e.request_id, r.status, NULL, NULL, e.amount
+      FROM billing_ledgerentry e LEFT JOIN meters_usagerequest r
+             ON r.id = e.request_id AND r.connection_id = e.connection_id
+     WHERE e.kind = 'refund' AND r.status IS DISTINCT FROM 'voided'
 """
 
 OVERAGE = """
@@ -90,7 +117,7 @@ OVERAGE = """
           JOIN billing_ledgerentry e ON e.connection_id = c.id AND e.request_id = r.id
                AND e.kind = 'usage' AND e.grant_id IS NULL
          WHERE r.connection_id = c.id AND r.subscription_id = s.id
-           AND r.cycle_index = s.cycle_index) o ON true
+           AND r.cycle_index = s.cycle_index AND r.status <> 'voided') o ON true
      WHERE c.cycle_overage <> coalesce(o.total, 0)
 """
 
@@ -210,6 +237,11 @@ RULES = (
         "positions_add_up",
         "Requests stand one behind the other in the tiers, and the position is their sum.",
         POSITIONS,
+    ),
+    audit.Rule(
+        "voids_give_back_once",
+        "A request taken back gave each of its draws back, once; no other gave any.",
+        VOIDS,
     ),
     audit.Rule("overage_of_the_cycle", "The cycle's overage is what its requests owe.", OVERAGE),
     audit.Rule(

@@ -1,7 +1,8 @@
 """Meters, the versions of their prices, and the requests they charged.
 
 `MeterPrice` rows are written once by `meters.prices.publish` and never change; `UsageRequest` and
-`MeterPosition` are written by `meters/sql/charge.sql` alone.
+`MeterPosition` are written by `meters/sql/charge.sql`, and by `meters.usage.void`, which writes
+`Void`.
 """
 
 from __future__ import annotations
@@ -152,7 +153,11 @@ class MeterPosition(models.Model):
 
 
 class UsageRequest(Tenant):
-    """One charged request: what was used, the price it met, what paid for it. Never changed."""
+    """One charged request: what was used, the price it met, what paid for it.
+
+    Never changed, but for its status: a request that was taken back has a `Void`, and keeps its
+    figures as they were charged.
+    """
 
     ID_PREFIX = "req"
 
@@ -160,6 +165,7 @@ class UsageRequest(Tenant):
         PENDING = "pending", "Running"
         COMPLETED = "completed", "Charged"
         ERROR = "error", "Failed"
+        VOIDED = "voided", "Taken back"
 
     # The foreign keys of this table are composite, with the merchant: `meters/sql/charge.sql`.
     connection = models.ForeignKey(
@@ -234,3 +240,33 @@ class UsageRequest(Tenant):
     def total_remaining(self) -> Decimal:
         left: Decimal = self.cycle_remaining + self.bundle_remaining - self.debt_after
         return left
+
+
+class Void(Tenant):
+    """A request taken back, once: why, by whom, and what the balance was after it.
+
+    Its credits returned as `refund` lines of the ledger that name the request. Never changed.
+    """
+
+    ID_PREFIX = "void"
+
+    request = models.OneToOneField(UsageRequest, on_delete=models.PROTECT, related_name="void")
+    reason = models.CharField(max_length=255)
+    actor = models.CharField(max_length=255)
+    # Where the meter's count stood; it stepped back by the request's quantity.
+    position_before = models.DecimalField(max_digits=28, decimal_places=6)
+    cycle_remaining = credit_field()
+    bundle_remaining = credit_field()
+    debt_after = credit_field()
+    created_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=~models.Q(reason="") & ~models.Q(actor=""),
+                name="a_void_has_a_reason_and_a_name",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.request}, taken back"

@@ -1,9 +1,9 @@
-"""Usage: report a request; it is identified, priced, drawn and stored in one trip.
+"""Usage: report a request, so that it is identified, priced, drawn and stored in one trip; void it.
 
-`report` is called by the API. The trip is `meters_charge` in `meters/sql/charge.sql`, which finds
-the key's merchant, locks the connection, prices under the lock and calls billing's draw; so there
-is nothing to cache and nothing to go stale: a revoked key and an edited price count from the next
-request on.
+`report` and `void` are called by the API, `void` by the console too. The trip is `meters_charge` in
+`meters/sql/charge.sql`, which finds the key's merchant, locks the connection, prices under the lock
+and calls billing's draw; so there is nothing to cache and nothing to go stale: a revoked key and an
+edited price count from the next request on.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from django.db import IntegrityError, connection
+from django.db import IntegrityError, connection, transaction
+from django.db.models import F
 from django.utils import timezone
 
-from billing import errors, ids, tasks
+from billing import credits, errors, ids, ledger, tasks
 from meters import pricing
-from meters.models import UsageRequest
+from meters.models import MeterPosition, MeterPrice, UsageRequest, Void
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +153,70 @@ def _run(params: tuple[Any, ...]) -> tuple[Any, ...]:
         cursor.execute(_CHARGE, params)
         row: tuple[Any, ...] = cursor.fetchone()
     return row
+
+
+@transaction.atomic
+def void(request: UsageRequest, *, reason: str, actor: str, now: datetime) -> Void:
+    """Take a request back: its credits return to the grants they came from, and it counts no more.
+
+    Safe to call twice: the second gives what the first did. The meter's count steps back by what
+    the request counted, so that the next request begins there; requests in between keep the price
+    they were charged, and are not priced anew.
+
+    Raises:
+        billing.errors.Invalid: no reason, or no name of who takes it back.
+        billing.errors.Conflict: it was not charged (`request_not_charged`): running, or failed.
+    """
+    reason, actor = reason.strip(), actor.strip()
+    for text, name in ((reason, "reason"), (actor, "actor")):
+        if not 1 <= len(text) <= 255:
+            raise errors.Invalid("Write 1 to 255 characters.", param=name)
+    customer = ledger.lock(request.connection_id, merchant_id=request.merchant_id)
+    made: Void | None = Void.objects.filter(request_id=request.pk).first()
+    if made is not None:
+        return made
+    row = UsageRequest.objects.select_related("price").get(pk=request.pk)
+    if row.status != UsageRequest.Status.COMPLETED:
+        raise errors.Conflict("This request was not charged.", code="request_not_charged")
+    current = customer.subscription
+    credits.unspend(
+        customer,
+        request_id=row.pk,
+        in_cycle=current is not None
+        and (current.pk, current.cycle_index) == (row.subscription_id, row.cycle_index),
+        reason=reason,
+        actor=actor,
+        now=now,
+    )
+    left = credits.balance(customer, now=now)
+    made = Void(
+        merchant=customer.merchant,
+        request=row,
+        reason=reason,
+        actor=actor,
+        position_before=_step_back(row),
+        cycle_remaining=left.cycle,
+        bundle_remaining=left.bundle,
+        debt_after=left.debt,
+        created_at=now,
+    )
+    made.save()
+    UsageRequest.objects.filter(pk=row.pk).update(status=UsageRequest.Status.VOIDED)
+    return made
+
+
+def _step_back(row: UsageRequest) -> Decimal:
+    """Take what a request counted out of the meter's count; gives where that stood before."""
+    window = row.price.tier_window == MeterPrice.TierWindow.CYCLE
+    place = MeterPosition.objects.filter(
+        connection_id=row.connection_id,
+        meter_id=row.meter_id,
+        scope=row.subscription_id if window else row.connection_id,
+        window=row.cycle_index if window else -1,
+    )
+    before: Decimal = place.get().quantity
+    place.update(quantity=F("quantity") - row.quantity)
+    return before
 
 
 def _refusal(outcome: str, detail: str, told: Report) -> errors.LavaError:

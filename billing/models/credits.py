@@ -31,6 +31,8 @@ class CreditGrant(Tenant):
         ROLLOVER = "rollover", "Rolled over"
         BUNDLE = "bundle", "Bundle"
         MANUAL = "manual", "Given by hand"
+        # What a voided request owed and somebody has paid already.
+        RETURNED = "returned", "Returned"
 
     connection = models.ForeignKey(
         Connection, on_delete=models.PROTECT, related_name="grants", db_index=False
@@ -73,7 +75,7 @@ class CreditGrant(Tenant):
         related_name="+",
         db_index=False,
     )
-    # For grants by hand: why, and by whom.
+    # For grants by hand and returned ones: why, and by whom.
     reason = models.CharField(max_length=255, blank=True)
     actor = models.CharField(max_length=255, blank=True)
     created_at = models.DateTimeField(default=timezone.now)
@@ -104,7 +106,8 @@ class CreditGrant(Tenant):
                 name="a_grant_does_not_end_before_it_starts",
             ),
             models.CheckConstraint(
-                condition=~models.Q(source="manual") | (~models.Q(reason="") & ~models.Q(actor="")),
+                condition=~models.Q(source__in=["manual", "returned"])
+                | (~models.Q(reason="") & ~models.Q(actor="")),
                 name="a_grant_by_hand_has_a_reason_and_a_name",
             ),
         ]
@@ -198,6 +201,12 @@ class LedgerEntry(models.Model):
                 fields=["request_id", "grant"],
                 name="a_request_draws_once_from_a_grant",
                 condition=models.Q(kind="usage"),
+                nulls_distinct=False,
+            ),
+            models.UniqueConstraint(
+                fields=["request_id", "grant"],
+                name="a_draw_is_given_back_once",
+                condition=models.Q(kind="refund"),
                 nulls_distinct=False,
             ),
             models.UniqueConstraint(

@@ -185,6 +185,89 @@ BEGIN
 END
 $$;
 
+-- Whether what returns to a grant is over: its life has ended, what was left of it was ended (or
+-- cut by a cap) after the line `p_seq`, or, where nothing was left to end, what would have ended
+-- it has happened since: its subscription is over, or a cycle was opened that its pool does not
+-- roll into. Credits that rolled over are not over.
+CREATE OR REPLACE FUNCTION billing_has_ended(
+    p_grant uuid, p_connection uuid, p_seq bigint, p_now timestamptz
+) RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT coalesce(g.expires_at <= p_now, false)
+        OR EXISTS (SELECT 1 FROM billing_ledgerentry e
+                    WHERE e.connection_id = p_connection AND e.seq > p_seq
+                      AND e.grant_id = g.id AND e.kind = 'expire')
+        OR EXISTS (SELECT 1 FROM billing_subscription s JOIN billing_plan p ON p.id = s.plan_id
+                    WHERE s.connection_id = p_connection AND s.ended_at >= g.effective_at
+                      AND (g.pool = 1 OR p.bundle_rollover_type = 'none'))
+        OR EXISTS (SELECT 1 FROM billing_subscription s JOIN billing_plan p ON p.id = s.plan_id
+                     JOIN billing_cycle y ON y.subscription_id = s.id
+                    WHERE s.connection_id = p_connection AND y.state = 'granted' AND y.index > 0
+                      AND y.id IS DISTINCT FROM g.cycle_id
+                      AND CASE g.pool
+                          WHEN 1 THEN p.rollover_type = 'none' AND y.created_at >= g.effective_at
+                          ELSE p.bundle_rollover_type = 'none' AND y.start > g.effective_at END)
+      FROM billing_creditgrant g WHERE g.id = p_grant
+$$;
+
+-- Give back what a request drew, once: each draw to the grant it came from; a grant that has ended
+-- meanwhile ends again at once. What became debt is owed no more; the part of it that is paid
+-- already, or that an open charge is collecting, becomes a grant of its own (`p_returned`) without
+-- end, since somebody's money stands behind it. Then debt is paid first out of what came back.
+-- Returns the sum given back; 0 when it was given back before.
+CREATE OR REPLACE FUNCTION billing_unspend(
+    p_connection uuid, p_request uuid, p_returned uuid, p_in_cycle boolean, p_reason text,
+    p_actor text, p_now timestamptz
+) RETURNS numeric LANGUAGE plpgsql AS $$
+DECLARE
+    draw record;
+    forgiven numeric;
+    given numeric := 0;
+BEGIN
+    IF EXISTS (SELECT 1 FROM billing_ledgerentry
+                WHERE connection_id = p_connection AND request_id = p_request
+                  AND kind IN ('refund', 'grant')) THEN
+        RETURN 0;
+    END IF;
+    PERFORM billing_expire(p_connection, p_now);
+    FOR draw IN
+        SELECT seq, grant_id, -amount AS amount FROM billing_ledgerentry
+         WHERE connection_id = p_connection AND request_id = p_request AND kind = 'usage'
+         ORDER BY seq
+    LOOP
+        given := given + draw.amount;
+        IF draw.grant_id IS NOT NULL THEN
+            PERFORM billing_append(p_connection, 'refund', draw.amount, draw.grant_id, p_request,
+                                   NULL, p_reason, p_actor, p_now);
+            IF billing_has_ended(draw.grant_id, p_connection, draw.seq, p_now) THEN
+                PERFORM billing_append(p_connection, 'expire', -draw.amount, draw.grant_id,
+                                       p_request, NULL, '', '', p_now);
+            END IF;
+            CONTINUE;
+        END IF;
+        SELECT LEAST(draw.amount, debt - collecting) INTO STRICT forgiven
+          FROM billing_connection WHERE id = p_connection;
+        PERFORM billing_append(p_connection, 'refund', forgiven, NULL, p_request, NULL,
+                               p_reason, p_actor, p_now);
+        IF forgiven < draw.amount THEN
+            INSERT INTO billing_creditgrant (
+                id, merchant_id, connection_id, pool, source, amount, remaining, priority,
+                effective_at, origin_at, reason, actor, created_at)
+            SELECT p_returned, merchant_id, id, 2, 'returned', draw.amount - forgiven, 0, 0,
+                   p_now, p_now, p_reason, p_actor, p_now
+              FROM billing_connection WHERE id = p_connection;
+            PERFORM billing_append(p_connection, 'grant', draw.amount - forgiven, p_returned,
+                                   p_request, NULL, p_reason, p_actor, p_now);
+        END IF;
+        IF p_in_cycle THEN
+            UPDATE billing_connection SET cycle_overage = cycle_overage - draw.amount
+             WHERE id = p_connection;
+        END IF;
+    END LOOP;
+    PERFORM billing_pay_debt(p_connection, p_now);
+    RETURN given;
+END
+$$;
+
 -- Append-only: whoever asks, a line is never changed and never removed.
 CREATE OR REPLACE FUNCTION billing_refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

@@ -15,6 +15,7 @@ from billing import audit as money_audit
 from billing import overage
 from lava.demo.card_network.process import CardNetwork
 from meters import audit as usage_audit
+from meters import usage
 from tests import card_network as cn
 from tests import factories
 from tests.card_network import card_network, running_card_network
@@ -51,6 +52,8 @@ def books(card_network: CardNetwork) -> cn.Shop:
     shop.use(connection, "bundle", "1")
     shop.renew(connection)
     shop.use(connection, "new", "4")
+    undone = shop.use(connection, "undone", "2").request
+    usage.void(undone, reason="wrong", actor="Ana", now=shop.now)
     cn.subscribe(shop.plan, now=shop.now)
     return shop
 
@@ -249,6 +252,24 @@ DAMAGE: dict[str, tuple[str, list[str]]] = {
     "two requests at one place": (
         "positions_add_up",
         [f"UPDATE meters_usagerequest SET position_before = 0 WHERE id = {REQUEST}"],
+    ),
+    "a void whose credits did not return": (
+        "voids_give_back_once",
+        [
+            "UPDATE billing_ledgerentry SET amount = amount - 1"
+            " WHERE kind = 'refund' AND grant_id IS NOT NULL",
+        ],
+    ),
+    "credits returned of a request that stands": (
+        "voids_give_back_once",
+        ["UPDATE meters_usagerequest SET status = 'completed' WHERE request_id = 'undone'"],
+    ),
+    "a void that never stepped back": (
+        "positions_add_up",
+        [
+            "UPDATE meters_meterposition SET quantity = quantity + 2000000"
+            " WHERE meter_id = (SELECT id FROM meters_meter WHERE slug = 'chat')",
+        ],
     ),
     "overage of the cycle not counted": (
         "overage_of_the_cycle",
