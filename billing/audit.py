@@ -188,8 +188,16 @@ STUCK = f"""
     SELECT 'payment' AS what, p.id::text AS id, {_BORN} AS since
       FROM billing_payment p
       JOIN billing_connection c ON c.id = p.connection_id
-     WHERE p.off_session AND p.status IN ('pending', 'unknown', 'requires_action')
+     WHERE p.off_session AND p.status IN ('pending', 'unknown')
        AND {_BORN} < now() - interval '25 hours' AND c.status <> 'disabled'
+    UNION ALL
+    SELECT 'payment that waits for its customer', p.id::text, p.action_until
+      FROM billing_payment p JOIN billing_merchant m ON m.id = p.merchant_id
+     WHERE p.off_session AND p.status = 'requires_action'
+       AND coalesce(p.action_until, p.created_at) < now() + m.clock_offset - interval '1 day'
+    UNION ALL
+    SELECT 'refund', p.id::text, {_BORN} FROM billing_refund p
+     WHERE p.status IN ('pending', 'unknown') AND {_BORN} < now() - interval '25 hours'
     UNION ALL
     SELECT 'card network event', id, received_at FROM billing_stripeevent
      WHERE handled_at IS NULL AND received_at < now() - interval '1 day'
@@ -208,11 +216,46 @@ STUCK = f"""
                           AND p.status IN ('pending', 'unknown', 'requires_action'))
 """  # noqa: S608
 
+REFUNDS = """
+    SELECT p.id AS payment, p.amount, p.refunded, p.status, r.back, d.granted, r.taken, q.lost,
+           l.lines
+      FROM billing_payment p
+      LEFT JOIN LATERAL (
+        SELECT coalesce(sum(amount), 0) AS back,
+               coalesce(sum(credits_taken + debt_made), 0) AS taken
+          FROM billing_refund WHERE payment_id = p.id AND status <> 'failed') r ON true
+      LEFT JOIN LATERAL (
+        SELECT coalesce(sum(credits_taken + debt_made), 0) AS lost
+          FROM billing_dispute WHERE payment_id = p.id AND status IN ('open', 'lost')) q ON true
+      LEFT JOIN LATERAL (
+        SELECT coalesce(sum(amount), 0) AS granted FROM billing_creditgrant
+         WHERE payment_id = p.id AND source IN ('cycle', 'bundle')) d ON true
+      LEFT JOIN LATERAL (
+        SELECT coalesce(-sum(amount), 0) AS lines FROM billing_ledgerentry
+         WHERE connection_id = p.connection_id AND payment_id = p.id
+           AND kind IN ('clawback', 'adjust')) l ON true
+     WHERE p.refunded <> r.back OR (p.refunded > 0 AND p.status <> 'succeeded')
+        OR (p.purpose <> 'overage' AND r.taken + q.lost > d.granted)
+        OR (p.purpose = 'overage' AND r.taken + q.lost > p.amount)
+        OR (l.lines > r.taken + q.lost
+            -- Debt that was paid before a refund failed comes back as a grant, not as a line.
+            AND NOT EXISTS (SELECT 1 FROM billing_refund
+                             WHERE payment_id = p.id AND status = 'failed')
+            AND NOT EXISTS (SELECT 1 FROM billing_dispute
+                             WHERE payment_id = p.id AND status = 'won'))
+        OR l.lines < (SELECT coalesce(sum(credits_taken), 0) FROM billing_refund
+                       WHERE payment_id = p.id AND status <> 'failed')
+"""
+
 CURRENCIES = """
     SELECT c.id AS connection, c.currency, o.what, o.id, o.currency AS other
       FROM billing_connection c JOIN (
         SELECT connection_id, 'payment' AS what, id, amount_currency AS currency
           FROM billing_payment
+        UNION ALL
+        SELECT connection_id, 'refund', id, amount_currency FROM billing_refund
+        UNION ALL
+        SELECT connection_id, 'dispute', id, amount_currency FROM billing_dispute
         UNION ALL
         SELECT s.connection_id, 'plan', p.id, p.price_currency
           FROM billing_subscription s JOIN billing_plan p ON p.id = s.plan_id
@@ -248,6 +291,14 @@ MERCHANTS = """
     UNION ALL
     SELECT 'card', r.id::text FROM billing_paymentmethod r
       JOIN billing_connection c ON c.id = r.connection_id WHERE c.merchant_id <> r.merchant_id
+    UNION ALL
+    SELECT 'refund', r.id::text FROM billing_refund r
+      JOIN billing_payment p ON p.id = r.payment_id
+     WHERE (p.merchant_id, p.connection_id) <> (r.merchant_id, r.connection_id)
+    UNION ALL
+    SELECT 'dispute', r.id::text FROM billing_dispute r
+      JOIN billing_payment p ON p.id = r.payment_id
+     WHERE (p.merchant_id, p.connection_id) <> (r.merchant_id, r.connection_id)
     UNION ALL
     SELECT 'bundle', r.id::text FROM billing_creditbundle r
       JOIN billing_plan p ON p.id = r.plan_id WHERE p.merchant_id <> r.merchant_id
@@ -351,6 +402,11 @@ RULES = (
         "payments_are_settled_once",
         "A paid payment gave exactly what it was for, or is flagged; any other gave nothing.",
         SETTLED,
+    ),
+    Rule(
+        "refunds_take_back_once",
+        "No more goes back than was paid, and no more credits are taken back than were granted.",
+        REFUNDS,
     ),
     Rule("one_payment_an_intent", "An intent of the card network is one payment.", ONE_INTENT),
     Rule("one_open_charge_a_purpose", "At most one open charge a purpose.", ONE_OPEN),

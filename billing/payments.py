@@ -11,6 +11,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from django.db import transaction
 from django.utils import timezone
@@ -22,6 +23,8 @@ from billing.stripe import ClientIntent, Intent
 
 # The network remembers our keys for 24 hours; after this a lost call is not made again.
 KEY_MEMORY = timedelta(hours=23)
+# How often a charge that waits for its customer is asked about without a word from anybody.
+WAITING_PAUSE = timedelta(hours=1)
 
 
 @transaction.atomic
@@ -118,7 +121,9 @@ def charge(payment: Payment, *, now: datetime) -> Payment:
     """Take an off-session payment from the saved card.
 
     Made twice it is one charge: the network's key is the payment's id. An answer that never came
-    leaves it `unknown`; the sweep asks about it. A payment that was closed is left as it is.
+    leaves it `unknown`; the sweep asks about it. A bank that wants its cardholder leaves it
+    `requires_action`: they get a link (`present_action`). A payment that was closed is left as it
+    is.
     """
     card = payment.connection.card
     if card is None:
@@ -134,11 +139,61 @@ def charge(payment: Payment, *, now: datetime) -> Payment:
         intent = stripe.create_intent(
             payment, customer_id=cards.customer_id(payment.connection), card_id=card.card_id
         )
-    except (errors.CardDeclined, errors.CardNeedsAction, errors.Refused) as refusal:
+        return _apply(payment, intent, now=now)
+    except errors.CardNeedsAction as refusal:
+        # Its intent waits at the network for the customer.
+        return _ask_about(payment, refusal, now=now)
+    except errors.CardDeclined as refusal:
+        return settlement.fail(
+            payment.pk, code=refusal.code, message=refusal.message, now=now, **refusal.details
+        )
+    except errors.Refused as refusal:
+        if refusal.details.get("network_param") == "payment_method":
+            # It was removed at the network: it is not asked again.
+            cards.forget(payment.merchant, card.card_id, now=now)
         return settlement.fail(payment.pk, code=refusal.code, message=refusal.message, now=now)
     except (errors.CardUnknown, errors.Unavailable):
         return _mark_unknown(payment)
-    return _apply(payment, intent, now=now)
+
+
+def present_action(payment: Payment, *, now: datetime) -> ClientIntent:
+    """What the page needs so that the customer confirms an off-session charge (3-D Secure).
+
+    Raises:
+        billing.errors.Conflict: it is paid already (`already_paid`).
+        billing.errors.Gone: it is over, or nobody wants it any more (`action_over`).
+        billing.errors.CardUnknown, Unavailable: the network does not answer; nothing was charged.
+    """
+    if payment.status == Payment.Status.SUCCEEDED:
+        raise errors.Conflict("This is paid already.", code="already_paid")
+    waits = payment.status == Payment.Status.REQUIRES_ACTION and payment.off_session
+    if not waits or payment.action_until is None or payment.action_until <= now:
+        raise errors.Gone("This link is over. Nothing was charged.", code="action_over")
+    if not _is_wanted(payment, now=now):
+        give_up(payment.pk, now=now)
+        raise errors.Gone("There is nothing left to pay here.", code="action_over")
+    intent = stripe.open_to_customer(payment)
+    return stripe.client_intent(payment.merchant, "payment", intent.id, intent.client_secret)
+
+
+def give_up(payment_id: UUID, *, now: datetime) -> Payment:
+    """Withdraw a charge that its customer did not confirm in time; paid meanwhile, it is settled.
+
+    The next try was set when the bank asked. With the network away it stays as it is.
+    """
+    payment: Payment = Payment.objects.select_related(
+        "merchant__organization", "connection__customer"
+    ).get(pk=payment_id)
+    if payment.status != Payment.Status.REQUIRES_ACTION or not payment.off_session:
+        return payment
+    try:
+        stripe.cancel_intent(payment.merchant, payment.intent_id)
+    except errors.Refused:
+        # Not to be cancelled any more: it was paid, or cancelled before.
+        pass
+    except (errors.CardUnknown, errors.Unavailable):
+        return payment
+    return refresh(payment, now=now)
 
 
 def refresh(payment: Payment, *, now: datetime) -> Payment:
@@ -157,6 +212,7 @@ def refresh(payment: Payment, *, now: datetime) -> Payment:
         return _look_again(payment, now=now)
     try:
         if payment.intent_id:
+            Payment.objects.filter(pk=payment.pk).update(asked_at=timezone.now())
             intent = stripe.retrieve_intent(payment.merchant, payment.intent_id)
             return _apply(payment, intent, now=now)
         if not payment.off_session:
@@ -207,9 +263,13 @@ def _is_wanted(payment: Payment, *, now: datetime) -> bool:
 
 
 def open_since(moment: datetime) -> Any:
-    """Off-session payments left open by a dead process or a lost answer before `moment`."""
-    return Payment.objects.filter(status__in=Payment.OPEN, off_session=True).exclude(
-        asked_at__gt=moment
+    """Off-session payments left open by a dead process or a lost answer before `moment`.
+
+    One that waits for its customer is heard of by webhook and page; it is asked about more seldom.
+    """
+    rows = Payment.objects.filter(status__in=Payment.OPEN, off_session=True)
+    return rows.exclude(asked_at__gt=moment).exclude(
+        status=Payment.Status.REQUIRES_ACTION, asked_at__gt=moment - WAITING_PAUSE
     )
 
 
@@ -259,6 +319,18 @@ def _apply(payment: Payment, intent: Intent, *, now: datetime) -> Payment:
         saved = payment.connection.payment_methods.filter(card_id=intent.card_id).first()
         card = cards.describe(payment.merchant, intent.card_id, saved=saved)
     return settlement.apply(payment.pk, intent=intent, card=card, now=now)
+
+
+def _ask_about(payment: Payment, refusal: errors.CardNeedsAction, *, now: datetime) -> Payment:
+    """Bring a payment to its intent, which the network named when it refused."""
+    intent_id = str(refusal.details.get("intent_id") or "")
+    if not intent_id:
+        return settlement.fail(payment.pk, code=refusal.code, message=refusal.message, now=now)
+    try:
+        intent = stripe.retrieve_intent(payment.merchant, intent_id)
+    except (errors.CardUnknown, errors.Unavailable):
+        return _mark_unknown(payment)
+    return _apply(payment, intent, now=now)
 
 
 def _mark_unknown(payment: Payment) -> Payment:

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from django.db import transaction
 from django.db.models import F
+from django.utils import timezone
 
 from billing import credits, errors, events, ledger, money, periods, receipts, subscriptions
 from billing.models import (
@@ -19,6 +20,7 @@ from billing.models import (
     CreditGrant,
     Merchant,
     Payment,
+    PaymentAttempt,
     PaymentMethod,
     Plan,
     Subscription,
@@ -27,6 +29,8 @@ from billing.stripe import Card, Intent
 
 # After a declined renewal or overage charge: tries 1, 3, 5 and 7 days after the first.
 RETRY_DAYS = (1, 3, 5, 7)
+# How long the link of a charge without a schedule (a top-up) pays it.
+ACTION_LIFE = timedelta(days=1)
 
 
 @transaction.atomic
@@ -43,33 +47,50 @@ def apply(payment_id: UUID, *, intent: Intent, card: Card | None, now: datetime)
         return payment
     payment.intent_id = payment.intent_id or intent.id
     payment.charge_id = intent.charge_id or payment.charge_id
+    waits = payment.off_session and payment.status == Payment.Status.REQUIRES_ACTION
     if intent.status == "succeeded":
         _succeed(connection, payment, intent=intent, card=card, now=now)
     elif intent.status == "canceled" and not payment.off_session:
         _close(connection, payment, Payment.Status.CANCELLED, now=now)
     elif intent.status == "processing":
-        payment.status = Payment.Status.UNKNOWN
+        payment.status = payment.status if waits else Payment.Status.UNKNOWN
         payment.save()
-    elif payment.off_session:
+    elif waits and intent.status == "canceled":
+        # Its link is over (`payments.give_up`); the next try was set when the bank asked.
+        _end_unconfirmed(connection, payment, now=now)
+    elif payment.off_session and not waits and not intent.wants_customer:
         # One that was cancelled at the network by hand counts as a try, or it were asked for ever.
-        ended = "canceled" if intent.status == "canceled" else "authentication_required"
-        code = intent.decline_code or ended
+        code = intent.decline_code or intent.status
         _fail(connection, payment, code=code, message=intent.message, now=now)
     else:
-        # The customer is at the page: a decline is shown there, and the same intent tried again.
-        waits = intent.status == "requires_action"
-        payment.status = Payment.Status.REQUIRES_ACTION if waits else Payment.Status.PENDING
+        _note(payment, code=intent.decline_code, message=intent.message, now=now)
         payment.failure_code = intent.decline_code
         payment.failure_message = intent.message[:255]
-        payment.save()
+        if payment.off_session:
+            _ask_customer(connection, payment, now=now)
+        else:
+            # They are at the page: a decline is shown there, and the same intent tried again.
+            asks = intent.status == "requires_action"
+            payment.status = Payment.Status.REQUIRES_ACTION if asks else Payment.Status.PENDING
+            payment.save()
     return payment
 
 
 @transaction.atomic
-def fail(payment_id: UUID, *, code: str, message: str, now: datetime) -> Payment:
-    """Record that a charge was refused and nothing was taken."""
+def fail(
+    payment_id: UUID,
+    *,
+    code: str,
+    message: str,
+    now: datetime,
+    intent_id: str = "",
+    charge_id: str = "",
+) -> Payment:
+    """Record that a charge was refused and nothing was taken; with what the network says of it."""
     connection, payment = lock(payment_id)
     if payment.is_open:
+        payment.intent_id = payment.intent_id or intent_id
+        payment.charge_id = charge_id or payment.charge_id
         _fail(connection, payment, code=code, message=message, now=now)
     return payment
 
@@ -104,10 +125,12 @@ def _succeed(
     payment.status = Payment.Status.SUCCEEDED
     payment.settled_at = now
     payment.failure_code = payment.failure_message = ""
-    payment.receipt_number = _next_receipt(payment.merchant)
+    payment.receipt_number = next_receipt(payment.merchant)
+    payment.action_until = None
     if card is not None:
         payment.card = save_card(connection, card, now=now)
     payment.save()
+    _note(payment, now=now)
     if taken != payment.amount:
         # Money moved, but not what was asked: nothing is granted until a person has looked.
         _flag(payment, f"The card network took {taken}, not {payment.amount}.")
@@ -197,18 +220,9 @@ def _fail(
 ) -> None:
     payment.failure_code = code[:64]
     payment.failure_message = message[:255]
+    _note(payment, code=code, message=message, now=now)
     _close(connection, payment, Payment.Status.FAILED, now=now)
-    subscription = payment.subscription
-    if payment.purpose == Payment.Purpose.RENEWAL and subscription is not None:
-        # One that ended meanwhile stays ended: a late decline must not bring it back.
-        if subscription.status in Subscription.CURRENT:
-            _postpone_renewal(subscription, now=now)
-    elif payment.purpose == Payment.Purpose.OVERAGE:
-        tries = connection.overage_attempts + 1
-        wait = timedelta(days=RETRY_DAYS[min(tries, len(RETRY_DAYS)) - 1])
-        Connection.objects.filter(pk=connection.pk).update(
-            overage_attempts=tries, overage_next_attempt_at=now + wait
-        )
+    _set_next_try(connection, payment, now=now)
     events.record(
         payment.merchant,
         "payment.failed",
@@ -239,13 +253,31 @@ def _release(connection: Connection, payment: Payment) -> None:
     )
 
 
+def _set_next_try(connection: Connection, payment: Payment, *, now: datetime) -> None:
+    """After a try that was not paid: when the next one is due."""
+    subscription = payment.subscription
+    if payment.purpose == Payment.Purpose.RENEWAL and subscription is not None:
+        # One that ended meanwhile stays ended: a late decline must not bring it back.
+        if subscription.status in Subscription.CURRENT:
+            _postpone_renewal(subscription, now=now)
+    elif payment.purpose == Payment.Purpose.OVERAGE:
+        tries = connection.overage_attempts + 1
+        wait = timedelta(days=RETRY_DAYS[min(tries, len(RETRY_DAYS)) - 1])
+        connection.overage_attempts, connection.overage_next_attempt_at = tries, now + wait
+        connection.save(update_fields=["overage_attempts", "overage_next_attempt_at"])
+
+
 def _postpone_renewal(subscription: Subscription, *, now: datetime) -> None:
-    """Past due: try again on the days of the schedule; after the last, end it unpaid."""
+    """Past due: try again on the next day of the schedule; after the last, end it unpaid.
+
+    A try between the days (a new card) does not use one up.
+    """
     since = subscription.past_due_since or now
-    if subscription.attempts >= len(RETRY_DAYS):
+    day = _next_day(since, now=now)
+    if day is None:
         subscriptions.end(subscription, now=now, unpaid=True)
         return
-    subscription.next_attempt_at = since + timedelta(days=RETRY_DAYS[subscription.attempts])
+    subscription.next_attempt_at = day
     subscription.attempts += 1
     if subscription.past_due_since is None:
         subscription.past_due_since = now
@@ -260,9 +292,102 @@ def _postpone_renewal(subscription: Subscription, *, now: datetime) -> None:
     subscription.save()
 
 
+def _next_day(since: datetime, *, now: datetime) -> datetime | None:
+    """The next day of the schedule that began at `since`; None after the last."""
+    days = (since + timedelta(days=count) for count in RETRY_DAYS)
+    return next((day for day in days if day > now), None)
+
+
+def _ask_customer(connection: Connection, payment: Payment, *, now: datetime) -> None:
+    """The bank wants its cardholder, who is not here: they get a link that pays it until the next
+    try is due. Nothing is granted before. On the last day of the schedule it counts as declined:
+    they had a link for each of the days before."""
+    if payment.status == Payment.Status.REQUIRES_ACTION:
+        # Asked before: the link stands, and says what went wrong.
+        payment.save()
+        return
+    subscription = payment.subscription
+    if payment.purpose == Payment.Purpose.RENEWAL and subscription is not None:
+        since = subscription.past_due_since or now
+        if subscription.status not in Subscription.CURRENT or _next_day(since, now=now) is None:
+            _fail(
+                connection,
+                payment,
+                code=payment.failure_code or "authentication_required",
+                message=payment.failure_message,
+                now=now,
+            )
+            return
+    payment.status = Payment.Status.REQUIRES_ACTION
+    payment.asked_at = timezone.now()
+    payment.save()
+    _set_next_try(connection, payment, now=now)
+    until = now + ACTION_LIFE
+    if payment.purpose == Payment.Purpose.RENEWAL and subscription is not None:
+        until = subscription.next_attempt_at or until
+    elif payment.purpose == Payment.Purpose.OVERAGE:
+        until = connection.overage_next_attempt_at or until
+    payment.action_until = until
+    payment.save(update_fields=["action_until"])
+    events.record(
+        payment.merchant,
+        "payment.action_required",
+        now=now,
+        connection=connection,
+        payment_id=payment.public_id,
+        purpose=payment.purpose,
+        amount=money.wire(payment.amount.amount),
+        currency=str(payment.amount.currency),
+        url=receipts.pay_address(payment),
+    )
+    receipts.send_action(payment, now=now)
+
+
+def _end_unconfirmed(connection: Connection, payment: Payment, *, now: datetime) -> None:
+    """The link was not used in time. No mail of its own: the next try sends one."""
+    payment.failure_code = payment.failure_code or "authentication_required"
+    payment.action_until = None
+    _close(connection, payment, Payment.Status.FAILED, now=now)
+    events.record(
+        payment.merchant,
+        "payment.failed",
+        now=now,
+        connection=connection,
+        payment_id=payment.public_id,
+        purpose=payment.purpose,
+        amount=money.wire(payment.amount.amount),
+        currency=str(payment.amount.currency),
+        code=payment.failure_code,
+    )
+
+
+def _note(payment: Payment, *, code: str = "", message: str = "", now: datetime) -> None:
+    """Log one answer of the network; the same answer heard again is not noted again."""
+    paid = payment.status == Payment.Status.SUCCEEDED
+    if not paid and not code:
+        return
+    card = payment.card or payment.connection.card
+    PaymentAttempt.objects.get_or_create(
+        payment=payment,
+        charge_id=payment.charge_id,
+        code="" if paid else code[:64],
+        defaults={
+            "merchant": payment.merchant,
+            "at": now,
+            "succeeded": paid,
+            "message": message[:255],
+            "card": str(card or "")[:64],
+        },
+    )
+
+
 def save_card(connection: Connection, card: Card, *, now: datetime) -> PaymentMethod:
-    """Keep a card for later charges; it becomes the one in use. Under the connection's lock."""
+    """Keep a card for later charges; it becomes the one in use. Under the connection's lock.
+
+    Another card than before: what could not be charged is tried again with it.
+    """
     rows = PaymentMethod.objects.filter(connection=connection)
+    is_other = not rows.filter(card_id=card.id, is_default=True, detached_at=None).exists()
     rows.exclude(card_id=card.id).filter(is_default=True).update(is_default=False)
     saved: PaymentMethod | None = rows.filter(card_id=card.id).first()
     if saved is None:
@@ -279,10 +404,29 @@ def save_card(connection: Connection, card: Card, *, now: datetime) -> PaymentMe
     saved.is_default = True
     saved.detached_at = None
     saved.save()
+    if is_other:
+        _try_again(connection, now=now)
     return saved
 
 
-def _next_receipt(merchant: Merchant) -> str:
+def _try_again(connection: Connection, *, now: datetime) -> None:
+    """What waits for its next day is due at once; the sweep takes it up."""
+    Subscription.objects.current().filter(connection=connection, next_attempt_at__gt=now).update(
+        next_attempt_at=now
+    )
+    Payment.objects.filter(
+        connection=connection,
+        off_session=True,
+        status=Payment.Status.REQUIRES_ACTION,
+        action_until__gt=now,
+    ).update(action_until=now)
+    if connection.overage_next_attempt_at is not None:
+        connection.overage_next_attempt_at = now
+        connection.save(update_fields=["overage_next_attempt_at"])
+
+
+def next_receipt(merchant: Merchant) -> str:
+    """The next number without a gap, for a payment or a refund; locks the merchant's counter."""
     Merchant.objects.filter(pk=merchant.pk).update(receipt_count=F("receipt_count") + 1)
     number = Merchant.objects.values_list("receipt_count", flat=True).get(pk=merchant.pk)
     return f"{merchant.organization.receipt_prefix}-{number}"

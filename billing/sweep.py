@@ -22,11 +22,14 @@ from billing.models import (
     OutboxMessage,
     Payment,
     Plan,
+    Refund,
     Subscription,
 )
 
 # An off-session charge with no answer is asked about after this pause, in real time.
 ASK_AFTER = timedelta(seconds=30)
+# A refund that the bank has: days may pass; its webhook tells before.
+REFUND_PAUSE = timedelta(hours=6)
 BATCH = 500
 
 
@@ -99,6 +102,31 @@ def payments_open(now: datetime, merchant: Merchant | None = None) -> list[UUID]
     return list(rows.order_by("created_at").values_list("pk", flat=True)[:BATCH])
 
 
+def actions_over(now: datetime, merchant: Merchant | None = None) -> list[UUID]:
+    """Charges whose customer did not confirm them in time."""
+    rows = Payment.objects.annotate(clock=_clock(now)).filter(
+        off_session=True,
+        status=Payment.Status.REQUIRES_ACTION,
+        action_until__lte=F("clock"),
+    )
+    if merchant is not None:
+        rows = rows.of(merchant)
+    return list(rows.order_by("action_until", "pk").values_list("pk", flat=True)[:BATCH])
+
+
+def refunds_open(now: datetime, merchant: Merchant | None = None) -> list[UUID]:
+    """Refunds whose answer never came, whose process died before asking, or that the bank has."""
+    pause = Q(status=Refund.Status.SENT, asked_at__gt=now - REFUND_PAUSE)
+    rows = (
+        Refund.objects.filter(status__in=Refund.OPEN, created_at__lte=_clock(now - ASK_AFTER))
+        .exclude(asked_at__gt=now - ASK_AFTER)
+        .exclude(pause)
+    )
+    if merchant is not None:
+        rows = rows.of(merchant)
+    return list(rows.order_by("created_at").values_list("pk", flat=True)[:BATCH])
+
+
 def messages_owed() -> list[UUID]:
     """Live texts and mails not yet sent; the sandbox's are kept, never sent."""
     rows = OutboxMessage.objects.filter(
@@ -120,6 +148,8 @@ def run(merchant: Merchant, *, now: datetime) -> None:
     """
     real = now - merchant.clock_offset
     acts: list[tuple[Callable[..., list[UUID]], Callable[..., Any]]] = [
+        # First: what waited in vain makes room for the next try.
+        (actions_over, payments.give_up),
         (renewals_due, renewals.renew),
         (grants_over, expire),
         (overage_due, overage.collect),
@@ -152,5 +182,14 @@ def next_instant(merchant: Merchant, *, after: datetime, until: datetime) -> dat
         .values_list("overage_next_attempt_at", flat=True)
         .first(),
     ]
+    instants.append(
+        Payment.objects.of(merchant)
+        .filter(
+            status=Payment.Status.REQUIRES_ACTION, action_until__gt=after, action_until__lte=until
+        )
+        .order_by("action_until")
+        .values_list("action_until", flat=True)
+        .first()
+    )
     found = [instant for instant in instants if instant is not None]
     return min(found) if found else None

@@ -12,9 +12,9 @@ import structlog
 from celery import shared_task
 from django.utils import timezone
 
-from billing import outbox, overage, payments, renewals
+from billing import outbox, overage, payments, refunds, renewals
 from billing import sweep as due
-from billing.models import Connection, Payment, Subscription
+from billing.models import Connection, Payment, Refund, Subscription
 
 log = structlog.get_logger(__name__)
 
@@ -41,6 +41,20 @@ def refresh_payment(payment_id: str) -> None:
 
 
 @shared_task(ignore_result=True)
+def give_up_payment(payment_id: str) -> None:
+    """Withdraw a charge that its customer did not confirm in time."""
+    row = Payment.objects.select_related("merchant").get(pk=UUID(payment_id))
+    payments.give_up(row.pk, now=row.merchant.now())
+
+
+@shared_task(ignore_result=True)
+def refresh_refund(refund_id: str) -> None:
+    """Ask the card network about a refund whose answer never came."""
+    row = Refund.objects.select_related("merchant").get(pk=UUID(refund_id))
+    refunds.refresh(row, now=row.merchant.now())
+
+
+@shared_task(ignore_result=True)
 def expire_grants(connection_id: str) -> None:
     """Enter the grants of a connection whose life is over."""
     row = Connection.objects.select_related("merchant").get(pk=UUID(connection_id))
@@ -58,10 +72,12 @@ def sweep() -> None:
     """Find everything that is due and hand each to a worker."""
     now = timezone.now()
     for task, rows in (
+        (give_up_payment, due.actions_over(now)),
         (renew, due.renewals_due(now)),
         (expire_grants, due.grants_over(now)),
         (collect_overage, due.overage_due(now)),
         (refresh_payment, due.payments_open(now)),
+        (refresh_refund, due.refunds_open(now)),
         (deliver_message, due.messages_owed()),
     ):
         for row in rows:

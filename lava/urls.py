@@ -34,6 +34,7 @@ urlpatterns = [
     path("v1/", include((v1, "v1"))),
     path("console/", admin.site.urls),
     path("webhooks/stripe", webhooks.receive, name="stripe-webhook"),
+    path("webhooks/stripe/<str:merchant>", webhooks.receive, name="stripe-webhook-of-merchant"),
     path("healthz", health.alive, name="alive"),
     path("readyz", health.ready, name="ready"),
     path("", include(checkout.urls.urlpatterns)),

@@ -4,6 +4,7 @@ Who may write which table is said at each model; balances and the ledger have on
 functions of `billing/sql/ledger.sql` behind `billing.ledger`.
 """
 
+from billing.models.accounts import CardAccount
 from billing.models.base import Tenant, TenantQuerySet
 from billing.models.connections import Connection, Customer, Cycle, Subscription
 from billing.models.credits import CreditGrant, LedgerEntry
@@ -18,13 +19,16 @@ from billing.models.merchants import (
 )
 from billing.models.payments import Payment, PaymentMethod
 from billing.models.plans import CreditBundle, Plan
+from billing.models.refunds import Dispute, PaymentAttempt, Refund
 
 __all__ = [
+    "CardAccount",
     "Connection",
     "CreditBundle",
     "CreditGrant",
     "Customer",
     "Cycle",
+    "Dispute",
     "Event",
     "Invitation",
     "LedgerEntry",
@@ -33,8 +37,10 @@ __all__ = [
     "Organization",
     "OutboxMessage",
     "Payment",
+    "PaymentAttempt",
     "PaymentMethod",
     "Plan",
+    "Refund",
     "SecretKey",
     "StripeEvent",
     "Subscription",

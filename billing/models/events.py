@@ -37,7 +37,12 @@ class Event(Tenant):
 class StripeEvent(models.Model):
     """An event of the card network, stored once by its id before anything acts on it."""
 
+    # The network's id; after `mer_.../` where it came to a merchant's own account.
     id = models.CharField(primary_key=True, max_length=80)
+    # Whose account it came to; null: the installation's.
+    merchant = models.ForeignKey(
+        "billing.Merchant", null=True, on_delete=models.PROTECT, related_name="+", db_index=False
+    )
     type = models.CharField(max_length=80)
     livemode = models.BooleanField()
     payload = models.JSONField()

@@ -113,6 +113,12 @@ class Payment(Tenant):
     settled_at = models.DateTimeField(null=True, blank=True)
     # Something a person must look at, e.g. the network took another amount. Empty: nothing.
     flag = models.CharField(max_length=255, blank=True)
+    # What the bank says of a dispute, for people. Empty: nothing, or it was won.
+    dispute_flag = models.CharField(max_length=255, blank=True, editable=False)
+    # What has gone back or is on its way back; moved by `billing.refunds` alone, in its currency.
+    refunded = models.DecimalField(max_digits=14, decimal_places=3, default=0, editable=False)
+    # Where the bank wants the customer: until when the link of the mail can pay it.
+    action_until = models.DateTimeField(null=True, blank=True, editable=False)
 
     class Meta:
         indexes = [
@@ -147,6 +153,14 @@ class Payment(Tenant):
                 condition=~models.Q(receipt_number=""),
             ),
             models.CheckConstraint(condition=bounded("amount"), name="a_payment_is_not_negative"),
+            models.CheckConstraint(
+                condition=models.Q(refunded__gte=0, refunded__lte=models.F("amount")),
+                name="no_more_goes_back_than_was_paid",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(refunded=0) | models.Q(status="succeeded"),
+                name="only_what_was_paid_goes_back",
+            ),
             models.CheckConstraint(
                 condition=~models.Q(status="succeeded") | models.Q(settled_at__isnull=False),
                 name="a_succeeded_payment_is_settled",

@@ -50,6 +50,9 @@ POST /_control/cards            {"payment_method": "pm_...", "behave_as": "<test
                                 saved card that from now on declines, asks for 3-D Secure, or works
 POST /_control/authenticate     {"intent": "pi_...|seti_...", "approve"?: true}: what the cardholder
                                 would press in the 3-D Secure dialog
+POST /_control/refunds          {"next": "pending"}: the next refund waits at the bank; or
+                                {"refund", "status": "succeeded" | "failed"}: it arrives, or comes
+                                back
 POST /_control/disputes/open    {"charge" | "payment_intent", "amount"?, "reason"? ("fraudulent")}
 POST /_control/disputes/close   {"dispute", "status"? ("lost") | "won"}
 """

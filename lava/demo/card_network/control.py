@@ -15,7 +15,12 @@ from lava.demo.card_network import calls, cards, events, faults, journal, store,
 from lava.demo.card_network.calls import Call, Json
 from lava.demo.card_network.errors import ApiError
 from lava.demo.card_network.params import Params
-from lava.demo.card_network.resources import disputes, payment_intents, setup_intents
+from lava.demo.card_network.resources import (
+    disputes,
+    payment_intents,
+    refunds,
+    setup_intents,
+)
 from lava.demo.card_network.store import Record, Store
 
 
@@ -39,6 +44,7 @@ class Control:
             "POST /_control/webhooks/resend": self._resend,
             "POST /_control/cards": self._set_card,
             "POST /_control/authenticate": self._authenticate,
+            "POST /_control/refunds": self._move_refund,
             "POST /_control/disputes/open": self._open_dispute,
             "POST /_control/disputes/close": self._close_dispute,
         }
@@ -152,6 +158,18 @@ class Control:
             if error.status != 402:
                 raise
             return error.body
+
+    def _move_refund(self, order: Json) -> Json:
+        if "next" in order:
+            if order["next"] not in (None, "pending"):
+                raise ValueError("next must be pending")
+            self._store.set("next_refund", order["next"])
+            return {"next": order["next"]}
+        status = order.get("status")
+        if status not in ("succeeded", "failed"):
+            raise ValueError("status must be succeeded or failed")
+        refund = self._get("refund", str(order["refund"]))
+        return refunds.move(self._call(refund.mode), refund, status=str(status)).body
 
     def _open_dispute(self, order: Json) -> Json:
         if "charge" in order:
