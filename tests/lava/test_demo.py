@@ -33,6 +33,7 @@ from lava.management.commands import audit
 from meters.models import Meter, UsageRequest
 from tests import card_network as cn
 from tests.lava.test_explain import explain
+from tests.meters.test_charge import report
 
 pytestmark = pytest.mark.django_db
 
@@ -42,9 +43,9 @@ def demo(card_network: CardNetwork, settings: Any, tmp_path: Path) -> Any:
     """The command, with a folder of its own for what it keeps."""
     settings.STATE_DIR = tmp_path
 
-    def run() -> Any:
+    def run(*flags: str) -> Any:
         out = io.StringIO()
-        call_command("demo", stdout=out)
+        call_command("demo", *flags, stdout=out, stderr=io.StringIO())
         return json.loads(out.getvalue().strip().splitlines()[-1])
 
     return run
@@ -196,6 +197,24 @@ def test_a_telling_that_was_cut_off_goes_on_where_its_clock_stands(
         assert len(phones) == len(set(phones)) == (2 if book.currency == "USD" else 1)
     blocked = who(sandbox("Northwind Voice"), "Aisha Bello")
     assert blocked.payments.filter(purpose="bundle", status="succeeded").count() == 1
+
+
+def test_a_crowd_is_added_in_bulk_and_the_books_still_hold(demo: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(Telling, "tell", _only_the_shown_join)
+    facts = demo("--scale", "300")
+    northwind, lumen = (sandbox(business.name) for business in cast.BUSINESSES)
+    assert UsageRequest.objects.of(northwind).count() == 300
+    assert not UsageRequest.objects.of(lumen).exists()
+    assert audit.broken() == {}
+    # The product goes on with what was written in bulk: a request of one of them is charged.
+    crowd = Connection.objects.of(northwind).filter(customer__phone__startswith="+1555").first()
+    assert crowd is not None
+    before = crowd.balance
+    charged = report(facts["merchants"][0]["secret_key"], crowd, "r1", input_tokens=1000).request
+    assert before - charged.charged == charged.total_remaining
+    assert demo("--scale", "200") == facts
+    assert Connection.objects.of(northwind).count() == 1 + 3 + 2
+    assert audit.broken() == {}
 
 
 def test_with_stripes_own_keys_nothing_is_seeded(demo: Any, settings: Any) -> None:

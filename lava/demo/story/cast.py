@@ -182,6 +182,8 @@ NORTHWIND = Business(
                  (Scene(58, 16.5, "cancel"),)),
         Customer("Dev Patel", "dev@signalroom.example", "+14085550183", "Free", 47,
                  (Habit("transcription", 0.8, 12),)),
+        Customer("Oskar Blom", "oskar@blomadvokat.example", "+12065550196", "Studio", DAYS,
+                 (Habit("transcription", 1.4, 30),)),
         Customer("In\u00eas Carvalho", "ines@radioatlantico.example", "+18575550114", "Studio", 55,
                  (Habit("transcription", 2.0, 33),)),
     ),

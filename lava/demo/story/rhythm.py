@@ -24,7 +24,7 @@ HOURS = (
 # Monday to Sunday.
 WEEK = (1.05, 1.1, 1.1, 1.05, 0.9, 0.42, 0.36)
 # From the first day to the last.
-GROWTH = (0.78, 1.24)
+GROWTH = (0.66, 1.42)
 MILLION = Decimal(1_000_000)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from argparse import ArgumentParser
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -117,6 +117,12 @@ def as_text(statement: statements.Statement, found: dict[Any, proofs.Proof]) -> 
             told.add(line.request_id)
             notes[len(rows) - 1] = list(_proof_lines(proof, zone, currency))
     heads = ("Line", "Time", "What", "Amount", "Balance")
+    rows = [
+        (*row[:3], amount, balance)
+        for row, amount, balance in zip(
+            rows, _aligned(row[3] for row in rows), _aligned(row[4] for row in rows), strict=True
+        )
+    ]
     widths = [max(len(row[place]) for row in (heads, *rows)) for place in range(5)]
     for place, row in enumerate((heads, *rows)):
         number, time, what, amount, balance = row
@@ -194,12 +200,22 @@ def _balance_lines(statement: statements.Statement, zone: ZoneInfo) -> Iterator[
         rows.append(("Ended, to be entered", statement.ended))
     rows += [("Owed", -balance.debt), ("To spend", balance.total)]
     names = max(len(name) for name, _ in rows)
-    shown = [money.display(amount, currency) for _, amount in rows]
+    shown = _aligned(money.display(amount, currency) for _, amount in rows)
     width = max(map(len, shown))
     for place, ((name, _), amount) in enumerate(zip(rows, shown, strict=True)):
         if place == len(statement.lots) and statement.lots:
             yield "  " + "-" * (names + width + 2)
-        yield f"  {name:<{names}}  {amount:>{width}}"
+        yield f"  {name:<{names}}  {amount:>{width}}".rstrip()
+
+
+def _aligned(amounts: Iterable[str]) -> list[str]:
+    """Amounts padded at the end, so that set flush right their decimal points stand in line."""
+    split = [amount.partition(".") for amount in amounts]
+    most = max((len(point + beyond) for _, point, beyond in split), default=0)
+    return [
+        f"{whole}{point}{beyond}{' ' * (most - len(point + beyond))}"
+        for whole, point, beyond in split
+    ]
 
 
 def _grant(grant: CreditGrant | None, zone: ZoneInfo) -> str:
