@@ -96,19 +96,28 @@ _CHARGE = (
 _HEAD = 4 + len(_PRICE)
 
 
-def report(key: str, *, sandbox: bool, told: Report) -> Charged:
+def report(
+    key: str,
+    *,
+    sandbox: bool,
+    told: Report,
+    now: datetime | None = None,
+    row_id: UUID | None = None,
+) -> Charged:
     """Charge one request, exactly once for its id, for ever.
 
-    `key` is the caller's secret key; its checksum has been checked.
+    `key` is the caller's secret key; its checksum has been checked. `now` is the real instant the
+    merchant's clock adds its offset to, `row_id` the key of a new row. Both are for whoever tells
+    of the past, who also collects the overage at its time: no worker is woken.
 
     Raises:
         billing.errors.LavaError: as `_REFUSALS` says; nothing was written.
     """
     usage = told.usage
     params = (
-        ids.new(sandbox=sandbox),
+        row_id or ids.new(sandbox=sandbox),
         ids.secret_hash(key),
-        timezone.now(),
+        now or timezone.now(),
         told.connection,
         told.meter_slug,
         told.meter,
@@ -138,7 +147,7 @@ def report(key: str, *, sandbox: bool, told: Report) -> Charged:
     request.slices = json.loads(request.slices)
     request.draws = json.loads(request.draws)
     request.metadata = json.loads(request.metadata)
-    if collect:
+    if collect and now is None:
         tasks.hint_overage(request.connection_id)
     return Charged(
         request=request,

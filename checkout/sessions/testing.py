@@ -15,7 +15,13 @@ State = CheckoutSession.State
 
 
 def complete_with_test_card(
-    session: CheckoutSession, *, phone: str, card: str, now: datetime
+    session: CheckoutSession,
+    *,
+    phone: str,
+    card: str,
+    now: datetime,
+    name: str = "",
+    email: str = "",
 ) -> CheckoutSession:
     """Do all a customer does, for an integrator's tests: phone, code, card. Sandbox only.
 
@@ -34,7 +40,7 @@ def complete_with_test_card(
         session = steps.choose_bundle(
             session, bundle_id=bundle.pk if bundle else None, nonce=session.nonce, now=now
         )
-    session = paying.begin(session, nonce=session.nonce, name="", email="", now=now)
+    session = paying.begin(session, nonce=session.nonce, name=name, email=email, now=now)
     if terms.means(session) == terms.Means.PAYMENT:
         payment = paying.intent_row(session, now=now)
         card_id = cards.from_test_card(session.merchant, card)
