@@ -1,0 +1,422 @@
+"""The merchant wall of the console, over every address it has.
+
+`CASES` says of each URL name how it is asked, and what a role needs for it. An address that is not
+in it fails the first test, so that no page is added without its wall.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.contrib import admin
+from django.db import transaction
+from django.http import HttpResponse
+from django.test import Client
+from django.urls import reverse
+
+from billing import tenancy
+from billing.models import Membership, User
+from tests.lava.console.shop import Books, Shop, signed_in
+
+pytestmark = pytest.mark.django_db
+Role = Membership.Role
+Data = dict[str, str]
+HOUR = timedelta(hours=1)
+
+
+def nothing(shop: Shop, books: Books) -> Data:
+    return {}
+
+
+@dataclass(frozen=True)
+class Case:
+    """How one address is asked.
+
+    `ids` gives the ids in its path out of a shop and its books. `get` and `post`: the permission
+    each needs, None where the method does not exist. `data` is what is posted.
+    """
+
+    ids: Callable[[Shop, Books], dict[str, Any]] = nothing
+    get: str | None = None
+    post: str | None = None
+    data: Callable[[Shop, Books], Data] = nothing
+    sandbox_only: bool = False
+    # What a good POST answers: 302, or 200 where it answers with a page or a fragment.
+    done: int = 302
+    asks: tuple[str, ...] = field(default=())
+
+
+def plan_form(shop: Shop, books: Books) -> Data:
+    return {
+        "name": "Bigger", "price": "25.00", "billing_interval": "month", "included_credit": "30",
+        "rollover_type": "full", "bundle_rollover_type": "full", "when_depleted": "overage",
+        "overage_threshold": "10",
+    }  # fmt: skip
+
+
+def meter_form(shop: Shop, books: Books) -> Data:
+    return {
+        "name": "Words", "slug": "words", "unit": "tokens_1m", "kind": "rate",
+        "token_basis": "input+output", "tier_window": "lifetime", "base_cost_payer": "merchant",
+        "tier_rate_type": "fixed", "tier-0-start": "0", "tier-0-rate": "5",
+    }  # fmt: skip
+
+
+def brand_form(shop: Shop, books: Books) -> Data:
+    return {
+        "name": "New name", "brand_color": "#123456", "support_email": "", "terms_url": "",
+        "privacy_url": "", "receipt_prefix": "NN", "time_zone": "UTC",
+    }  # fmt: skip
+
+
+CASES: dict[str, Case] = {
+    "index": Case(get="billing.view_any"),
+    "environment": Case(post="billing.view_any", data=lambda shop, books: {"mode": "live"}),
+    "search": Case(get="billing.view_any", asks=("q",)),
+    "connections": Case(get="billing.view_connection", asks=("q", "before")),
+    "connection": Case(
+        ids=lambda shop, books: {"key": books.connection.public_id}, get="billing.view_connection"
+    ),
+    "connection-give": Case(
+        ids=lambda shop, books: {"key": books.connection.public_id},
+        get="billing.change_connection",
+        post="billing.change_connection",
+        data=lambda shop, books: {"amount": "5", "reason": "x", "step": "give", "given": "0"},
+    ),
+    "connection-cancel": Case(
+        ids=lambda shop, books: {"key": books.connection.public_id},
+        get="billing.change_connection",
+        post="billing.change_connection",
+    ),
+    "connection-disable": Case(
+        ids=lambda shop, books: {"key": books.connection.public_id},
+        get="billing.change_connection",
+        post="billing.change_connection",
+    ),
+    "requests": Case(get="meters.view_usagerequest", asks=("q", "connection", "meter", "before")),
+    "request": Case(
+        ids=lambda shop, books: {"key": books.request.public_id},  # type: ignore[union-attr]
+        get="meters.view_usagerequest",
+        sandbox_only=True,
+    ),
+    "payments": Case(get="billing.view_payment", asks=("connection",)),
+    "payment": Case(
+        ids=lambda shop, books: {"key": books.payment.public_id}, get="billing.view_payment"
+    ),
+    "plans": Case(get="billing.view_plan"),
+    "plan-new": Case(get="billing.change_plan", post="billing.change_plan", data=plan_form),
+    "plan-preview": Case(post="billing.view_plan", data=plan_form, done=200),
+    "plan": Case(
+        ids=lambda shop, books: {"key": books.plan.public_id},
+        get="billing.view_plan",
+        post="billing.change_plan",
+        data=plan_form,
+    ),
+    "plan-archive": Case(
+        ids=lambda shop, books: {"key": books.plan.public_id},
+        get="billing.change_plan",
+        post="billing.change_plan",
+    ),
+    "meters": Case(get="meters.view_meter"),
+    "meter-new": Case(get="meters.change_meter", post="meters.change_meter", data=meter_form),
+    "meter-calculate": Case(post="meters.view_meter", data=meter_form, done=200),
+    "meter": Case(
+        ids=lambda shop, books: {"key": books.meter.public_id},
+        get="meters.view_meter",
+        post="meters.change_meter",
+        data=meter_form,
+    ),
+    "meter-attach": Case(
+        ids=lambda shop, books: {"key": books.meter.public_id},
+        post="meters.change_meter",
+        data=lambda shop, books: {"plan": books.plan.public_id, "take_off": "1"},
+    ),
+    "ledger": Case(get="billing.view_ledgerentry", asks=("connection", "before")),
+    "keys": Case(
+        get="billing.view_secretkey",
+        post="billing.change_secretkey",
+        data=lambda shop, books: {"name": "another"},
+        done=200,
+    ),
+    "key-revoke": Case(
+        ids=lambda shop, books: {"key": books.key.public_id},
+        get="billing.change_secretkey",
+        post="billing.change_secretkey",
+    ),
+    "clock": Case(
+        get="billing.view_clock",
+        post="billing.change_clock",
+        data=lambda shop, books: {"to": (books.merchant.now() + HOUR).isoformat()},
+        sandbox_only=True,
+    ),
+    "outbox": Case(get="billing.view_outboxmessage", sandbox_only=True, asks=("to", "before")),
+    "brand": Case(
+        get="billing.view_organization", post="billing.change_organization", data=brand_form
+    ),
+    "brand-preview": Case(post="billing.view_organization", data=brand_form, done=200),
+    "team": Case(
+        get="billing.view_membership",
+        post="billing.change_membership",
+        data=lambda shop, books: {"email": "new@team.example", "role": "viewer"},
+        done=200,
+    ),
+    "team-role": Case(
+        ids=lambda shop, books: {"member": shop.member(Role.VIEWER).pk},
+        post="billing.change_membership",
+        data=lambda shop, books: {"role": "support"},
+    ),
+    "team-remove": Case(
+        ids=lambda shop, books: {"member": shop.member(Role.VIEWER).pk},
+        get="billing.change_membership",
+        post="billing.change_membership",
+    ),
+    "team-revoke": Case(
+        ids=lambda shop, books: {"invitation": shop.invitation.public_id},
+        post="billing.change_membership",
+    ),
+}
+# Open to strangers by their nature, each with tests of its own.
+DOORS = {"login", "logout", "first-run", "join"}
+
+
+@contextmanager
+def undone() -> Iterator[None]:
+    """What is done inside is taken back, so that one shop serves every address."""
+    with transaction.atomic():
+        yield
+        transaction.set_rollback(True)
+
+
+def address(name: str, ids: dict[str, Any]) -> str:
+    return reverse(f"admin:{name}", kwargs=ids)
+
+
+def ask(client: Any, case: Case, name: str, method: str, shop: Shop, books: Books) -> HttpResponse:
+    where = address(name, case.ids(shop, books))
+    if method == "get":
+        answer: HttpResponse = client.get(where)
+        return answer
+    posted: HttpResponse = client.post(where, case.data(shop, books))
+    return posted
+
+
+def methods() -> Iterator[tuple[str, str, str]]:
+    """Every (name, method, permission) there is."""
+    for name, case in CASES.items():
+        for method in ("get", "post"):
+            permission = getattr(case, method)
+            if permission is not None:
+                yield name, method, permission
+
+
+EVERY = sorted(methods())
+
+
+def everything(shop: Shop) -> dict[str, list[Any]]:
+    """Every row of a shop, so that a change anywhere shows."""
+    organization = shop.organization
+    books = [shop.sandbox.merchant.pk, shop.live.merchant.pk]
+    found: dict[str, list[Any]] = {}
+    for model in apps.get_models():
+        names = {field.name for field in model._meta.get_fields()}
+        rows = model._default_manager.all()
+        if model.__name__ == "Merchant":
+            rows = rows.filter(pk__in=books)
+        elif model.__name__ == "Organization":
+            rows = rows.filter(pk=organization.pk)
+        elif "merchant" in names:
+            rows = rows.filter(merchant__in=books)
+        elif "organization" in names:
+            rows = rows.filter(organization=organization)
+        else:
+            continue
+        found[model.__name__] = [
+            [bytes(value) if isinstance(value, memoryview) else value for value in row]
+            for row in rows.order_by("pk").values_list()
+        ]
+    return found
+
+
+def test_every_address_of_the_console_has_its_case() -> None:
+    names = {pattern.name for pattern in admin.site.get_urls()}
+    assert names - DOORS == set(CASES)
+    assert names >= DOORS
+
+
+def test_every_page_names_the_permission_its_case_says(ours: Shop) -> None:
+    """A view without a guard has no permission; the case says what the guard of GET must be."""
+    for pattern in admin.site.get_urls():
+        if pattern.name in DOORS or pattern.name == "index":
+            continue
+        case = CASES[pattern.name]
+        assert pattern.callback.permission in (case.get, case.post), pattern.name
+
+
+def test_the_owner_is_answered(ours: Shop) -> None:
+    client = ours.client()
+    for name, method, _ in EVERY:
+        case = CASES[name]
+        with undone():
+            answer = ask(client, case, name, method, ours, ours.sandbox)
+        wanted = 200 if method == "get" else case.done
+        assert answer.status_code == wanted, (name, method, answer.content[:400])
+        assert "no-store" in answer["Cache-Control"], (name, method)
+
+
+@pytest.mark.parametrize("role", Role.values)
+def test_a_role_is_answered_or_refused_by_its_rights(ours: Shop, role: str) -> None:
+    client, member = ours.client(role), ours.member(role)
+    for name, method, permission in EVERY:
+        if tenancy.may(member, permission):
+            with undone():
+                answer = ask(client, CASES[name], name, method, ours, ours.sandbox)
+            assert answer.status_code < 400, (name, method)
+        else:
+            before = everything(ours)
+            answer = ask(client, CASES[name], name, method, ours, ours.sandbox)
+            assert answer.status_code == 403, (name, method)
+            assert everything(ours) == before, (name, method)
+
+
+def test_no_role_but_the_owner_may_do_everything(ours: Shop) -> None:
+    """The matrix above means something: each other role is refused somewhere."""
+    for role in Role.values:
+        refused = [name for name, _, need in EVERY if not tenancy.may(ours.member(role), need)]
+        assert bool(refused) == (role != Role.OWNER)
+
+
+@pytest.mark.parametrize("who", ["stranger", "person without a team"])
+def test_who_is_in_no_team_is_sent_to_sign_in(ours: Shop, who: str) -> None:
+    client = Client()
+    if who != "stranger":
+        client = signed_in(User.objects.create_user("alone@nobody.example", "a long password"))
+    before = everything(ours)
+    for name, method, _ in EVERY:
+        answer = ask(client, CASES[name], name, method, ours, ours.sandbox)
+        assert answer.status_code == 302, (name, method)
+        assert answer["Location"].startswith("/console/login/?next="), (name, method)
+    assert everything(ours) == before
+
+
+WITH_IDS = [(name, method) for name, method, _ in EVERY if CASES[name].ids is not nothing]
+
+
+def test_another_merchants_id_is_not_found_and_changes_nothing(ours: Shop, theirs: Shop) -> None:
+    client, before = ours.client(), everything(theirs)
+    for name, method in WITH_IDS:
+        answer = ask(client, CASES[name], name, method, theirs, theirs.sandbox)
+        assert answer.status_code == 404, (name, method)
+        assert theirs.word.encode() not in answer.content, (name, method)
+        assert everything(theirs) == before, (name, method)
+
+
+def test_an_id_of_the_live_books_is_not_found_in_the_sandbox(ours: Shop) -> None:
+    client, before = ours.client(), everything(ours)
+    for name, method in WITH_IDS:
+        if name.startswith("team-") or CASES[name].sandbox_only:
+            # The team is the business's, whichever books are open.
+            continue
+        answer = ask(client, CASES[name], name, method, ours, ours.live)
+        assert answer.status_code == 404, (name, method)
+    assert everything(ours) == before
+
+
+def test_what_belongs_to_the_sandbox_is_not_found_in_the_live_books(ours: Shop) -> None:
+    client = ours.client()
+    client.post(address("environment", {}), {"mode": "live"})
+    for name in ("clock", "outbox"):
+        answer = client.get(address(name, {}))
+        assert answer.status_code == 404, name
+        assert ours.live.message.body.encode() not in answer.content
+    moved = client.post(address("clock", {}), {"to": (ours.live.merchant.now() + HOUR).isoformat()})
+    assert moved.status_code == 404
+    ours.live.merchant.refresh_from_db()
+    assert not ours.live.merchant.clock_offset
+
+
+def test_no_page_shows_anything_of_another_merchant_or_of_the_other_books(
+    ours: Shop, theirs: Shop
+) -> None:
+    client = ours.client()
+    hidden = theirs.sandbox.public_ids | theirs.live.public_ids | ours.live.public_ids
+    for name, method, _ in EVERY:
+        if method == "get":
+            ids = CASES[name].ids(ours, ours.sandbox)
+            page = client.get(address(name, ids)).content.decode()
+            assert theirs.word not in page and theirs.word.lower() not in page, name
+            assert not [one for one in hidden if one in page], name
+            assert ours.live.word not in page, name
+            assert theirs.sandbox.secret not in page and ours.sandbox.secret not in page, name
+
+
+def test_the_pages_do_show_their_own(ours: Shop) -> None:
+    """The search for what is hidden can fail: the same search finds what is not."""
+    client = ours.client()
+    for name in ("connections", "connection", "requests", "payments", "plans", "meters", "ledger",
+                 "keys", "outbox"):  # fmt: skip
+        page = client.get(address(name, CASES[name].ids(ours, ours.sandbox))).content.decode()
+        assert ours.sandbox.word in page, name
+
+
+def test_a_filter_by_another_merchants_id_or_words_finds_nothing(ours: Shop, theirs: Shop) -> None:
+    client = ours.client()
+    wanted = [*theirs.sandbox.public_ids, theirs.word, "zanzibar-job", "+14155552001", "ZA-1"]
+    for name, case in CASES.items():
+        for parameter in case.asks:
+            for value in wanted:
+                answer = client.get(address(name, {}), {parameter: value})
+                assert answer.status_code in (200, 404), (name, parameter, value)
+                # What was asked for may be repeated in its field; nothing else of theirs is shown.
+                page = answer.content.decode().replace(value, "")
+                assert theirs.word not in page, (name, parameter, value)
+                assert theirs.word.lower() not in page, (name, parameter, value)
+                shown = [one for one in theirs.sandbox.public_ids if one in page]
+                assert not shown, (name, parameter, value)
+
+
+def test_another_merchants_ids_in_a_form_are_refused(ours: Shop, theirs: Shop) -> None:
+    client = ours.client()
+    before = everything(theirs)
+    form = plan_form(ours, ours.sandbox)
+    plan = address("plan", {"key": ours.sandbox.plan.public_id})
+    client.post(plan, form | {"meters": theirs.sandbox.meter.public_id})
+    assert not ours.sandbox.plan.meters.filter(pk=theirs.sandbox.meter.pk).exists()
+    stolen = {
+        "bundle-0-id": theirs.sandbox.bundle.public_id,
+        "bundle-0-name": "Mine", "bundle-0-cost": "1", "bundle-0-credit": "1",
+    }  # fmt: skip
+    assert client.post(plan, form | stolen).status_code == 422
+    attach = address("meter-attach", {"key": ours.sandbox.meter.public_id})
+    assert client.post(attach, {"plan": theirs.sandbox.plan.public_id}).status_code == 404
+    preview = address("plan-preview", {})
+    assert client.post(preview, form | {"plan": theirs.sandbox.plan.public_id}).status_code == 404
+    shown = client.post(preview, form | {"meters": theirs.sandbox.meter.public_id}).content
+    assert theirs.word.encode() not in shown
+    client.post(address("environment", {}), {"organization": str(theirs.organization.pk)})
+    assert theirs.word.encode() not in client.get("/console/").content
+    assert everything(theirs) == before
+
+
+def test_who_leaves_the_team_opens_nothing_more_at_once(ours: Shop) -> None:
+    client = ours.client(Role.SUPPORT)
+    assert client.get("/console/connections/").status_code == 200
+    ours.member(Role.SUPPORT).delete()
+    assert client.get("/console/connections/").status_code == 302
+
+
+def test_books_of_two_businesses_are_open_one_at_a_time(ours: Shop, theirs: Shop) -> None:
+    both = ours.people[Role.OWNER]
+    Membership.objects.create(user=both, organization=theirs.organization, role=Role.VIEWER)
+    client = signed_in(both)
+    client.post(address("environment", {}), {"organization": str(theirs.organization.pk)})
+    page = client.get("/console/connections/").content.decode()
+    assert theirs.word in page and ours.sandbox.connection.public_id not in page
+    # An owner at home, a reader there.
+    give = address("connection-give", {"key": theirs.sandbox.connection.public_id})
+    assert client.post(give, {"amount": "5"}).status_code == 403
