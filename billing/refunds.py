@@ -266,6 +266,17 @@ def take_in(payment: Payment, *, found: stripe.Refund, now: datetime) -> Refund:
     return settle(row.pk, found=found, now=now)
 
 
+@transaction.atomic
+def flag(refund_id: UUID, reason: str) -> bool:
+    """Mark a refund for a person, once; whether it was not marked so before."""
+    _, row = _lock(refund_id)
+    if row.flag == reason[:255]:
+        return False
+    row.flag = reason[:255]
+    row.save(update_fields=["flag"])
+    return True
+
+
 def sync(payment: Payment, *, now: datetime) -> None:
     """Bring all refunds of a payment to what the network says now; for its webhooks."""
     open_rows = Refund.objects.filter(payment=payment, status__in=Refund.OPEN)

@@ -162,11 +162,19 @@ def credentials(merchant: Merchant) -> Credentials:
     own = CardAccount.objects.of(merchant).first()
     if own is not None and not own.is_connected:
         return Credentials(secrets.open(own.secret_key), own.publishable_key)
+    ours = installation_credentials(merchant)
+    if own is None:
+        return ours
+    return Credentials(ours.secret_key, ours.publishable_key, own.account_id)
+
+
+def installation_credentials(merchant: Merchant) -> Credentials:
+    """The installation's keys for a merchant's mode. Raises as `credentials`."""
     pair = settings.STRIPE_KEYS["test" if merchant.is_sandbox else "live"]
     if not pair[0]:
         name = "STRIPE_TEST_SECRET_KEY" if merchant.is_sandbox else "STRIPE_SECRET_KEY"
         raise errors.Unavailable(f"Cards are not set up: set {name}.", code="cards_not_set_up")
-    return Credentials(pair[0], pair[1], own.account_id if own is not None else "")
+    return Credentials(pair[0], pair[1])
 
 
 def _call(merchant: Merchant | Credentials, act: Callable[[StripeClient], T]) -> T:
@@ -317,9 +325,9 @@ def open_to_customer(payment: Payment) -> Intent:
     )
 
 
-def list_intents(merchant: Merchant, *, since: int = 0) -> Iterator[Intent]:
+def list_intents(merchant: Merchant, *, since: int = 0, page: int = 100) -> Iterator[Intent]:
     """Every payment intent of the merchant's account made since a Unix time, page by page."""
-    params: dict[str, Any] = {"limit": 100}
+    params: dict[str, Any] = {"limit": page}
     if since:
         params["created"] = {"gte": since}
     found = _call(merchant, lambda client: client.v1.payment_intents.list(params=params))  # type: ignore[arg-type]

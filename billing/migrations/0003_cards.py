@@ -772,6 +772,11 @@ class Migration(migrations.Migration):
         ),
         migrations.AddField(
             model_name="payment",
+            name="alarm",
+            field=models.CharField(blank=True, editable=False, max_length=255),
+        ),
+        migrations.AddField(
+            model_name="payment",
             name="dispute_flag",
             field=models.CharField(blank=True, editable=False, max_length=255),
         ),
