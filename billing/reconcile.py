@@ -108,12 +108,13 @@ def mend(gap: Gap) -> bool:
     if gap.kind == "not_paid" and gap.payment_id is not None:
         return settlement.flag(gap.payment_id, FLAG_NOT_PAID)
     if gap.kind == "amounts_differ" and gap.payment_id is not None:
-        words = f"The card network took {gap.their_amount}, not {gap.our_amount}."
+        words = f"The card network took {_shown(gap.their_amount)}, not {_shown(gap.our_amount)}."
         return settlement.flag(gap.payment_id, words)
     if gap.kind == "refund_not_made" and gap.refund_id is not None:
         return refunds.flag(gap.refund_id, FLAG_NOT_REFUNDED)
     if gap.kind == "refund_amounts_differ" and gap.refund_id is not None:
-        words = f"The card network gave back {gap.their_amount}, not {gap.our_amount}."
+        theirs, ours = _shown(gap.their_amount), _shown(gap.our_amount)
+        words = f"The card network gave back {theirs}, not {ours}."
         return refunds.flag(gap.refund_id, words)
     return False
 
@@ -285,6 +286,10 @@ def _key(prefix: str, text: str) -> UUID | None:
         return ids.parse(prefix, text)
     except errors.NotFound:
         return None
+
+
+def _shown(amount: Money | None) -> str:
+    return money.show(amount) if amount is not None else "nothing"
 
 
 def _is_under_way(asked_at: datetime | None) -> bool:

@@ -145,7 +145,8 @@ def _succeed(
     _note(payment, now=now)
     if taken != payment.amount:
         # Money moved, but not what was asked: nothing is granted until a person has looked.
-        _flag(payment, f"The card network took {taken}, not {payment.amount}.")
+        asked = money.show(payment.amount)
+        _flag(payment, f"The card network took {money.show(taken)}, not {asked}.")
         return
     if payment.purpose == Payment.Purpose.OVERAGE:
         _pay_overage(connection, payment, was_open=was_open, now=now)

@@ -163,7 +163,7 @@ def _page(payment: Payment, token: str) -> Page:
         context
         | {
             "heading": f"Confirm {paid}",
-            "lead": f"Your bank wants to know that it is you. {what}; nothing was charged yet.",
+            "lead": f"{what}. Your bank wants to know that it is you; nothing was charged yet.",
             "card": network,
             "saved_card": pages.shown_card(saved),
             "postal_label": pages.postal_label(payment.connection.customer.phone),
@@ -172,7 +172,7 @@ def _page(payment: Payment, token: str) -> Page:
                 "finish": reverse("pay-finish", args=[token]),
                 "page": reverse("pay", args=[token]),
             },
-            "until": receipts.local_date(payment.action_until, merchant.time_zone)
+            "until": receipts.local_moment(payment.action_until, merchant.time_zone)
             if payment.action_until
             else "",
             "alert": alert,

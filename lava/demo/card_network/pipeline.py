@@ -141,7 +141,7 @@ class Pipeline:
                 raise faults.NoAnswerError
             if fault.action == "in_use":
                 raise errors.key_in_use(call.idempotency_key or "")
-        with self._keys.hold(call.mode, call.idempotency_key):
+        with self._keys.hold(call.mode, _scoped(call)):
             if fault is not None and fault.action == "delay":
                 time.sleep(fault.delay_ms / 1000)
                 call.now = self._store.now()
@@ -155,7 +155,7 @@ class Pipeline:
         self, call: Call, request: Request, work: Callable[[], Any], fault: Fault | None
     ) -> tuple[Outcome, bool]:
         """Replay what the key remembers, or do the work and remember it, in one transaction."""
-        key = call.idempotency_key
+        key = _scoped(call)
         scope: dict[str, Any] = {
             "mode": call.mode,
             "key": key,
@@ -198,6 +198,12 @@ class Pipeline:
         if call.publishable and not route.page:
             raise ApiError(401, _PAGE_KEY_ADVICE, code="secret_key_required")
         return lambda: route.handler(call, id)
+
+
+def _scoped(call: Call) -> str | None:
+    """An idempotency key is of its account."""
+    key = call.idempotency_key
+    return key if key is None or call.account == calls.HOME else f"{call.account}/{key}"
 
 
 def _run(call: Call, work: Callable[[], Any]) -> Outcome:

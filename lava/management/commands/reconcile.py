@@ -17,8 +17,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
+from moneyed import Money
 
-from billing import errors, ids, reconcile
+from billing import errors, ids, money, reconcile
 from billing.models import Merchant, Payment
 from billing.reconcile import Gap
 from checkout import sessions
@@ -74,8 +75,8 @@ class Command(BaseCommand):
 
     def _show(self, gap: Gap) -> None:
         self.stdout.write(f"GAP {gap.kind}: {gap.sentence}")
-        sides = f"ours {gap.ours or 'none'} {gap.our_amount or ''}".rstrip()
-        sides += f", theirs {gap.theirs or 'none'} {gap.their_amount or ''}".rstrip()
+        sides = f"ours {gap.ours or 'none'} {_shown(gap.our_amount)}".rstrip()
+        sides += f", theirs {gap.theirs or 'none'} {_shown(gap.their_amount)}".rstrip()
         self.stdout.write(f"  {gap.merchant}: {sides}. Mend: {gap.mend}.")
 
 
@@ -98,6 +99,10 @@ def _merchants(named: str) -> list[Merchant]:
             raise CommandError(f"There is no merchant {named}.")
         return list(rows)
     return list(rows.filter(pk__in=Payment.objects.values("merchant")).order_by("pk"))
+
+
+def _shown(amount: Money | None) -> str:
+    return money.show(amount) if amount is not None else ""
 
 
 def _row(gap: Gap) -> dict[str, Any]:
