@@ -41,7 +41,7 @@ def sync(payment: Payment, dispute_id: str, *, now: datetime) -> Dispute | None:
 def apply(payment: Payment, *, found: stripe.Dispute, now: datetime) -> Dispute:
     """Enter what the network says of a dispute."""
     connection, payment = settlement.lock(payment.pk)
-    status = _STATUS.get(found.status, Dispute.Status.OPEN)
+    status = status_of(found)
     row: Dispute | None = Dispute.objects.of(payment.merchant).filter(dispute_id=found.id).first()
     before = row.status if row is not None else ""
     if row is None:
@@ -72,6 +72,11 @@ def apply(payment: Payment, *, found: stripe.Dispute, now: datetime) -> Dispute:
     _flag(payment, row)
     _tell(connection, payment, row, now=now)
     return row
+
+
+def status_of(found: stripe.Dispute) -> Dispute.Status:
+    """What the network's status means to us."""
+    return _STATUS.get(found.status, Dispute.Status.OPEN)
 
 
 def holds(connection: Connection) -> bool:

@@ -114,7 +114,7 @@ def confirm(payment: Payment, *, card_id: str, now: datetime) -> Payment:
         intent = stripe.confirm_intent(payment, card_id=card_id)
     except (errors.CardDeclined, errors.CardNeedsAction):
         intent = stripe.retrieve_intent(payment.merchant, payment.intent_id)
-    return _apply(payment, intent, now=now)
+    return settle(payment, intent, now=now)
 
 
 def charge(payment: Payment, *, now: datetime) -> Payment:
@@ -139,7 +139,7 @@ def charge(payment: Payment, *, now: datetime) -> Payment:
         intent = stripe.create_intent(
             payment, customer_id=cards.customer_id(payment.connection), card_id=card.card_id
         )
-        return _apply(payment, intent, now=now)
+        return settle(payment, intent, now=now)
     except errors.CardNeedsAction as refusal:
         # Its intent waits at the network for the customer.
         return _ask_about(payment, refusal, now=now)
@@ -174,6 +174,24 @@ def present_action(payment: Payment, *, now: datetime) -> ClientIntent:
         raise errors.Gone("There is nothing left to pay here.", code="action_over")
     intent = stripe.open_to_customer(payment)
     return stripe.client_intent(payment.merchant, "payment", intent.id, intent.client_secret)
+
+
+def withdraw(payment: Payment, *, now: datetime) -> Payment:
+    """Take back a customer's payment that they did not finish; paid all the same, it is settled.
+
+    Raises:
+        billing.errors.CardUnknown, Unavailable: the network does not answer.
+    """
+    if not payment.intent_id:
+        payment = settlement.cancel(payment.pk, now=now)
+        if not payment.is_open:
+            return payment
+    try:
+        stripe.cancel_intent(payment.merchant, payment.intent_id)
+    except errors.Refused:
+        # Not to be cancelled any more: it was paid, or cancelled before.
+        pass
+    return refresh(payment, now=now)
 
 
 def give_up(payment_id: UUID, *, now: datetime) -> Payment:
@@ -214,7 +232,7 @@ def refresh(payment: Payment, *, now: datetime) -> Payment:
         if payment.intent_id:
             Payment.objects.filter(pk=payment.pk).update(asked_at=timezone.now())
             intent = stripe.retrieve_intent(payment.merchant, payment.intent_id)
-            return _apply(payment, intent, now=now)
+            return settle(payment, intent, now=now)
         if not payment.off_session:
             return payment
         found = None
@@ -223,7 +241,7 @@ def refresh(payment: Payment, *, now: datetime) -> Payment:
                 payment, customer_id=payment.connection.customer.card_customer_id
             )
         if found is not None:
-            return _apply(payment, found, now=now)
+            return settle(payment, found, now=now)
     except errors.CardUnknown:
         return _mark_unknown(payment)
     if payment.connection.status == Connection.Status.DISABLED:
@@ -243,7 +261,7 @@ def _look_again(payment: Payment, *, now: datetime) -> Payment:
     if payment.status == Payment.Status.SUCCEEDED or not payment.intent_id:
         return payment
     intent = stripe.retrieve_intent(payment.merchant, payment.intent_id)
-    return _apply(payment, intent, now=now) if intent.status == "succeeded" else payment
+    return settle(payment, intent, now=now) if intent.status == "succeeded" else payment
 
 
 def _is_wanted(payment: Payment, *, now: datetime) -> bool:
@@ -300,20 +318,13 @@ def _withdraw_older(payment: Payment, *, now: datetime) -> None:
         pk__lt=payment.pk,
     )
     for other in older.select_related("merchant__organization"):
-        if not other.intent_id:
-            other = settlement.cancel(other.pk, now=now)
-            if not other.is_open:
-                continue
-        try:
-            stripe.cancel_intent(other.merchant, other.intent_id)
-        except errors.Refused:
-            # Not to be cancelled any more: it was paid, or cancelled before.
-            pass
-        if refresh(other, now=now).status == Payment.Status.SUCCEEDED:
+        if withdraw(other, now=now).status == Payment.Status.SUCCEEDED:
             raise errors.Conflict("This is paid already.", code="already_paid")
 
 
-def _apply(payment: Payment, intent: Intent, *, now: datetime) -> Payment:
+def settle(payment: Payment, intent: Intent, *, now: datetime) -> Payment:
+    """Bring a payment to what the network says of its intent. Not under a lock: it may ask for the
+    card."""
     card = None
     if intent.status == "succeeded" and intent.card_id:
         saved = payment.connection.payment_methods.filter(card_id=intent.card_id).first()
@@ -330,7 +341,7 @@ def _ask_about(payment: Payment, refusal: errors.CardNeedsAction, *, now: dateti
         intent = stripe.retrieve_intent(payment.merchant, intent_id)
     except (errors.CardUnknown, errors.Unavailable):
         return _mark_unknown(payment)
-    return _apply(payment, intent, now=now)
+    return settle(payment, intent, now=now)
 
 
 def _mark_unknown(payment: Payment) -> Payment:

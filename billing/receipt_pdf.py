@@ -13,6 +13,7 @@ from pathlib import Path
 from fontTools.ttLib import TTFont  # type: ignore[import-untyped]
 from fpdf import FPDF
 from fpdf.enums import XPos, YPos
+from PIL import Image
 
 from billing import receipts
 
@@ -22,6 +23,7 @@ _MUTED = (89, 98, 109)
 _LINE = (226, 229, 233)
 _MARGIN = 22
 _WIDTH = 210 - 2 * _MARGIN
+_MOST_PIXELS = 2048 * 2048
 
 
 def render(document: receipts.Document) -> bytes:
@@ -30,6 +32,7 @@ def render(document: receipts.Document) -> bytes:
     pdf = FPDF(format="A4")
     pdf.set_auto_page_break(True, margin=_MARGIN)
     pdf.set_margins(_MARGIN, _MARGIN, _MARGIN)
+    pdf.c_margin = 0
     pdf.add_font("Inter", "", _FONTS / "inter-400.ttf")
     pdf.add_font("Inter", "B", _FONTS / "inter-600.ttf")
     pdf.set_creation_date(document.issued_at)
@@ -70,10 +73,9 @@ def _letterhead(pdf: FPDF, document: receipts.Document) -> None:
     pdf.rect(0, 0, 210, 3, style="F")
     top = pdf.get_y()
     left = float(_MARGIN)
-    if organization.logo:
-        pdf.image(
-            BytesIO(bytes(organization.logo)), x=left, y=top, w=9, h=9, keep_aspect_ratio=True
-        )
+    logo = _logo(bytes(organization.logo))
+    if logo is not None:
+        pdf.image(logo, x=left, y=top, w=9, h=9, keep_aspect_ratio=True)
         left += 12
     pdf.set_xy(left, top)
     pdf.set_text_color(*_INK)
@@ -87,6 +89,20 @@ def _letterhead(pdf: FPDF, document: receipts.Document) -> None:
     pdf.set_xy(_MARGIN, top)
     pdf.cell(0, 9, _shown(title), align="R", new_x=XPos.LMARGIN, new_y=YPos.NEXT)
     pdf.set_text_color(*_INK)
+
+
+def _logo(data: bytes) -> Image.Image | None:
+    """A logo that can be drawn; none where it cannot be read, or would unfold to a huge one: the
+    name alone stands there."""
+    if not data:
+        return None
+    try:
+        with Image.open(BytesIO(data)) as picture:
+            if picture.width * picture.height > _MOST_PIXELS:
+                return None
+            return picture.convert("RGBA")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
 
 
 def _pair(pdf: FPDF, label: str, text: str) -> None:

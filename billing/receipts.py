@@ -179,7 +179,7 @@ def _of_payment(payment: Payment) -> Document:
         heading=f"{paid} paid",
         lead=lead,
         facts=tuple(facts),
-        lines=((lead, paid),),
+        lines=((bought, paid),),
         total=("Total paid", paid),
         notes=tuple(notes),
         issued_at=settled,
@@ -239,6 +239,12 @@ def local_date(moment: datetime, zone: str) -> str:
     return f"{local:%B} {local.day}, {local.year}"
 
 
+def local_moment(moment: datetime, zone: str) -> str:
+    """An instant in the merchant's zone, e.g. October 14, 2026, 09:30 CEST."""
+    local = moment.astimezone(ZoneInfo(zone))
+    return f"{local_date(moment, zone)}, {local:%H:%M} {local.tzname()}"
+
+
 def amount(paper: Paper) -> str:
     return money.display(paper.amount.amount, str(paper.amount.currency))
 
@@ -286,7 +292,7 @@ def send_action(payment: Payment, *, now: datetime) -> None:
     merchant = payment.merchant
     card = str(payment.connection.card or "your card")
     assert payment.action_until is not None
-    until = local_date(payment.action_until, merchant.time_zone)
+    until = local_moment(payment.action_until, merchant.time_zone)
     _mail(
         merchant,
         payment.connection,

@@ -196,7 +196,7 @@ def settle(refund_id: UUID, *, found: stripe.Refund, now: datetime) -> Refund:
     said = money.from_minor(found.amount_minor, found.currency)
     if said != row.amount:
         # Money moved, but not what was asked: a person has to look.
-        row.flag = f"The card network gave back {said}, not {row.amount}."[:255]
+        row.flag = f"The card network gave back {money.show(said)}, not {money.show(row.amount)}."
     if found.status in ("failed", "canceled"):
         if row.status != Refund.Status.FAILED:
             _fail(connection, row, code=found.failure or found.status, message="", now=now)
@@ -266,6 +266,17 @@ def take_in(payment: Payment, *, found: stripe.Refund, now: datetime) -> Refund:
     return settle(row.pk, found=found, now=now)
 
 
+@transaction.atomic
+def flag(refund_id: UUID, reason: str) -> bool:
+    """Mark a refund for a person, once; whether it was not marked so before."""
+    _, row = _lock(refund_id)
+    if row.flag == reason[:255]:
+        return False
+    row.flag = reason[:255]
+    row.save(update_fields=["flag"])
+    return True
+
+
 def sync(payment: Payment, *, now: datetime) -> None:
     """Bring all refunds of a payment to what the network says now; for its webhooks."""
     open_rows = Refund.objects.filter(payment=payment, status__in=Refund.OPEN)
@@ -331,7 +342,7 @@ def _take(connection: Connection, row: Refund, *, credits: Decimal, now: datetim
             connection,
             row.payment,
             amount=credits,
-            reason=f"Refund of {row.amount}: {row.reason}",
+            reason=f"Refund of {money.show(row.amount)}: {row.reason}",
             actor=row.actor,
             now=now,
         )
@@ -374,7 +385,7 @@ def _forgive(connection: Connection, row: Refund, *, sign: int, now: datetime) -
             kind=kind,
             amount=amount * row.amount.amount,
             payment_id=row.payment_id,
-            reason=f"Refund of {row.amount}: {row.reason}"[:255],
+            reason=f"Refund of {money.show(row.amount)}: {row.reason}"[:255],
             actor=row.actor,
             now=now,
         )

@@ -105,6 +105,18 @@ def cancel(payment_id: UUID, *, now: datetime) -> Payment:
     return payment
 
 
+@transaction.atomic
+def flag(payment_id: UUID, reason: str) -> bool:
+    """Mark a payment for a person, once; whether it was not marked so before. What it gave stays:
+    a person decides."""
+    _, payment = lock(payment_id)
+    if payment.alarm == reason:
+        return False
+    payment.alarm = reason[:255]
+    payment.save(update_fields=["alarm"])
+    return True
+
+
 def lock(payment_id: UUID) -> tuple[Connection, Payment]:
     """Lock a payment the way every money verb does: its connection first."""
     owner = Payment.objects.values_list("connection_id", flat=True).get(pk=payment_id)
@@ -133,7 +145,8 @@ def _succeed(
     _note(payment, now=now)
     if taken != payment.amount:
         # Money moved, but not what was asked: nothing is granted until a person has looked.
-        _flag(payment, f"The card network took {taken}, not {payment.amount}.")
+        asked = money.show(payment.amount)
+        _flag(payment, f"The card network took {money.show(taken)}, not {asked}.")
         return
     if payment.purpose == Payment.Purpose.OVERAGE:
         _pay_overage(connection, payment, was_open=was_open, now=now)

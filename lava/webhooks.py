@@ -73,6 +73,8 @@ def settle_intent(hint: Hint) -> None:
         return
     now = payment.merchant.now()
     payment = payments.refresh(payment, now=now)
+    if payment.status == Payment.Status.UNKNOWN:
+        raise errors.CardUnknown("The card network did not say how it stands.")
     if payment.status == Payment.Status.SUCCEEDED:
         sessions.complete_for_payment(payment, now=now)
 
@@ -151,7 +153,14 @@ def receive(request: HttpRequest, merchant: str = "") -> HttpResponse:
         },
     )
     if row.handled_at is None:
-        handle(row)
+        try:
+            handle(row)
+        except (errors.CardUnknown, errors.Unavailable, errors.Conflict) as error:
+            # The network is away, or something else is under way: it delivers again.
+            log.warning("card_event_postponed", card_event=row.pk, type=row.type, code=error.code)
+            answer = JsonResponse({"error": {"message": error.message, "code": error.code}})
+            answer.status_code, answer["Retry-After"] = 503, "30"
+            return answer
     return JsonResponse({"received": True})
 
 
@@ -159,18 +168,21 @@ def handle(row: StripeEvent) -> None:
     """Act on a stored event once; a failure leaves it for the network's next delivery.
 
     Raises:
-        billing.errors.CardUnknown: the network does not answer; it will deliver again.
+        billing.errors.CardUnknown, Unavailable, Conflict: not now; it will be delivered again.
     """
     act = TABLE.get(row.type)
     if act is not None:
-        act(
-            Hint(
-                subject=row.payload["data"]["object"],
-                merchant=row.merchant,
-                livemode=row.livemode,
-                account=str(row.payload.get("account") or ""),
-            )
+        hint = Hint(
+            subject=row.payload["data"]["object"],
+            merchant=row.merchant,
+            livemode=row.livemode,
+            account=str(row.payload.get("account") or ""),
         )
+        try:
+            act(hint)
+        except errors.Refused as refusal:
+            # The network has no such thing (any more): there is nothing to enter.
+            log.warning("card_event_refused", card_event=row.pk, type=row.type, code=refusal.code)
     with transaction.atomic():
         StripeEvent.objects.filter(pk=row.pk).update(handled_at=timezone.now())
 

@@ -238,6 +238,14 @@ def buy(
     return payments.confirm(payment, card_id=connection.card.card_id, now=now)
 
 
+def save_card(connection: Connection, number: str, *, now: datetime) -> None:
+    """The customer replaces their saved card."""
+    intent = cards.begin_setup(connection, key=f"{number}:{now.timestamp()}")
+    card_id = cards.from_test_card(connection.merchant, number)
+    cards.confirm_setup(connection, setup_intent_id=intent.id, card_id=card_id)
+    cards.finish_setup(connection, setup_intent_id=intent.id, now=now)
+
+
 def behave_as(network: CardNetwork, connection: Connection, number: str) -> None:
     """From now on the saved card behaves as another test card."""
     network.control("cards", {"payment_method": connection.card.card_id, "behave_as": number})

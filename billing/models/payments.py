@@ -113,6 +113,8 @@ class Payment(Tenant):
     settled_at = models.DateTimeField(null=True, blank=True)
     # Something a person must look at, e.g. the network took another amount. Empty: nothing.
     flag = models.CharField(max_length=255, blank=True)
+    # What `billing.reconcile` found and only a person can mend; what it gave stays. Empty: nothing.
+    alarm = models.CharField(max_length=255, blank=True, editable=False)
     # What the bank says of a dispute, for people. Empty: nothing, or it was won.
     dispute_flag = models.CharField(max_length=255, blank=True, editable=False)
     # What has gone back or is on its way back; moved by `billing.refunds` alone, in its currency.

@@ -13,6 +13,7 @@ from moneyed import Money
 
 from billing import clock, credits, errors, ids, refunds, sweep
 from billing.models import Connection, Event, LedgerEntry, OutboxMessage, Payment, Refund
+from billing.stripe import client
 from lava.demo.card_network.process import CardNetwork
 from tests import card_network as cn
 from tests import factories
@@ -233,18 +234,14 @@ def test_an_answer_that_never_came_is_asked_about_and_refunded_once(
     payment = bought(shop, connection)
     order: dict[str, Any] = {"path": "/v1/refunds"}
     if action == "delay_after":
-        from billing import stripe
-
-        monkeypatch.setattr(stripe, "TIMEOUT_S", 0.2)
-        stripe._client.cache_clear()
+        monkeypatch.setattr(client, "TIMEOUT_S", 0.2)
+        client._client.cache_clear()
         order["delay_ms"] = 900
     cn.fault(card_network, action, **order)
     row = back(shop, payment, "4")
     if action == "delay_after":
         monkeypatch.undo()
-        from billing import stripe
-
-        stripe._client.cache_clear()
+        client._client.cache_clear()
     assert row.status == "unknown"
     # Its credits cannot be spent meanwhile.
     assert balance(shop, connection) == Decimal(31)

@@ -8,7 +8,8 @@ the handle in `process.py`) and then talk HTTP: the unchanged `stripe.StripeClie
 Keys. Any `sk_test_...` / `pk_test_...` opens the test mode and any `sk_live_...` / `pk_live_...`
 the live mode; the two modes share no data. By convention the product uses `sk_test_local`,
 `pk_test_local`, `sk_live_local`, `pk_live_local`. Webhook secrets default to `whsec_test_local` and
-`whsec_live_local`.
+`whsec_live_local`. Keys of other names (`sk_test_other`, `pk_test_other`) open an account of their
+own, and `Stripe-Account: acct_...` one that is connected: accounts share no objects either.
 
 Modelled: customers, payment methods (cards), setup intents, payment intents, charges, refunds,
 disputes, events, `expand`, list filters and pages, idempotency (24 h), test cards (`cards.py`),

@@ -148,7 +148,7 @@ class Control:
         id = str(order["intent"])
         resource = payment_intents if id.startswith("pi_") else setup_intents
         intent = self._get("payment_intent" if id.startswith("pi_") else "setup_intent", id)
-        call = self._call(intent.mode)
+        call = self._call(intent)
         approve = bool(order.get("approve", True))
         try:
             body: Json = resource.authenticate(call, intent, approve=approve)
@@ -169,7 +169,7 @@ class Control:
         if status not in ("succeeded", "failed"):
             raise ValueError("status must be succeeded or failed")
         refund = self._get("refund", str(order["refund"]))
-        return refunds.move(self._call(refund.mode), refund, status=str(status)).body
+        return refunds.move(self._call(refund), refund, status=str(status)).body
 
     def _open_dispute(self, order: Json) -> Json:
         if "charge" in order:
@@ -178,7 +178,7 @@ class Control:
             intent = self._get("payment_intent", str(order["payment_intent"]))
             charge = self._get("charge", str(intent.body["latest_charge"]))
         return disputes.open_dispute(
-            self._call(charge.mode),
+            self._call(charge),
             charge,
             amount=order.get("amount"),
             reason=str(order.get("reason", "fraudulent")),
@@ -189,7 +189,7 @@ class Control:
         status = order.get("status", "lost")
         if status not in ("won", "lost"):
             raise ValueError("status must be won or lost")
-        return disputes.close_dispute(self._call(dispute.mode), dispute, won=status == "won").body
+        return disputes.close_dispute(self._call(dispute), dispute, won=status == "won").body
 
     def _get(self, kind: str, id: str) -> Record:
         """An object of either mode."""
@@ -198,15 +198,18 @@ class Control:
             raise ValueError(f"no {kind} {id}")
         return record
 
-    def _call(self, mode: str) -> Call:
-        """A call of the network's own, for events that nobody asked for over the API."""
+    def _call(self, subject: Record) -> Call:
+        """A call of the network's own, for events that nobody asked for over the API: in the mode
+        and account of their subject."""
+        account = str(subject.hidden.get("account", calls.HOME))
         return Call(
             self._store,
-            mode,
+            subject.mode,
             False,
             Params({}),
             store.new_id("req")[:18],
             None,
             self._store.now(),
             calls.API_VERSION,
+            account,
         )
