@@ -13,7 +13,18 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import F
 
-from billing import credits, errors, events, ledger, money, periods, receipts, subscriptions
+from billing import (
+    changes,
+    courses,
+    credits,
+    errors,
+    events,
+    ledger,
+    money,
+    notices,
+    receipts,
+    subscriptions,
+)
 from billing.models import (
     Connection,
     CreditGrant,
@@ -167,6 +178,8 @@ def _deliver(connection: Connection, payment: Payment, *, now: datetime) -> None
         )
         if not moved:
             raise errors.Conflict("That cycle was opened before.")
+    elif payment.purpose == Payment.Purpose.UPGRADE:
+        _upgrade(payment, now=now)
     else:
         subscriptions.activate(connection, now=now)
         current = connection.subscription
@@ -179,6 +192,31 @@ def _deliver(connection: Connection, payment: Payment, *, now: datetime) -> None
             payment=payment,
             bundle=payment.bundle,
         )
+        if payment.purpose == Payment.Purpose.TOP_UP and current is not None:
+            Subscription.objects.filter(pk=current.pk).update(
+                top_up_attempts=0, top_up_next_attempt_at=None
+            )
+
+
+def _upgrade(payment: Payment, *, now: datetime) -> None:
+    """Make the change of plan that was paid for, on the terms its intent fixed."""
+    assert payment.subscription is not None and payment.cycle_index is not None
+    assert payment.plan is not None
+    moved = changes.move_now(
+        payment.subscription,
+        plan=payment.plan,
+        offer=changes.Quote(
+            charge=payment.amount.amount,
+            unused_credit=payment.unused_credit,
+            unused_value=payment.unused_value,
+            owed=credits.ZERO,
+        ),
+        leaves=payment.cycle_index - 1,
+        payment=payment,
+        now=now,
+    )
+    payment.cycle_index = moved.cycle_index
+    payment.save(update_fields=["cycle_index"])
 
 
 def _end_of_bundle(subscription: Subscription | None, *, now: datetime) -> datetime | None:
@@ -186,10 +224,8 @@ def _end_of_bundle(subscription: Subscription | None, *, now: datetime) -> datet
     roll over. While a renewal is late that is the cycle to come, not the one that is over."""
     if subscription is None or subscription.plan.bundle_rollover_type != Plan.Rollover.NONE:
         return None
-    anchor, zone = subscription.anchor, subscription.time_zone
-    interval = subscription.plan.billing_interval
-    index = periods.index_at(anchor, interval, zone, now)
-    return max(periods.cycle(anchor, interval, index, zone).end, subscription.cycle_end)
+    course = courses.running(subscription)
+    return max(course.cycle(course.index_at(now)).end, subscription.cycle_end)
 
 
 def _fail(
@@ -198,17 +234,7 @@ def _fail(
     payment.failure_code = code[:64]
     payment.failure_message = message[:255]
     _close(connection, payment, Payment.Status.FAILED, now=now)
-    subscription = payment.subscription
-    if payment.purpose == Payment.Purpose.RENEWAL and subscription is not None:
-        # One that ended meanwhile stays ended: a late decline must not bring it back.
-        if subscription.status in Subscription.CURRENT:
-            _postpone_renewal(subscription, now=now)
-    elif payment.purpose == Payment.Purpose.OVERAGE:
-        tries = connection.overage_attempts + 1
-        wait = timedelta(days=RETRY_DAYS[min(tries, len(RETRY_DAYS)) - 1])
-        Connection.objects.filter(pk=connection.pk).update(
-            overage_attempts=tries, overage_next_attempt_at=now + wait
-        )
+    is_first = _wait(connection, payment, now=now)
     events.record(
         payment.merchant,
         "payment.failed",
@@ -220,7 +246,38 @@ def _fail(
         currency=str(payment.amount.currency),
         code=payment.failure_code,
     )
-    receipts.send_declined(payment, now=now)
+    if is_first:
+        receipts.send_declined(payment, now=now)
+
+
+def _wait(connection: Connection, payment: Payment, *, now: datetime) -> bool:
+    """Set the day of the next try of a declined charge; gives whether its customer is told of a
+    first decline (one mail a stage: then the last warning, then the end)."""
+    subscription = payment.subscription
+    if payment.purpose == Payment.Purpose.RENEWAL and subscription is not None:
+        # One that ended meanwhile stays ended: a late decline must not bring it back.
+        if subscription.status not in Subscription.CURRENT:
+            return False
+        _postpone_renewal(subscription, payment, now=now)
+        return subscription.attempts == 1
+    if payment.purpose == Payment.Purpose.OVERAGE:
+        tries = connection.overage_attempts + 1
+        Connection.objects.filter(pk=connection.pk).update(
+            overage_attempts=tries, overage_next_attempt_at=now + _pause(tries)
+        )
+        return tries == 1
+    if payment.purpose == Payment.Purpose.TOP_UP and subscription is not None:
+        tries = subscription.top_up_attempts + 1
+        Subscription.objects.filter(pk=subscription.pk).update(
+            top_up_attempts=tries, top_up_next_attempt_at=now + _pause(tries)
+        )
+        return tries == 1
+    # Whoever asked for it is there and is answered.
+    return False
+
+
+def _pause(tries: int) -> timedelta:
+    return timedelta(days=RETRY_DAYS[min(tries, len(RETRY_DAYS)) - 1])
 
 
 def _close(connection: Connection, payment: Payment, status: str, *, now: datetime) -> None:
@@ -239,14 +296,19 @@ def _release(connection: Connection, payment: Payment) -> None:
     )
 
 
-def _postpone_renewal(subscription: Subscription, *, now: datetime) -> None:
-    """Past due: try again on the days of the schedule; after the last, end it unpaid."""
+def _postpone_renewal(subscription: Subscription, payment: Payment, *, now: datetime) -> None:
+    """Past due: try again on the days of the schedule, never twice in a day, though a worker slept
+    through some of them; warn before the last try; after it, end the subscription unpaid."""
     since = subscription.past_due_since or now
     if subscription.attempts >= len(RETRY_DAYS):
         subscriptions.end(subscription, now=now, unpaid=True)
+        notices.ended_unpaid(subscription, payment, now=now)
         return
-    subscription.next_attempt_at = since + timedelta(days=RETRY_DAYS[subscription.attempts])
+    planned = since + timedelta(days=RETRY_DAYS[subscription.attempts])
+    subscription.next_attempt_at = max(planned, now + timedelta(days=1))
     subscription.attempts += 1
+    if subscription.attempts == len(RETRY_DAYS):
+        notices.last_warning(subscription, payment, now=now)
     if subscription.past_due_since is None:
         subscription.past_due_since = now
         subscription.status = Subscription.Status.PAST_DUE
@@ -256,6 +318,9 @@ def _postpone_renewal(subscription: Subscription, *, now: datetime) -> None:
             now=now,
             connection=subscription.connection,
             subscription_id=subscription.public_id,
+            grace_ends_at=(
+                subscription.past_due_since + timedelta(days=subscription.plan.grace_days)
+            ).isoformat(),
         )
     subscription.save()
 

@@ -9,6 +9,7 @@ from billing.models.connections import Connection, Customer, Cycle, Subscription
 from billing.models.credits import CreditGrant, LedgerEntry
 from billing.models.events import Event, OutboxMessage, StripeEvent
 from billing.models.merchants import Membership, Merchant, Organization, SecretKey, User
+from billing.models.moves import PlanMove
 from billing.models.payments import Payment, PaymentMethod
 from billing.models.plans import CreditBundle, Plan
 
@@ -27,6 +28,7 @@ __all__ = [
     "Payment",
     "PaymentMethod",
     "Plan",
+    "PlanMove",
     "SecretKey",
     "StripeEvent",
     "Subscription",
