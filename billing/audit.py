@@ -118,37 +118,81 @@ CONSERVES = """
 
 CYCLES = """
     SELECT * FROM (
-        SELECT s.id AS subscription, y.index, y.start, y."end", y.state,
-               row_number() OVER w - 1 AS place, lag(y."end") OVER w AS before,
-               s.cycle_index, s.cycle_start, s.cycle_end,
+        SELECT s.id AS subscription, y.index, y.start, y."end", y.state, y.place, y.anchor,
+               row_number() OVER w - 1 AS nth, lag(y."end") OVER w AS before,
+               lag(y.place) OVER w AS place_before, lag(y.anchor) OVER w AS anchor_before,
+               lead(y.place) OVER w AS place_after,
+               s.cycle_index, s.cycle_start, s.cycle_end, s.anchor AS stands_on, s.anchor_index,
                max(y.index) OVER (PARTITION BY s.id) AS last,
-               s.anchor, s.time_zone AS zone, p.billing_interval AS every
-          FROM billing_subscription s JOIN billing_plan p ON p.id = s.plan_id
+               y.time_zone AS zone, ((y.anchor AT TIME ZONE y.time_zone)
+                   + (y.place + 1) * ('1 ' || p.billing_interval)::interval)
+                     AT TIME ZONE y.time_zone AS due
+          FROM billing_subscription s
           LEFT JOIN billing_cycle y ON y.subscription_id = s.id
+          LEFT JOIN billing_plan p ON p.id = y.plan_id
         WINDOW w AS (PARTITION BY s.id ORDER BY y.index)) y
-     WHERE index IS NULL OR index <> place OR start <> before OR last <> cycle_index
-        OR (index = cycle_index AND (start, "end", state) <> (cycle_start, cycle_end, 'granted'))
-        OR (index = 0 AND start <> anchor)
-        OR ("end" AT TIME ZONE zone) <>
-           ((anchor AT TIME ZONE zone) + (index + 1) * ('1 ' || every)::interval)
-             AT TIME ZONE zone AT TIME ZONE zone
+     WHERE index IS NULL OR index <> nth OR start <> before OR last <> cycle_index
+        OR (index = cycle_index AND (
+            (start, "end", state) <> (cycle_start, cycle_end, 'granted')
+            OR anchor <> stands_on OR place <> cycle_index - anchor_index))
+        OR (place = 0 AND start <> anchor)
+        OR (place > 0 AND (place_before, anchor_before) IS DISTINCT FROM (place - 1, anchor))
+        OR ("end" AT TIME ZONE zone <> due AT TIME ZONE zone
+            AND NOT ("end" < due AND place_after IS NOT DISTINCT FROM 0))
 """
 
 CYCLE_GRANTS = """
     SELECT y.id AS cycle, y.subscription_id AS subscription, y.index, y.state, p.price,
-           m.status AS payment_status, count(g.id) AS grants
+           y.unused_value, y.owed, m.amount, m.status AS payment_status, count(g.id) AS grants
       FROM billing_cycle y
       JOIN billing_subscription s ON s.id = y.subscription_id
-      JOIN billing_plan p ON p.id = s.plan_id
+      JOIN billing_plan p ON p.id = y.plan_id
       LEFT JOIN billing_payment m ON m.id = y.payment_id
       LEFT JOIN billing_creditgrant g ON g.cycle_id = y.id AND g.source = 'cycle'
      GROUP BY y.id, s.id, p.id, m.id
     HAVING count(g.id) > 1
         OR y.state = 'skipped' AND (count(g.id) > 0 OR m.id IS NOT NULL)
-        OR y.state = 'granted' AND p.price > 0 AND (
-            m.id IS NULL OR m.status <> 'succeeded' OR m.settled_at IS NULL
-            OR m.settled_at > min(g.effective_at) OR m.purpose NOT IN ('subscription', 'renewal')
-            OR m.connection_id <> s.connection_id)
+        OR y.state = 'granted' AND p.price <> coalesce(m.amount, 0) + y.unused_value + y.owed
+        OR m.id IS NOT NULL AND (
+            m.status <> 'succeeded' OR m.settled_at IS NULL OR m.settled_at > min(g.effective_at)
+            OR m.purpose NOT IN ('subscription', 'renewal', 'upgrade')
+            OR m.unused_value <> y.unused_value OR m.connection_id <> s.connection_id)
+"""
+
+UPGRADES = """
+    SELECT y.id AS cycle, y.subscription_id AS subscription, y.unused_credit, y.unused_value,
+           y.owed, before.paid, before.granted, lines.given, lines.owed AS entered
+      FROM (SELECT y.*, sum(unused_credit) OVER at_once AS all_unused,
+                   sum(owed) OVER at_once AS all_owed
+              FROM billing_cycle y
+            WINDOW at_once AS (PARTITION BY subscription_id, created_at)) y
+      JOIN billing_subscription s ON s.id = y.subscription_id
+      LEFT JOIN LATERAL (
+        SELECT coalesce(m.amount, 0) + b.unused_value + b.owed AS paid, g.amount AS granted
+          FROM billing_cycle b
+          LEFT JOIN billing_payment m ON m.id = b.payment_id
+          LEFT JOIN billing_creditgrant g ON g.cycle_id = b.id AND g.source = 'cycle'
+         WHERE b.subscription_id = y.subscription_id AND b.index < y.index AND b.state = 'granted'
+         ORDER BY b.index DESC LIMIT 1) before ON true
+      LEFT JOIN LATERAL (
+        SELECT -sum(e.amount) FILTER (WHERE e.reason LIKE 'Given in payment for %'
+                    OR e.reason LIKE 'Spent after its value was taken %') AS given,
+               -sum(e.amount) FILTER (WHERE e.reason LIKE 'Rest of the price of %') AS owed
+          FROM billing_ledgerentry e
+         WHERE e.connection_id = s.connection_id AND e.occurred_at = y.created_at
+           AND e.kind IN ('expire', 'adjust') AND e.reason <> '') lines ON true
+     WHERE (y.unused_credit > 0 OR y.unused_value > 0 OR y.owed > 0) AND (
+           y.unused_credit > coalesce(before.granted, 0)
+        OR y.unused_value * before.granted > before.paid * (y.unused_credit + 0.0000000001)
+        OR y.all_unused <> coalesce(lines.given, 0) OR y.all_owed <> coalesce(lines.owed, 0))
+"""
+
+MARKS = """
+    SELECT id AS connection, balance, depleted_at, low_mark, low_at FROM billing_connection
+     WHERE entry_count > 0 AND (
+           (depleted_at IS NOT NULL) <> (balance <= 0)
+        OR low_at IS NOT NULL AND NOT coalesce(balance < low_mark, false)
+        OR depleted_told AND depleted_at IS NULL OR low_told AND low_at IS NULL)
 """
 
 SETTLED = """
@@ -169,7 +213,7 @@ SETTLED = """
         WHEN p.status <> 'succeeded' OR p.flag <> '' THEN d.lines + d.cycles + d.grants > 0
         WHEN p.settled_at IS NULL OR p.intent_id = '' OR p.receipt_number = '' THEN true
         WHEN p.purpose = 'overage' THEN d.lines <> 1 OR d.charged <> p.amount OR d.grants > 0
-        WHEN p.purpose IN ('subscription', 'renewal') THEN d.cycles <> 1 OR d.lines > 0
+        WHEN p.purpose IN ('subscription', 'renewal', 'upgrade') THEN d.cycles <> 1 OR d.lines > 0
         ELSE d.given <> p.credit_amount OR d.grants > 1 OR d.cycles + d.lines > 0 END
 """
 
@@ -212,8 +256,18 @@ STUCK = f"""
      WHERE s.status IN ('active', 'past_due') AND c.status = 'active'
        AND coalesce(s.next_attempt_at, s.cycle_end) < now() + m.clock_offset - interval '1 day'
        AND NOT EXISTS (SELECT 1 FROM billing_payment p
-                        WHERE p.subscription_id = s.id AND p.purpose = 'renewal'
+                        WHERE p.subscription_id = s.id AND p.purpose IN ('renewal', 'upgrade')
                           AND p.status IN ('pending', 'unknown', 'requires_action'))
+    UNION ALL
+    SELECT 'move of subscribers', v.id::text, v.created_at
+      FROM billing_planmove v JOIN billing_merchant m ON m.id = v.merchant_id
+     WHERE v.state = 'running' AND v.created_at < now() + m.clock_offset - interval '1 day'
+    UNION ALL
+    SELECT 'fall to be told', c.id::text, coalesce(c.depleted_at, c.low_at)
+      FROM billing_connection c JOIN billing_merchant m ON m.id = c.merchant_id
+     WHERE (c.depleted_at IS NOT NULL AND NOT c.depleted_told
+            OR c.low_at IS NOT NULL AND NOT c.low_told)
+       AND coalesce(c.depleted_at, c.low_at) < now() + m.clock_offset - interval '1 day'
 """  # noqa: S608
 
 REFUNDS = """
@@ -258,7 +312,7 @@ CURRENCIES = """
         SELECT connection_id, 'dispute', id, amount_currency FROM billing_dispute
         UNION ALL
         SELECT s.connection_id, 'plan', p.id, p.price_currency
-          FROM billing_subscription s JOIN billing_plan p ON p.id = s.plan_id
+          FROM billing_subscription s JOIN billing_plan p ON p.id IN (s.plan_id, s.pending_plan_id)
         UNION ALL
         SELECT g.connection_id, 'bundle', b.id, b.cost_currency
           FROM billing_creditgrant g JOIN billing_creditbundle b ON b.id = g.bundle_id
@@ -271,13 +325,16 @@ MERCHANTS = """
     UNION ALL
     SELECT 'subscription', r.id::text FROM billing_subscription r
       JOIN billing_connection c ON c.id = r.connection_id JOIN billing_plan p ON p.id = r.plan_id
+      LEFT JOIN billing_plan n ON n.id = r.pending_plan_id
      WHERE (c.merchant_id, p.merchant_id) IS DISTINCT FROM (r.merchant_id, r.merchant_id)
+        OR n.merchant_id <> r.merchant_id
     UNION ALL
     SELECT 'cycle', r.id::text FROM billing_cycle r
       JOIN billing_subscription s ON s.id = r.subscription_id
+      JOIN billing_plan n ON n.id = r.plan_id
       LEFT JOIN billing_payment p ON p.id = r.payment_id
      WHERE s.merchant_id <> r.merchant_id OR p.merchant_id <> r.merchant_id
-        OR p.connection_id <> s.connection_id
+        OR p.connection_id <> s.connection_id OR n.merchant_id <> r.merchant_id
     UNION ALL
     SELECT 'payment', r.id::text FROM billing_payment r
       JOIN billing_connection c ON c.id = r.connection_id
@@ -397,6 +454,16 @@ RULES = (
         "no_cycle_credit_before_its_payment",
         "A paid cycle is granted once, after its payment; a skipped one never.",
         CYCLE_GRANTS,
+    ),
+    Rule(
+        "upgrades_gain_nothing",
+        "The value taken off an upgrade is that of credits given in payment, to the cent.",
+        UPGRADES,
+    ),
+    Rule(
+        "falls_are_marked",
+        "A balance at 0 or below, or below its mark, is marked so; no other is.",
+        MARKS,
     ),
     Rule(
         "payments_are_settled_once",

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from django.db.models import F, Q, Sum
 
-from billing import errors, ids, ledger, money
+from billing import errors, events, ids, ledger, money
 from billing.models import Connection, CreditBundle, CreditGrant, Cycle, Payment
 
 ZERO = Decimal(0)
@@ -72,7 +72,8 @@ def grant(
 ) -> UUID | None:
     """Add a lot of credits; debt is paid first out of it, as lines of its own.
 
-    Returns the id of the grant, or None for an amount of 0 (nothing is written).
+    Returns the id of the grant, or None for an amount of 0 (nothing is written). The merchant hears
+    of the balance after each grant; what is only rolled over is no new credit.
     """
     if amount == 0:
         return None
@@ -98,7 +99,24 @@ def grant(
         actor,
         now,
     )
+    if source != CreditGrant.Source.ROLLOVER:
+        tell_balance(connection, cause=str(source), now=now)
     return grant_id
+
+
+def tell_balance(connection: Connection, *, cause: str, now: datetime) -> None:
+    """Record `connection.wallet.balance.updated`: on grants and when credits have run out, never
+    on each request."""
+    head = Connection.objects.values_list("balance", flat=True).get(pk=connection.pk)
+    events.record(
+        connection.merchant,
+        "connection.wallet.balance.updated",
+        now=now,
+        connection=connection,
+        balance=money.wire(head),
+        currency=connection.currency,
+        cause=cause,
+    )
 
 
 def give(

@@ -45,6 +45,7 @@ PREFIXES = {
     "message": "msg",
     "meter_price": "mpr",
     "phone_verification": "phv",
+    "plan_move": "mov",
     "http_request": "rid",
 }
 

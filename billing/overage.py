@@ -15,7 +15,7 @@ from django.db.models import F
 from moneyed import Money
 
 from billing import disputes, ledger, money, payments
-from billing.models import Connection, Payment, Plan
+from billing.models import Connection, Payment, Plan, Subscription
 
 
 def collect(connection_id: UUID, *, now: datetime, cycle_ends: bool = False) -> Payment | None:
@@ -27,6 +27,17 @@ def collect(connection_id: UUID, *, now: datetime, cycle_ends: bool = False) -> 
     """
     payment = _begin(connection_id, now=now, cycle_ends=cycle_ends)
     return payments.charge(payment, now=now) if payment is not None else None
+
+
+def tops_up(subscription: Subscription, *, now: datetime) -> bool:
+    """Whether an automatic top-up pays for what credits do not cover; not while it waits, after a
+    decline or at its cap."""
+    waits = subscription.top_up_next_attempt_at
+    return (
+        subscription.auto_top_up_bundle_id is not None
+        and subscription.status == Subscription.Status.ACTIVE
+        and (waits is None or waits <= now)
+    )
 
 
 @transaction.atomic
@@ -48,9 +59,15 @@ def _begin(connection_id: UUID, *, now: datetime, cycle_ends: bool) -> Payment |
         return None
     if not cycle_ends and connection.debt < current.plan.overage_threshold:
         return None
+    # The credits of a top-up that is being paid will pay the debt.
     if Payment.objects.filter(
-        connection=connection, purpose=Payment.Purpose.OVERAGE, status__in=Payment.OPEN
+        connection=connection,
+        purpose__in=(Payment.Purpose.OVERAGE, Payment.Purpose.TOP_UP),
+        off_session=True,
+        status__in=Payment.OPEN,
     ).exists():
+        return None
+    if not cycle_ends and tops_up(current, now=now):
         return None
     payment = payments.intend(
         connection,

@@ -3,7 +3,7 @@
 `intend` commits the row with its key before anything is asked; `present` lets the page confirm it,
 `confirm` confirms it from the server, `charge` takes it from the saved card; `refresh` asks what
 became of it. What the answers do to the books is `billing.settlement`. No lock is held while the
-network is asked. Called by checkout, `billing.renewals` and `billing.overage`.
+network is asked. Called by checkout, `billing.renewals`, `overage`, `topups` and `upgrades`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from django.db import transaction
 from django.utils import timezone
 from moneyed import Money
 
-from billing import cards, errors, ids, ledger, periods, settlement, stripe
+from billing import cards, courses, errors, ids, ledger, settlement, stripe
 from billing.models import Connection, CreditBundle, Payment, Plan, Subscription
 from billing.stripe import ClientIntent, Intent
 
@@ -101,10 +101,33 @@ def present(payment: Payment, *, now: datetime) -> ClientIntent:
     """
     if payment.status == Payment.Status.SUCCEEDED:
         raise errors.Conflict("This is paid already.", code="already_paid")
-    if payment.purpose == Payment.Purpose.SUBSCRIPTION:
+    _refuse_what_is_over(payment)
+    if payment.purpose in (Payment.Purpose.SUBSCRIPTION, Payment.Purpose.UPGRADE):
         _withdraw_older(payment, now=now)
     intent = _intent_of(payment)
     return stripe.client_intent(payment.merchant, "payment", intent.id, intent.client_secret)
+
+
+def _refuse_what_is_over(payment: Payment) -> None:
+    """Do not let a page pay for what it will not get.
+
+    Raises:
+        billing.errors.Conflict: the connection is disabled or deleted meanwhile, or the cycle that
+            a change of plan was quoted for is over (`terms_changed`).
+    """
+    status = Connection.objects.values_list("status", flat=True).get(pk=payment.connection_id)
+    if status in (Connection.Status.DISABLED, Connection.Status.DELETED):
+        raise errors.Conflict("This connection is not in use: nothing is charged.")
+    if payment.purpose != Payment.Purpose.UPGRADE:
+        return
+    assert payment.subscription is not None
+    current = Subscription.objects.get(pk=payment.subscription.pk)
+    if current.status not in Subscription.CURRENT or (
+        payment.cycle_index != current.cycle_index + 1
+    ):
+        raise errors.Conflict(
+            "Another cycle has begun meanwhile. Nothing was charged.", code="terms_changed"
+        )
 
 
 def confirm(payment: Payment, *, card_id: str, now: datetime) -> Payment:
@@ -130,8 +153,11 @@ def charge(payment: Payment, *, now: datetime) -> Payment:
         return settlement.fail(
             payment.pk, code="no_card", message="There is no saved card.", now=now
         )
-    # Whoever withdraws a payment that was never asked for holds its row: one of us comes first.
-    open_row = Payment.objects.filter(pk=payment.pk, status__in=Payment.OPEN)
+    # Whoever withdraws a payment that was never asked for holds its row: one of us comes first. A
+    # connection disabled or deleted since is not charged; `refresh` takes it up again or ends it.
+    open_row = Payment.objects.filter(
+        pk=payment.pk, status__in=Payment.OPEN, connection__status=Connection.Status.ACTIVE
+    )
     if not open_row.update(asked_at=timezone.now()):
         payment.refresh_from_db()
         return payment
@@ -268,16 +294,20 @@ def _is_wanted(payment: Payment, *, now: datetime) -> bool:
     """Whether a charge that never reached the network is still to be made."""
     if payment.connection.status == Connection.Status.DELETED:
         return False
+    if payment.subscription_id is None:
+        return True
+    subscription = Subscription.objects.select_related("plan", "pending_plan").get(
+        pk=payment.subscription_id
+    )
+    if subscription.status not in Subscription.CURRENT:
+        # Overage is owed whoever has left; the rest would buy into what has ended.
+        return bool(payment.purpose == Payment.Purpose.OVERAGE)
+    if payment.purpose == Payment.Purpose.UPGRADE:
+        return bool(payment.cycle_index == subscription.cycle_index + 1)
     if payment.purpose != Payment.Purpose.RENEWAL:
         return True
-    subscription = Subscription.objects.select_related("plan").get(pk=payment.subscription_id)
-    index = periods.index_at(
-        subscription.anchor, subscription.plan.billing_interval, subscription.time_zone, now
-    )
-    return (
-        subscription.status in Subscription.CURRENT
-        and subscription.cycle_index < index == payment.cycle_index
-    )
+    index = courses.coming(subscription, onto=payment.plan).index_at(now)
+    return bool(subscription.cycle_index < index == payment.cycle_index)
 
 
 def open_since(moment: datetime) -> Any:

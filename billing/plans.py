@@ -13,6 +13,7 @@ from decimal import Decimal
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import Count, Q
 from moneyed import Money
 
 from billing import errors, money
@@ -22,6 +23,7 @@ from billing.models import CreditBundle, Merchant, Plan, Subscription
 LARGEST = Decimal(10) ** 11
 LONGEST_NAME = 80
 MOST_BUNDLES = 20
+LONGEST_GRACE_DAYS = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,11 +73,77 @@ def update(plan: Plan, *, terms: Terms) -> Plan:
         if not same and was_sold(plan):
             raise errors.Conflict(
                 "Customers have subscribed at these terms, so the price and the interval stay. "
-                "Make a new plan for another price.",
+                "Make a new version of the plan for another price.",
                 code="plan_has_subscribers",
                 param=field,
             )
     _write(plan, terms, currency=plan.currency)
+    return plan
+
+
+@transaction.atomic
+def new_version(plan: Plan, *, terms: Terms, now: datetime, keep_offering: bool = False) -> Plan:
+    """Make the next version of a plan, with its bundles; whoever is subscribed stays on theirs.
+
+    `billing.moves` moves them. The version before is offered no more, unless `keep_offering`.
+    Meters attach to plans a floor above: call `meters.prices.new_plan_version`, which brings them.
+
+    Raises:
+        billing.errors.Invalid: as `create`.
+    """
+    plan = Plan.objects.select_for_update().select_related("merchant").get(pk=plan.pk)
+    validate(terms, currency=plan.currency)
+    # The head's row counts its versions: two at once take turns.
+    Plan.objects.select_for_update().get(pk=plan.head_id)
+    last = versions(plan)[-1].version
+    made = Plan(
+        merchant=plan.merchant,
+        created_at=now,
+        family_id=plan.head_id,
+        version=last + 1,
+        low_credit_threshold=plan.low_credit_threshold,
+        grace_days=plan.grace_days,
+    )
+    _write(made, terms, currency=plan.currency)
+    for bundle in plan.live_bundles:
+        CreditBundle(
+            merchant=plan.merchant,
+            plan=made,
+            name=bundle.name,
+            cost=bundle.cost,
+            credit_amount=bundle.credit_amount,
+            position=bundle.position,
+            created_at=now,
+        ).save()
+    if not keep_offering:
+        archive(plan, now=now)
+    return made
+
+
+def versions(plan: Plan) -> list[Plan]:
+    """All versions of a plan, first to last; `subscribers` of each: how many are on it now."""
+    current = Count("subscriptions", filter=Q(subscriptions__status__in=Subscription.CURRENT))
+    rows = Plan.objects.filter(Q(pk=plan.head_id) | Q(family_id=plan.head_id))
+    return list(rows.annotate(subscribers=current).order_by("version"))
+
+
+@transaction.atomic
+def set_limits(plan: Plan, *, low_credit_threshold: Decimal | None, grace_days: int) -> Plan:
+    """Say below which balance customers hear that credits run low (None: never), and how many days
+    after a declined renewal the gateway goes on serving.
+
+    The threshold counts from each subscriber's next cycle on, the days at once.
+
+    Raises:
+        billing.errors.Invalid: a negative amount, or not 0 to 30 days.
+    """
+    plan = Plan.objects.select_for_update().get(pk=plan.pk)
+    if low_credit_threshold is not None:
+        _amount(low_credit_threshold, "low_credit_threshold", plan.currency)
+    if not 0 <= grace_days <= LONGEST_GRACE_DAYS:
+        raise errors.Invalid(f"Choose 0 to {LONGEST_GRACE_DAYS} days.", param="grace_days")
+    plan.low_credit_threshold, plan.grace_days = low_credit_threshold, grace_days
+    plan.save(update_fields=["low_credit_threshold", "grace_days"])
     return plan
 
 

@@ -224,9 +224,8 @@ def _billed_to(connection: Connection) -> list[tuple[str, str]]:
 
 def what(payment: Payment) -> str:
     """What was paid for, in the words of a receipt."""
-    if payment.purpose in (Payment.Purpose.SUBSCRIPTION, Payment.Purpose.RENEWAL):
-        plan = payment.plan
-        return f"{plan.name} plan" if plan is not None else "Plan"
+    if payment.plan is not None and payment.purpose != Payment.Purpose.OVERAGE:
+        return f"{payment.plan.name} plan"
     if payment.purpose == Payment.Purpose.OVERAGE:
         return "Usage past this month's credits"
     name = payment.bundle.name if payment.bundle is not None else "Credits"

@@ -14,7 +14,18 @@ from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
-from billing import credits, errors, events, ledger, money, periods, receipts, subscriptions
+from billing import (
+    changes,
+    courses,
+    credits,
+    errors,
+    events,
+    ledger,
+    money,
+    notices,
+    receipts,
+    subscriptions,
+)
 from billing.models import (
     Connection,
     CreditGrant,
@@ -203,6 +214,8 @@ def _deliver(connection: Connection, payment: Payment, *, now: datetime) -> None
         )
         if not moved:
             raise errors.Conflict("That cycle was opened before.")
+    elif payment.purpose == Payment.Purpose.UPGRADE:
+        _upgrade(payment, now=now)
     else:
         subscriptions.activate(connection, now=now)
         current = connection.subscription
@@ -215,6 +228,31 @@ def _deliver(connection: Connection, payment: Payment, *, now: datetime) -> None
             payment=payment,
             bundle=payment.bundle,
         )
+        if payment.purpose == Payment.Purpose.TOP_UP and current is not None:
+            Subscription.objects.filter(pk=current.pk).update(
+                top_up_attempts=0, top_up_next_attempt_at=None
+            )
+
+
+def _upgrade(payment: Payment, *, now: datetime) -> None:
+    """Make the change of plan that was paid for, on the terms its intent fixed."""
+    assert payment.subscription is not None and payment.cycle_index is not None
+    assert payment.plan is not None
+    moved = changes.move_now(
+        payment.subscription,
+        plan=payment.plan,
+        offer=changes.Quote(
+            charge=payment.amount.amount,
+            unused_credit=payment.unused_credit,
+            unused_value=payment.unused_value,
+            owed=credits.ZERO,
+        ),
+        leaves=payment.cycle_index - 1,
+        payment=payment,
+        now=now,
+    )
+    payment.cycle_index = moved.cycle_index
+    payment.save(update_fields=["cycle_index"])
 
 
 def _end_of_bundle(subscription: Subscription | None, *, now: datetime) -> datetime | None:
@@ -222,10 +260,8 @@ def _end_of_bundle(subscription: Subscription | None, *, now: datetime) -> datet
     roll over. While a renewal is late that is the cycle to come, not the one that is over."""
     if subscription is None or subscription.plan.bundle_rollover_type != Plan.Rollover.NONE:
         return None
-    anchor, zone = subscription.anchor, subscription.time_zone
-    interval = subscription.plan.billing_interval
-    index = periods.index_at(anchor, interval, zone, now)
-    return max(periods.cycle(anchor, interval, index, zone).end, subscription.cycle_end)
+    course = courses.running(subscription)
+    return max(course.cycle(course.index_at(now)).end, subscription.cycle_end)
 
 
 def _fail(
@@ -235,7 +271,7 @@ def _fail(
     payment.failure_message = message[:255]
     _note(payment, code=code, message=message, now=now)
     _close(connection, payment, Payment.Status.FAILED, now=now)
-    _set_next_try(connection, payment, now=now)
+    is_first = _wait(connection, payment, now=now)
     events.record(
         payment.merchant,
         "payment.failed",
@@ -247,7 +283,38 @@ def _fail(
         currency=str(payment.amount.currency),
         code=payment.failure_code,
     )
-    receipts.send_declined(payment, now=now)
+    if is_first:
+        receipts.send_declined(payment, now=now)
+
+
+def _wait(connection: Connection, payment: Payment, *, now: datetime) -> bool:
+    """Set the day of the next try of a declined charge; gives whether its customer is told of a
+    first decline (one mail a stage: then the last warning, then the end)."""
+    subscription = payment.subscription
+    if payment.purpose == Payment.Purpose.RENEWAL and subscription is not None:
+        # One that ended meanwhile stays ended: a late decline must not bring it back.
+        if subscription.status not in Subscription.CURRENT:
+            return False
+        _postpone_renewal(subscription, payment, now=now)
+        return subscription.attempts == 1
+    if payment.purpose == Payment.Purpose.OVERAGE:
+        tries = connection.overage_attempts + 1
+        connection.overage_attempts = tries
+        connection.overage_next_attempt_at = now + _pause(tries)
+        connection.save(update_fields=["overage_attempts", "overage_next_attempt_at"])
+        return tries == 1
+    if payment.purpose == Payment.Purpose.TOP_UP and subscription is not None:
+        tries = subscription.top_up_attempts + 1
+        subscription.top_up_attempts = tries
+        subscription.top_up_next_attempt_at = now + _pause(tries)
+        subscription.save(update_fields=["top_up_attempts", "top_up_next_attempt_at"])
+        return tries == 1
+    # Whoever asked for it is there and is answered.
+    return False
+
+
+def _pause(tries: int) -> timedelta:
+    return timedelta(days=RETRY_DAYS[min(tries, len(RETRY_DAYS)) - 1])
 
 
 def _close(connection: Connection, payment: Payment, status: str, *, now: datetime) -> None:
@@ -266,22 +333,9 @@ def _release(connection: Connection, payment: Payment) -> None:
     )
 
 
-def _set_next_try(connection: Connection, payment: Payment, *, now: datetime) -> None:
-    """After a try that was not paid: when the next one is due."""
-    subscription = payment.subscription
-    if payment.purpose == Payment.Purpose.RENEWAL and subscription is not None:
-        # One that ended meanwhile stays ended: a late decline must not bring it back.
-        if subscription.status in Subscription.CURRENT:
-            _postpone_renewal(subscription, now=now)
-    elif payment.purpose == Payment.Purpose.OVERAGE:
-        tries = connection.overage_attempts + 1
-        wait = timedelta(days=RETRY_DAYS[min(tries, len(RETRY_DAYS)) - 1])
-        connection.overage_attempts, connection.overage_next_attempt_at = tries, now + wait
-        connection.save(update_fields=["overage_attempts", "overage_next_attempt_at"])
-
-
-def _postpone_renewal(subscription: Subscription, *, now: datetime) -> None:
-    """Past due: try again on the next day of the schedule; after the last, end it unpaid.
+def _postpone_renewal(subscription: Subscription, payment: Payment, *, now: datetime) -> None:
+    """Past due: try again on the next day of the schedule, never twice in a day though a worker
+    slept through some of them; warn before the last try; after it, end the subscription unpaid.
 
     A try between the days (a new card) does not use one up.
     """
@@ -289,9 +343,15 @@ def _postpone_renewal(subscription: Subscription, *, now: datetime) -> None:
     day = _next_day(since, now=now)
     if day is None:
         subscriptions.end(subscription, now=now, unpaid=True)
+        notices.ended_unpaid(subscription, payment, now=now)
         return
-    subscription.next_attempt_at = day
+    last_before = subscription.next_attempt_at
+    subscription.next_attempt_at = max(day, now + timedelta(days=1))
     subscription.attempts += 1
+    if _is_last(subscription.next_attempt_at, since=since) and not _is_last(
+        last_before, since=since
+    ):
+        notices.last_warning(subscription, payment, now=now)
     if subscription.past_due_since is None:
         subscription.past_due_since = now
         subscription.status = Subscription.Status.PAST_DUE
@@ -301,8 +361,16 @@ def _postpone_renewal(subscription: Subscription, *, now: datetime) -> None:
             now=now,
             connection=subscription.connection,
             subscription_id=subscription.public_id,
+            grace_ends_at=(
+                subscription.past_due_since + timedelta(days=subscription.plan.grace_days)
+            ).isoformat(),
         )
     subscription.save()
+
+
+def _is_last(attempt_at: datetime | None, *, since: datetime) -> bool:
+    """Whether a try is the last of the schedule that began at `since`."""
+    return attempt_at is not None and _next_day(since, now=attempt_at) is None
 
 
 def _next_day(since: datetime, *, now: datetime) -> datetime | None:
@@ -334,12 +402,14 @@ def _ask_customer(connection: Connection, payment: Payment, *, now: datetime) ->
     payment.status = Payment.Status.REQUIRES_ACTION
     payment.asked_at = timezone.now()
     payment.save()
-    _set_next_try(connection, payment, now=now)
+    _wait(connection, payment, now=now)
     until = now + ACTION_LIFE
     if payment.purpose == Payment.Purpose.RENEWAL and subscription is not None:
         until = subscription.next_attempt_at or until
     elif payment.purpose == Payment.Purpose.OVERAGE:
         until = connection.overage_next_attempt_at or until
+    elif payment.purpose == Payment.Purpose.TOP_UP and subscription is not None:
+        until = subscription.top_up_next_attempt_at or until
     payment.action_until = until
     payment.save(update_fields=["action_until"])
     events.record(

@@ -14,7 +14,7 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import DateTimeField, Exists, ExpressionWrapper, F, OuterRef, Q, Value
 
-from billing import credits, ledger, overage, payments, renewals
+from billing import credits, depletion, ledger, moves, overage, payments, renewals, topups
 from billing.models import (
     Connection,
     CreditGrant,
@@ -22,6 +22,7 @@ from billing.models import (
     OutboxMessage,
     Payment,
     Plan,
+    PlanMove,
     Refund,
     Subscription,
 )
@@ -53,25 +54,35 @@ def renewals_due(now: datetime, merchant: Merchant | None = None) -> list[UUID]:
             cycle_end__lte=F("clock"),
         )
         # A charge under way is asked about by its own question; it must not fill the batch.
-        .exclude(
-            Exists(
-                Payment.objects.filter(
-                    subscription=OuterRef("pk"),
-                    purpose=Payment.Purpose.RENEWAL,
-                    status__in=Payment.OPEN,
-                )
-            )
-        )
+        .exclude(Exists(renewals.under_way().filter(subscription=OuterRef("pk"))))
     )
     if merchant is not None:
         rows = rows.of(merchant)
     return list(rows.order_by("cycle_end", "pk").values_list("pk", flat=True)[:BATCH])
 
 
+def free_renewals_due(now: datetime) -> bool:
+    """Whether a subscription of price 0 is due that `renewals.renew_set` may take."""
+    rows = Subscription.objects.annotate(clock=_clock(now)).filter(
+        status=Subscription.Status.ACTIVE,
+        pending_change=None,
+        next_attempt_at=None,
+        cycle_end__lte=F("clock"),
+        plan__price=0,
+        connection__status=Connection.Status.ACTIVE,
+        connection__owes=False,
+    )
+    return bool(rows.exists())
+
+
 def overage_due(now: datetime, merchant: Merchant | None = None) -> list[UUID]:
     """Connections that owe as much as their plan lets grow, with no charge under way."""
     rows = Connection.objects.annotate(clock=_clock(now)).filter(
         Q(overage_next_attempt_at=None) | Q(overage_next_attempt_at__lte=F("clock")),
+        # Where a top-up pays instead, there is nothing to collect.
+        Q(subscriptions__auto_top_up_bundle=None)
+        | Q(subscriptions__status=Subscription.Status.PAST_DUE)
+        | Q(subscriptions__top_up_next_attempt_at__gt=F("clock")),
         owes=True,
         collecting=0,
         status=Connection.Status.ACTIVE,
@@ -79,6 +90,51 @@ def overage_due(now: datetime, merchant: Merchant | None = None) -> list[UUID]:
         subscriptions__plan__when_depleted=Plan.WhenDepleted.OVERAGE,
         debt__gte=F("subscriptions__plan__overage_threshold"),
     )
+    if merchant is not None:
+        rows = rows.of(merchant)
+    return list(rows.order_by("pk").values_list("pk", flat=True)[:BATCH])
+
+
+def top_ups_due(now: datetime, merchant: Merchant | None = None) -> list[UUID]:
+    """Connections below their customer's threshold, with no purchase or wait under way."""
+    rows = (
+        Subscription.objects.annotate(clock=_clock(now))
+        .filter(
+            Q(connection__balance__lt=F("top_up_threshold") - F("connection__collecting"))
+            | Q(connection__balance__lte=-F("connection__collecting")),
+            Q(top_up_next_attempt_at=None) | Q(top_up_next_attempt_at__lte=F("clock")),
+            status=Subscription.Status.ACTIVE,
+            auto_top_up_bundle__isnull=False,
+            connection__status=Connection.Status.ACTIVE,
+        )
+        .exclude(
+            Exists(
+                Payment.objects.filter(
+                    connection=OuterRef("connection"),
+                    purpose=Payment.Purpose.TOP_UP,
+                    status__in=Payment.OPEN,
+                )
+            )
+        )
+    )
+    if merchant is not None:
+        rows = rows.of(merchant)
+    return list(rows.order_by("pk").values_list("connection_id", flat=True)[:BATCH])
+
+
+def falls_to_tell(now: datetime, merchant: Merchant | None = None) -> list[UUID]:
+    """Connections whose credits ran out or run low, and nobody was told yet."""
+    rows = Connection.objects.filter(
+        Q(depleted_at__isnull=False, depleted_told=False) | Q(low_at__isnull=False, low_told=False)
+    )
+    if merchant is not None:
+        rows = rows.of(merchant)
+    return list(rows.order_by("pk").values_list("pk", flat=True)[:BATCH])
+
+
+def moves_under_way(now: datetime, merchant: Merchant | None = None) -> list[UUID]:
+    """Jobs that move subscribers to another version of their plan and are not done."""
+    rows = PlanMove.objects.filter(state=PlanMove.State.RUNNING)
     if merchant is not None:
         rows = rows.of(merchant)
     return list(rows.order_by("pk").values_list("pk", flat=True)[:BATCH])
@@ -147,16 +203,25 @@ def run(merchant: Merchant, *, now: datetime) -> None:
     `now` is the merchant's instant.
     """
     real = now - merchant.clock_offset
+    while renewals.renew_set(real, merchant=merchant):
+        pass
     acts: list[tuple[Callable[..., list[UUID]], Callable[..., Any]]] = [
         # First: what waited in vain makes room for the next try.
         (actions_over, payments.give_up),
+        (moves_under_way, moves.run),
         (renewals_due, renewals.renew),
         (grants_over, expire),
+        (falls_to_tell, depletion.tell),
+        (top_ups_due, topups.top_up),
         (overage_due, overage.collect),
     ]
     for due, act in acts:
-        for row in due(real, merchant):
-            act(row, now=now)
+        done: set[UUID] = set()
+        # Each row once; more than one batch may be due.
+        while rows := [row for row in due(real, merchant) if row not in done]:
+            for row in rows:
+                act(row, now=now)
+            done.update(rows)
 
 
 def next_instant(merchant: Merchant, *, after: datetime, until: datetime) -> datetime | None:
@@ -170,6 +235,14 @@ def next_instant(merchant: Merchant, *, after: datetime, until: datetime) -> dat
         subscriptions.filter(next_attempt_at__gt=after, next_attempt_at__lte=until)
         .order_by("next_attempt_at")
         .values_list("next_attempt_at", flat=True)
+        .first(),
+        subscriptions.filter(
+            auto_top_up_bundle__isnull=False,
+            top_up_next_attempt_at__gt=after,
+            top_up_next_attempt_at__lte=until,
+        )
+        .order_by("top_up_next_attempt_at")
+        .values_list("top_up_next_attempt_at", flat=True)
         .first(),
         CreditGrant.objects.of(merchant)
         .filter(is_spent=False, expires_at__gt=after, expires_at__lte=until)

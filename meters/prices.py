@@ -14,7 +14,7 @@ from datetime import datetime
 
 from django.db import IntegrityError, transaction
 
-from billing import errors
+from billing import errors, plans
 from billing.models import Merchant, Plan
 from meters import pricing
 from meters.models import Meter, MeterPlan, MeterPosition, MeterPrice
@@ -156,6 +156,21 @@ def attach(meter: Meter, plan: Plan) -> None:
     MeterPlan.objects.get_or_create(
         meter=meter, plan=plan, defaults={"merchant_id": meter.merchant_id}
     )
+
+
+@transaction.atomic
+def new_plan_version(
+    plan: Plan, *, terms: plans.Terms, now: datetime, keep_offering: bool = False
+) -> Plan:
+    """Make the next version of a plan (`billing.plans.new_version`) with the meters of this one.
+
+    Raises:
+        billing.errors.Invalid: as `billing.plans.create`.
+    """
+    made = plans.new_version(plan, terms=terms, now=now, keep_offering=keep_offering)
+    for meter in Meter.objects.filter(links__plan=plan):
+        attach(meter, made)
+    return made
 
 
 def detach(meter: Meter, plan: Plan) -> None:

@@ -86,14 +86,14 @@ class Charged:
 _COLUMNS = [field.attname for field in UsageRequest._meta.concrete_fields]
 _PRICE = ("rate_type", "unit", "token_basis", "base_cost_payer", "tier_starts", "tier_rates")
 _CHARGE = (
-    "SELECT c.outcome, c.detail, c.collect, c.currency, "  # noqa: S608
+    "SELECT c.outcome, c.detail, c.collect, c.fell, c.currency, "  # noqa: S608
     + ", ".join(f"(c.price).{name}" for name in _PRICE)
     + ", "
     + ", ".join(f'(c.request)."{name}"' for name in _COLUMNS)
     + " FROM meters_charge("
     "%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) c"
 )
-_HEAD = 4 + len(_PRICE)
+_HEAD = 5 + len(_PRICE)
 
 
 def report(
@@ -140,7 +140,7 @@ def report(
     except IntegrityError:
         # The same id was charged to another connection in this very instant: look again.
         row = _run(params)
-    outcome, detail, collect, currency = row[:4]
+    outcome, detail, collect, fell, currency = row[:5]
     if outcome not in ("charged", "replayed"):
         raise _refusal(outcome, detail or "", told)
     request = UsageRequest(**dict(zip(_COLUMNS, row[_HEAD:], strict=True)))
@@ -149,9 +149,11 @@ def report(
     request.metadata = json.loads(request.metadata)
     if collect and now is None:
         tasks.hint_overage(request.connection_id)
+    if fell:
+        tasks.hint_fall(request.connection_id)
     return Charged(
         request=request,
-        price=PriceTerms(*row[4:_HEAD]),
+        price=PriceTerms(*row[5:_HEAD]),
         currency=currency,
         replayed=outcome == "replayed",
     )

@@ -14,5 +14,5 @@ class Migration(migrations.Migration):
         migrations.RunSQL(
             (SQL / name).read_text(encoding="utf-8"), reverse_sql=migrations.RunSQL.noop
         )
-        for name in ("walls.sql", "ledger.sql", "cards.sql")
+        for name in ("walls.sql", "ledger.sql", "cards.sql", "changes.sql", "renewals.sql")
     ]

@@ -17,6 +17,7 @@ from billing.models.merchants import (
     SecretKey,
     User,
 )
+from billing.models.moves import PlanMove
 from billing.models.payments import Payment, PaymentMethod
 from billing.models.plans import CreditBundle, Plan
 from billing.models.refunds import Dispute, PaymentAttempt, Refund
@@ -40,6 +41,7 @@ __all__ = [
     "PaymentAttempt",
     "PaymentMethod",
     "Plan",
+    "PlanMove",
     "Refund",
     "SecretKey",
     "StripeEvent",

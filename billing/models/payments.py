@@ -6,6 +6,8 @@ answer after. Written by `billing.payments` alone, under the connection's lock.
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 from django.db import models
 from django.utils import timezone
 from djmoney.models.fields import MoneyField
@@ -64,6 +66,7 @@ class Payment(Tenant):
         OVERAGE = "overage", "Usage past credit"
         BUNDLE = "bundle", "Bundle"
         TOP_UP = "top_up", "Automatic top-up"
+        UPGRADE = "upgrade", "Change of plan"
 
     class Status(models.TextChoices):
         PENDING = "pending", "Pending"
@@ -96,8 +99,12 @@ class Payment(Tenant):
     subscription = models.ForeignKey(
         Subscription, null=True, blank=True, on_delete=models.PROTECT, related_name="payments"
     )
-    # The cycle a renewal opens.
+    # The cycle that a renewal or a change of plan opens.
     cycle_index = models.PositiveIntegerField(null=True, blank=True)
+    # Of a change of plan: the unused credits given in payment, and the value they take off the
+    # price, fixed with the intent.
+    unused_credit = credit_field(default=Decimal(0))
+    unused_value = credit_field(default=Decimal(0))
     card = models.ForeignKey(
         PaymentMethod, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
     )
@@ -162,6 +169,10 @@ class Payment(Tenant):
             models.CheckConstraint(
                 condition=models.Q(refunded=0) | models.Q(status="succeeded"),
                 name="only_what_was_paid_goes_back",
+            ),
+            models.CheckConstraint(
+                condition=bounded("unused_credit") & bounded("unused_value"),
+                name="a_payment_takes_no_negative_value",
             ),
             models.CheckConstraint(
                 condition=~models.Q(status="succeeded") | models.Q(settled_at__isnull=False),

@@ -5,7 +5,8 @@
 -- (billing_lock). A line belongs to a grant, or (grant null) to the debt. After any of them:
 --   sum of a grant's lines = its remainder; sum of the lines without a grant = -debt;
 --   balance = sum of all lines; sequences dense.
--- A line that moves nothing is not written.
+-- A line that moves nothing is not written. Each line also keeps `depleted_at` and `low_at`: since
+-- when the balance is at 0 or below, and below the mark; who is told of it is billing.depletion's.
 
 CREATE OR REPLACE FUNCTION billing_lock(p_merchant uuid, p_connection uuid)
 RETURNS SETOF billing_connection LANGUAGE sql AS $$
@@ -28,7 +29,11 @@ BEGIN
     UPDATE billing_connection
        SET entry_count = entry_count + 1,
            balance = balance + p_amount,
-           debt = CASE WHEN p_grant IS NULL THEN debt - p_amount ELSE debt END
+           debt = CASE WHEN p_grant IS NULL THEN debt - p_amount ELSE debt END,
+           depleted_at = CASE WHEN balance + p_amount <= 0 THEN COALESCE(depleted_at, p_now) END,
+           depleted_told = depleted_told AND balance + p_amount <= 0,
+           low_at = CASE WHEN balance + p_amount < low_mark THEN COALESCE(low_at, p_now) END,
+           low_told = low_told AND COALESCE(balance + p_amount < low_mark, false)
      WHERE id = p_connection
     RETURNING merchant_id, entry_count, balance INTO STRICT head;
     IF p_grant IS NOT NULL THEN
@@ -180,7 +185,11 @@ BEGIN
     END IF;
     UPDATE billing_connection c
        SET entry_count = line, balance = running, debt = billing_spend.debt,
-           cycle_overage = c.cycle_overage + need
+           cycle_overage = c.cycle_overage + need,
+           depleted_at = CASE WHEN running <= 0 THEN COALESCE(c.depleted_at, p_now) END,
+           depleted_told = c.depleted_told AND running <= 0,
+           low_at = CASE WHEN running < c.low_mark THEN COALESCE(c.low_at, p_now) END,
+           low_told = c.low_told AND COALESCE(running < c.low_mark, false)
      WHERE c.id = p_connection AND p_amount > 0;
 END
 $$;

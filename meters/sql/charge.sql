@@ -68,14 +68,15 @@ $$;
 
 -- One charge. `outcome` is `charged`, `replayed`, or the code of what was refused; nothing is
 -- written unless it is `charged`. `detail` names what the message needs. `collect`: the debt has
--- reached the plan's threshold.
+-- reached the plan's threshold. `fell`: the balance fell to 0, below the mark at which the customer
+-- is told, or below the threshold of an automatic top-up.
 CREATE OR REPLACE FUNCTION meters_charge(
     p_id uuid, p_key_hash bytea, p_real_now timestamptz, p_connection uuid, p_meter text,
     p_meter_id uuid, p_request_id text, p_fingerprint bytea, p_timestamp timestamptz,
     p_model text, p_input_tokens bigint, p_output_tokens bigint, p_input_characters bigint,
     p_output_characters bigint, p_input_seconds numeric, p_output_seconds numeric,
     p_provider_cost numeric, p_metadata jsonb, p_enforce boolean,
-    OUT outcome text, OUT detail text, OUT collect boolean, OUT currency text,
+    OUT outcome text, OUT detail text, OUT collect boolean, OUT fell boolean, OUT currency text,
     OUT request meters_usagerequest, OUT price meters_meterprice
 ) LANGUAGE plpgsql AS $$
 DECLARE
@@ -91,10 +92,12 @@ DECLARE
     before numeric;
     charged numeric;
     spendable numeric;
+    after numeric;
     v_scope uuid;
     v_window int;
 BEGIN
     collect := false;
+    fell := false;
     SELECT m.id, m.clock_offset INTO merchant
       FROM billing_secretkey k JOIN billing_merchant m ON m.id = k.merchant_id
      WHERE k.secret_hash = p_key_hash AND k.revoked_at IS NULL;
@@ -126,7 +129,7 @@ BEGIN
        AND CASE WHEN p_meter_id IS NULL THEN m.slug = p_meter ELSE m.id = p_meter_id END;
     IF NOT FOUND THEN outcome := 'meter_not_found'; RETURN; END IF;
     SELECT s.id, s.cycle_index, s.cycle_start, p.name, p.when_depleted, p.overage_threshold,
-           p.overage_cap
+           p.overage_cap, s.auto_top_up_bundle_id, s.top_up_threshold
       INTO sub
       FROM billing_subscription s
       JOIN billing_plan p ON p.id = s.plan_id
@@ -192,6 +195,12 @@ BEGIN
     -- Only the charge that crosses the threshold wakes a worker; the sweep finds what stays above.
     collect := sub.when_depleted = 'overage'
         AND conn.debt < sub.overage_threshold AND spent.debt >= sub.overage_threshold;
+    -- Likewise for a fall; `billing.depletion` and `billing.topups` look again under the lock.
+    after := spent.cycle_remaining + spent.bundle_remaining - spent.debt;
+    fell := (conn.balance > 0 AND after <= 0)
+        OR COALESCE(conn.balance >= conn.low_mark AND after < conn.low_mark, false)
+        OR (sub.auto_top_up_bundle_id IS NOT NULL
+            AND conn.balance >= sub.top_up_threshold AND after < sub.top_up_threshold);
 END
 $$;
 
