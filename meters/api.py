@@ -23,6 +23,9 @@ from meters import pricing, usage
 from meters.models import Meter, MeterPrice, UsageRequest
 
 ZERO = Decimal(0)
+# Where `lava.api.door` leaves the refusal of a charge, for the view to answer. No header can: those
+# begin with HTTP_.
+REFUSAL = "lava.refusal"
 
 
 class RequestsView(View):
@@ -41,14 +44,10 @@ class RequestsView(View):
             return self.finalize_response(self.request, refusal, *args, **kwargs)
 
     def post(self, request: Request) -> HttpResponse:
-        key = authentication.bearer(request.META.get("HTTP_AUTHORIZATION", ""))
-        if not ids.check_secret_key(key):
-            keys.find(key)
-        told = _report(self.body)
-        charged = usage.report(key, sandbox=key.startswith("aks_test_"), told=told)
-        row = charged.request
-        answer = present_request(row, charged.price, connection_id=row.connection_id)
-        return HttpResponse(orjson.dumps(answer), content_type="application/json")
+        if REFUSAL in request.META:
+            raise request.META[REFUSAL]
+        answer = charge(request.META.get("HTTP_AUTHORIZATION", ""), self.body)
+        return HttpResponse(answer, content_type="application/json")
 
     def get(self, request: Request) -> Response:
         rows = _filtered(self, request).select_related("price")
@@ -135,6 +134,22 @@ class MeterView(View):
     def get(self, request: Request, meter_id: str) -> Response:
         rows = Meter.objects.of(self.merchant).select_related("price")
         return Response(present_meter(rows.by_public_id(meter_id)))
+
+
+def charge(authorization: str, body: dict[str, Any]) -> bytes:
+    """One charge, from what was sent to what is answered; its merchant is found in its own trip.
+
+    Called by the view, and by `lava.api.door` before there is a view.
+
+    Raises:
+        billing.errors.LavaError: it was refused.
+    """
+    key = authentication.bearer(authorization)
+    if not ids.check_secret_key(key):
+        keys.find(key)
+    charged = usage.report(key, sandbox=key.startswith("aks_test_"), told=_report(body))
+    row = charged.request
+    return orjson.dumps(present_request(row, charged.price, connection_id=row.connection_id))
 
 
 def _report(body: dict[str, Any]) -> usage.Report:

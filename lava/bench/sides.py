@@ -197,6 +197,7 @@ class Web:
         database: int,
         name: str,
         says: str,
+        application: str = "lava.wsgi:application",
         env: Mapping[str, str] | None = None,
     ) -> None:
         self.shop = shop
@@ -210,7 +211,7 @@ class Web:
         )
         # As lava/management/commands/up.py starts it.
         command = [
-            sys.executable, "-m", "granian", "--interface", "wsgi", "lava.wsgi:application",
+            sys.executable, "-m", "granian", "--interface", "wsgi", application,
             "--host", "127.0.0.1", "--port", str(self.port), "--workers", str(self.workers),
             "--blocking-threads", "8", "--backlog", "1024", "--no-ws", "--log-level", "warning",
             "--workers-kill-timeout", "5",
@@ -335,6 +336,7 @@ def naive(shop: Shop, *, database: int) -> Web:
         database=database,
         name="naive",
         says="DRF ModelSerializer, ORM, select_for_update",
+        application="lava.bench.naive.wsgi:application",
         env={"DJANGO_SETTINGS_MODULE": "lava.bench.naive.settings"},
     )
 
