@@ -33,13 +33,18 @@ class ContentSecurityPolicy:
     """A strict policy on every page that set none itself.
 
     The console's Alpine evaluates attributes ('unsafe-eval') and its library sets inline styles;
-    its policy names nothing but its own origin, and scripts in pages need the page's nonce.
+    its policy names nothing but its own origin, and scripts in pages need the page's nonce. The API
+    answers no pages: nothing may be loaded by what it sends.
     """
 
     def __init__(self, get_response: Answer) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
+        if request.path.startswith("/v1/"):
+            response = self.get_response(request)
+            response["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'none'"
+            return response
         nonce = secrets.token_urlsafe(16)
         request.csp_nonce = nonce  # type: ignore[attr-defined]
         response = self.get_response(request)

@@ -43,7 +43,7 @@ class Till:
 
     def use(self, name: str, amount: str) -> UsageRequest:
         tokens = int(Decimal(amount) * 1_000_000)
-        row: UsageRequest = report(self.key, self.connection, name, input_tokens=tokens).request
+        row: usage.Stored = report(self.key, self.connection, name, input_tokens=tokens).request
         return row
 
     def void(self, row: UsageRequest, **words: Any) -> Void:

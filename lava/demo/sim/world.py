@@ -41,7 +41,7 @@ from billing.stripe import Card
 from lava.demo.sim import model
 from lava.demo.sim.network import DECLINES, GOOD, Network, install
 from meters import prices, pricing, usage
-from meters.models import Meter, UsageRequest
+from meters.models import Meter
 
 _SNAPSHOT = """
     SELECT c.balance, c.debt, c.collecting, c.cycle_overage, c.overage_attempts,
@@ -158,7 +158,7 @@ class Twin:
             locked = ledger.lock(self.connection.pk)
             subscriptions.activate(locked, now=now)
             save_card(locked, Card(GOOD, "visa", "4242", 12, 2040), now=now)
-        self.rows: list[UsageRequest] = []
+        self.rows: list[usage.Stored] = []
         self.customer = cards.customer_id(self.connection)
         self._reload()
 
