@@ -162,6 +162,13 @@ class UsageRequest(Tenant):
         ERROR = "error", "Failed"
 
     # The foreign keys of this table are composite, with the merchant: `meters/sql/charge.sql`.
+    merchant = models.ForeignKey(
+        "billing.Merchant",
+        on_delete=models.PROTECT,
+        related_name="+",
+        db_index=False,
+        db_constraint=False,
+    )
     connection = models.ForeignKey(
         Connection,
         on_delete=models.PROTECT,
