@@ -11,6 +11,7 @@ Errors are those of `django.db`, transactions and the log of queries are Django'
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -20,7 +21,11 @@ from weakref import WeakSet
 import psycopg
 from django.db import DEFAULT_DB_ALIAS, connections
 from psycopg.adapt import Transformer
-from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
+from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, TransactionStatus
+from psycopg.pq.abc import PGresult
+
+# invalid_sql_statement_name, duplicate_prepared_statement
+_UNKNOWN, _KNOWN = b"26000", b"42P05"
 
 
 class Statement:
@@ -30,7 +35,8 @@ class Statement:
     """
 
     def __init__(self, name: str, sql: str) -> None:
-        self.name = name.encode()
+        # A pooler may hand on a link on which another version of the product prepared its own.
+        self.name = f"{name}_{zlib.crc32(sql.encode()):08x}".encode()
         self.sql = sql
         self._prepared: WeakSet[psycopg.Connection[Any]] = WeakSet()
 
@@ -54,15 +60,14 @@ class Statement:
     def _run(
         self, link: psycopg.Connection[Any], params: Sequence[bytes | None]
     ) -> tuple[Any, ...]:
-        pg = link.pgconn
-        if not link.autocommit and pg.transaction_status == TransactionStatus.IDLE:
-            # Inside atomic(): what psycopg's cursors do before their first statement.
-            _check(link, pg.exec_(b"BEGIN"))
-        if link not in self._prepared:
-            _check(link, pg.prepare(self.name, self.sql.encode()))
-            self._prepared.add(link)
-        # None is NULL; psycopg's annotation forgets it.
-        result = pg.exec_prepared(self.name, params)  # type: ignore[arg-type]
+        if link.autocommit:
+            result = self._prepared_run(link, params)
+        else:
+            # Inside atomic(): begun as psycopg's cursors do. Not prepared: a statement that was
+            # forgotten meanwhile would take the transaction with it.
+            if link.pgconn.transaction_status == TransactionStatus.IDLE:
+                _check(link, link.pgconn.exec_(b"BEGIN"))
+            result = link.pgconn.exec_params(self.sql.encode(), params)
         _check(link, result)
         # psycopg's own loaders, in C; those that Django sets on its connections are in Python.
         loader = Transformer()
@@ -70,8 +75,24 @@ class Statement:
         row: tuple[Any, ...] = loader.load_row(0, tuple)
         return row
 
+    def _prepared_run(
+        self, link: psycopg.Connection[Any], params: Sequence[bytes | None]
+    ) -> PGresult:
+        if link in self._prepared:
+            # None is NULL; psycopg's annotation forgets it.
+            result = link.pgconn.exec_prepared(self.name, params)  # type: ignore[arg-type]
+            if result.error_field(DiagnosticField.SQLSTATE) != _UNKNOWN:
+                return result
+        # New here, or forgotten: DEALLOCATE ALL is sent by psycopg after some rollbacks, and by
+        # poolers between two clients. What is not known has not run.
+        made = link.pgconn.prepare(self.name, self.sql.encode())
+        if made.error_field(DiagnosticField.SQLSTATE) != _KNOWN:
+            _check(link, made)
+        self._prepared.add(link)
+        return link.pgconn.exec_prepared(self.name, params)  # type: ignore[arg-type]
 
-def _check(link: psycopg.Connection[Any], result: Any) -> None:
+
+def _check(link: psycopg.Connection[Any], result: PGresult) -> None:
     if result.status not in (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK):
         if link.pgconn.status == ConnStatus.BAD:
             raise psycopg.OperationalError(result.get_error_message())

@@ -168,6 +168,13 @@ class UsageRequest(Tenant):
         VOIDED = "voided", "Taken back"
 
     # The foreign keys of this table are composite, with the merchant: `meters/sql/charge.sql`.
+    merchant = models.ForeignKey(
+        "billing.Merchant",
+        on_delete=models.PROTECT,
+        related_name="+",
+        db_index=False,
+        db_constraint=False,
+    )
     connection = models.ForeignKey(
         Connection,
         on_delete=models.PROTECT,

@@ -137,12 +137,16 @@ DECLARE
     line bigint;
     running numeric;
 BEGIN
-    IF EXISTS (SELECT 1 FROM billing_creditgrant
-                WHERE connection_id = p_connection AND NOT is_spent AND expires_at <= p_now) THEN
-        PERFORM billing_expire(p_connection, p_now);
-    END IF;
-    SELECT c.merchant_id, c.entry_count, c.balance, c.debt INTO STRICT head
+    SELECT c.merchant_id, c.entry_count, c.balance, c.debt, EXISTS (
+               SELECT 1 FROM billing_creditgrant
+                WHERE connection_id = c.id AND NOT is_spent AND expires_at <= p_now) AS has_ended
+      INTO STRICT head
       FROM billing_connection c WHERE c.id = p_connection;
+    IF head.has_ended THEN
+        PERFORM billing_expire(p_connection, p_now);
+        SELECT c.merchant_id, c.entry_count, c.balance, c.debt INTO STRICT head
+          FROM billing_connection c WHERE c.id = p_connection;
+    END IF;
     line := head.entry_count;
     running := head.balance;
     cycle_remaining := 0;

@@ -1,4 +1,7 @@
-"""Whether every cent is there: asked after each round, when nothing is under way."""
+"""Whether every cent is there: asked after each round, when nothing is under way.
+
+The sums each time, the whole audit after the last round: it reads every row of every round.
+"""
 
 from __future__ import annotations
 

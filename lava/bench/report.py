@@ -50,10 +50,54 @@ def correctness(facts: dict[str, Any]) -> str:
     if facts["correct"]:
         return (
             f"{last['rows']:,} charges, as many as were acknowledged; fees = draws = "
-            f"{last['charged']}; no error answer; every rule of the audit holds"
+            f"{last['charged']}; no error answer; every rule of the audit holds at the end"
         )
     return (
         f"WRONG: {last['rows']:,} rows for {facts['acknowledged']:,} acknowledged, "
         f"{last['charged']} charged, {last['drawn']} drawn, {facts['refused']:,} refused "
         f"{facts['refusals'][:2]}, broken rules: {', '.join(last['broken']) or 'none'}"
     )
+
+
+def hot(facts: dict[str, Any]) -> list[str]:
+    """The table of `bench hot`."""
+    lines = ["| clients on one connection | req/s | service, us | p50, ms | p99, ms | noise |"]
+    lines.append("|---|---|---|---|---|---|")
+    for name, clients in (("one", 1), ("many", facts["clients"])):
+        side = facts["sides"][name]
+        of = side["median"]
+        lines.append(
+            f"| {clients} | {of['per_s']:,.0f} | {of['product_us']:,.0f} | {of['p50_ms']:.1f} "
+            f"| {of['p99_ms']:.1f} | {side['noise']['per_s']:.0%} |"
+        )
+    return [
+        *lines,
+        "",
+        f"- {facts['ratios']['many_of_one']:.2f} x the rate of one client (goal: 1.5 x)",
+        f"- books: {correctness(facts)}",
+    ]
+
+
+def storm(facts: dict[str, Any]) -> list[str]:
+    """What `bench storm` found."""
+    return [
+        f"- {facts['sent']:,} requests of {facts['acknowledged']:,} ids from {facts['clients']} "
+        f"clients: {facts['refused']:,} error answers, {facts['deadlocks']} deadlocks",
+        f"- books: {correctness(facts)}",
+    ]
+
+
+def enforce(facts: dict[str, Any]) -> list[str]:
+    """The table of `bench enforce`."""
+    lines = [
+        f"{facts['requests']:,} draws of 1 on {facts['credit']:,} credits",
+        "",
+        "| connections | passed | refused with 402 | books |",
+        "|---|---|---|---|",
+    ]
+    for draw in facts["draws"]:
+        held = "hold" if draw["hold"] else f"WRONG: {draw['statuses']}, {draw['books']}"
+        lines.append(
+            f"| {draw['connections']} | {draw['passed']:,} | {draw['refused']:,} | {held} |"
+        )
+    return lines

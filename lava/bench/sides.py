@@ -233,9 +233,11 @@ class Web:
         """Stop the server."""
         self.supervisor.stop()
 
-    def run(self, tag: str, *, seconds: float, clients: int) -> Sample:
-        """Post unique ids for `seconds` and a start."""
-        plan = self.plan(tag, clients=clients, seconds=seconds + WARM_S + 0.2)
+    def run(
+        self, tag: str, *, seconds: float, clients: int, targets: list[str] | None = None
+    ) -> Sample:
+        """Post unique ids for `seconds` and a start, to all connections or to `targets`."""
+        plan = self.plan(tag, clients=clients, seconds=seconds + WARM_S + 0.2, targets=targets)
         process = subprocess.Popen(
             [sys.executable, "-m", "lava.bench.load"],
             stdin=subprocess.PIPE,

@@ -82,7 +82,6 @@ CREATE OR REPLACE FUNCTION meters_charge(
 DECLARE
     merchant record;
     conn billing_connection;
-    meter record;
     sub record;
     spent record;
     priced record;
@@ -124,21 +123,27 @@ BEGIN
     IF happened > moment + interval '5 minutes' THEN outcome := 'timestamp_in_future'; RETURN; END IF;
     IF happened < moment - interval '30 days' THEN outcome := 'timestamp_too_old'; RETURN; END IF;
 
-    SELECT m.id, m.name, m.price_id INTO meter FROM meters_meter m
-     WHERE m.merchant_id = merchant.id AND m.archived_at IS NULL
-       AND CASE WHEN p_meter_id IS NULL THEN m.slug = p_meter ELSE m.id = p_meter_id END;
+    IF p_meter_id IS NULL THEN
+        SELECT p.* INTO price FROM meters_meter m JOIN meters_meterprice p ON p.id = m.price_id
+         WHERE m.merchant_id = merchant.id AND m.slug = p_meter AND m.archived_at IS NULL;
+    ELSE
+        SELECT p.* INTO price FROM meters_meter m JOIN meters_meterprice p ON p.id = m.price_id
+         WHERE m.merchant_id = merchant.id AND m.id = p_meter_id AND m.archived_at IS NULL;
+    END IF;
     IF NOT FOUND THEN outcome := 'meter_not_found'; RETURN; END IF;
-    SELECT s.id, s.cycle_index, s.cycle_start, p.name, p.when_depleted, p.overage_threshold,
+    SELECT s.id, s.cycle_index, s.cycle_start, p.when_depleted, p.overage_threshold,
            p.overage_cap, s.auto_top_up_bundle_id, s.top_up_threshold
       INTO sub
       FROM billing_subscription s
       JOIN billing_plan p ON p.id = s.plan_id
-      JOIN meters_meterplan mp ON mp.plan_id = s.plan_id AND mp.meter_id = meter.id
+      JOIN meters_meterplan mp ON mp.plan_id = s.plan_id AND mp.meter_id = price.meter_id
      WHERE s.connection_id = conn.id AND s.status IN ('active', 'past_due')
        AND NOT (s.pending_change IS NOT DISTINCT FROM 'cancellation' AND s.cycle_end <= moment);
-    IF NOT FOUND THEN outcome := 'meter_not_on_plan'; detail := meter.name; RETURN; END IF;
-
-    SELECT * INTO price FROM meters_meterprice WHERE id = meter.price_id;
+    IF NOT FOUND THEN
+        outcome := 'meter_not_on_plan';
+        SELECT m.name INTO detail FROM meters_meter m WHERE m.id = price.meter_id;
+        RETURN;
+    END IF;
     IF price.rate_type = 'percentage' AND p_provider_cost IS NULL THEN
         outcome := 'cost_unknown'; RETURN;
     END IF;
@@ -151,7 +156,7 @@ BEGIN
         v_scope := conn.id; v_window := -1;
     END IF;
     SELECT quantity INTO before FROM meters_meterposition
-     WHERE connection_id = conn.id AND meter_id = meter.id AND scope = v_scope
+     WHERE connection_id = conn.id AND meter_id = price.meter_id AND scope = v_scope
        AND "window" = v_window;
     before := COALESCE(before, 0);
     priced := meters_price(price.rate_type, price.unit, price.tier_starts, price.tier_rates,
@@ -174,7 +179,7 @@ BEGIN
 
     spent := billing_spend(conn.id, charged, p_id, moment);
     INSERT INTO meters_meterposition (connection_id, meter_id, scope, "window", quantity)
-    VALUES (conn.id, meter.id, v_scope, v_window, counted)
+    VALUES (conn.id, price.meter_id, v_scope, v_window, counted)
     ON CONFLICT (connection_id, meter_id, scope, "window")
     DO UPDATE SET quantity = meters_meterposition.quantity + EXCLUDED.quantity;
     INSERT INTO meters_usagerequest (
@@ -184,7 +189,7 @@ BEGIN
         draws, provider_cost, charged, cycle_remaining, bundle_remaining, debt_after, late,
         metadata, "timestamp", created_at)
     VALUES (
-        p_id, merchant.id, conn.id, meter.id, price.id, sub.id, sub.cycle_index, p_request_id,
+        p_id, merchant.id, conn.id, price.meter_id, price.id, sub.id, sub.cycle_index, p_request_id,
         p_fingerprint, 'completed', p_model, p_input_tokens, p_output_tokens, p_input_characters,
         p_output_characters, p_input_seconds, p_output_seconds, counted, before, priced.fee,
         priced.slices, spent.draws, p_provider_cost, charged, spent.cycle_remaining,
@@ -208,7 +213,9 @@ ALTER TABLE meters_meterposition SET (fillfactor = 70);
 
 -- The merchant wall, for meters' tables.
 ALTER TABLE meters_meter ADD CONSTRAINT meter_of_merchant UNIQUE (merchant_id, id);
-ALTER TABLE meters_meterprice ADD CONSTRAINT price_of_meter UNIQUE (meter_id, id);
+ALTER TABLE meters_meterprice
+    ADD CONSTRAINT price_of_meter UNIQUE (meter_id, id),
+    ADD CONSTRAINT price_of_meter_of_merchant UNIQUE (merchant_id, meter_id, id);
 ALTER TABLE meters_meterplan
     ADD CONSTRAINT a_link_is_of_its_meters_merchant
     FOREIGN KEY (merchant_id, meter_id) REFERENCES meters_meter (merchant_id, id),
@@ -223,10 +230,11 @@ ALTER TABLE meters_meter
 ALTER TABLE meters_usagerequest
     ADD CONSTRAINT a_request_is_of_its_connections_merchant
     FOREIGN KEY (merchant_id, connection_id) REFERENCES billing_connection (merchant_id, id),
-    ADD CONSTRAINT a_request_is_of_its_meters_merchant
-    FOREIGN KEY (merchant_id, meter_id) REFERENCES meters_meter (merchant_id, id),
-    ADD CONSTRAINT a_request_has_a_price_of_its_meter
-    FOREIGN KEY (meter_id, price_id) REFERENCES meters_meterprice (meter_id, id);
+    -- One key for both: a price is of a meter, and a meter of a merchant. Each key of a request
+    -- that points at a shared row costs a lock on that row, for which parallel charges compete.
+    ADD CONSTRAINT a_request_has_a_price_of_its_merchants_meter
+    FOREIGN KEY (merchant_id, meter_id, price_id)
+    REFERENCES meters_meterprice (merchant_id, meter_id, id);
 
 -- A published price never changes: requests point at it.
 CREATE OR REPLACE FUNCTION meters_refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -8,8 +8,8 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from django.db import IntegrityError, connections, transaction
 from django.db import connection as database
-from django.db import connections
 from django.utils import timezone
 from hypothesis import given
 from hypothesis import settings as example_settings
@@ -220,6 +220,24 @@ def test_a_deleted_connection_takes_no_more_requests(it: Setting) -> None:
     people.delete(it.connection, now=it.now)
     with pytest.raises(errors.NotFound):
         report(it.key, it.connection, input_tokens=1)
+
+
+def test_a_request_points_at_nothing_of_another_merchant(it: Setting) -> None:
+    other = Setting()
+    mine = report(it.key, it.connection, input_tokens=1).request
+    sibling = factories.make_meter(it.merchant, it.plan, slug="other")
+    for column, value in (
+        ("merchant_id", other.merchant.pk),
+        ("connection_id", other.connection.pk),
+        ("meter_id", other.meter.pk),
+        ("price_id", other.meter.price_id),
+        ("meter_id", sibling.pk),
+        ("price_id", sibling.price_id),
+    ):
+        with pytest.raises(IntegrityError), transaction.atomic(), database.cursor() as cursor:
+            cursor.execute(
+                f"UPDATE meters_usagerequest SET {column} = %s WHERE id = %s", [value, mine.pk]
+            )
 
 
 def test_a_charge_is_one_trip(it: Setting, django_assert_num_queries: Any) -> None:
