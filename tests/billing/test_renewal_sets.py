@@ -139,7 +139,12 @@ def state(connection: Connection) -> dict[str, Any]:
             (
                 row.name,
                 json.dumps(
-                    {k: v for k, v in row.data.items() if k != "subscription_id"}, sort_keys=True
+                    {
+                        k: v
+                        for k, v in row.data.items()
+                        if k not in ("subscription_id", "payment_id")
+                    },
+                    sort_keys=True,
                 ),
                 row.created_at,
             )
