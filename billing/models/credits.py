@@ -32,8 +32,20 @@ class CreditGrant(Tenant):
         BUNDLE = "bundle", "Bundle"
         MANUAL = "manual", "Given by hand"
 
+    # The foreign keys of this table are composite, with the merchant: `billing/sql/walls.sql`.
+    merchant = models.ForeignKey(
+        "billing.Merchant",
+        on_delete=models.PROTECT,
+        related_name="+",
+        db_index=False,
+        db_constraint=False,
+    )
     connection = models.ForeignKey(
-        Connection, on_delete=models.PROTECT, related_name="grants", db_index=False
+        Connection,
+        on_delete=models.PROTECT,
+        related_name="grants",
+        db_index=False,
+        db_constraint=False,
     )
     pool = models.PositiveSmallIntegerField(choices=Pool)
     source = models.CharField(max_length=8, choices=Source)
@@ -61,9 +73,15 @@ class CreditGrant(Tenant):
         on_delete=models.PROTECT,
         related_name="+",
         db_index=False,
+        db_constraint=False,
     )
     payment = models.ForeignKey(
-        "billing.Payment", null=True, blank=True, on_delete=models.PROTECT, related_name="grants"
+        "billing.Payment",
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="grants",
+        db_constraint=False,
     )
     bundle = models.ForeignKey(
         "billing.CreditBundle",
@@ -72,6 +90,7 @@ class CreditGrant(Tenant):
         on_delete=models.PROTECT,
         related_name="+",
         db_index=False,
+        db_constraint=False,
     )
     # For grants by hand: why, and by whom.
     reason = models.CharField(max_length=255, blank=True)
