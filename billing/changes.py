@@ -292,6 +292,7 @@ def move_now(
         charged=money.wire(offer.charge),
         cycle_start_at=period.start.isoformat(),
         cycle_end_at=period.end.isoformat(),
+        **credits.head(connection),
     )
     return subscription
 

@@ -73,7 +73,7 @@ def grant(
     """Add a lot of credits; debt is paid first out of it, as lines of its own.
 
     Returns the id of the grant, or None for an amount of 0 (nothing is written). The merchant hears
-    of the balance after each grant; what is only rolled over is no new credit.
+    of the balance after each grant; of a cycle's with the event that opened the cycle.
     """
     if amount == 0:
         return None
@@ -99,7 +99,7 @@ def grant(
         actor,
         now,
     )
-    if source != CreditGrant.Source.ROLLOVER:
+    if pool == CreditGrant.Pool.BUNDLE:
         tell_balance(connection, cause=str(source), now=now)
     return grant_id
 
@@ -107,16 +107,20 @@ def grant(
 def tell_balance(connection: Connection, *, cause: str, now: datetime) -> None:
     """Record `connection.wallet.balance.updated`: on grants and when credits have run out, never
     on each request."""
-    head = Connection.objects.values_list("balance", flat=True).get(pk=connection.pk)
     events.record(
         connection.merchant,
         "connection.wallet.balance.updated",
         now=now,
         connection=connection,
-        balance=money.wire(head),
-        currency=connection.currency,
         cause=cause,
+        **head(connection),
     )
+
+
+def head(connection: Connection) -> dict[str, str]:
+    """The balance as events tell it."""
+    total = Connection.objects.values_list("balance", flat=True).get(pk=connection.pk)
+    return {"balance": money.wire(total), "currency": connection.currency}
 
 
 def give(

@@ -131,7 +131,12 @@ def _refuse_what_is_over(payment: Payment) -> None:
 
 
 def confirm(payment: Payment, *, card_id: str, now: datetime) -> Payment:
-    """Confirm a customer's payment from the server with a card the caller names."""
+    """Confirm a customer's payment from the server with a card the caller names.
+
+    Raises:
+        billing.errors.Conflict: what it would pay for is not to be had any more.
+    """
+    _refuse_what_is_over(payment)
     _intent_of(payment)
     try:
         intent = stripe.confirm_intent(payment, card_id=card_id)
@@ -273,9 +278,13 @@ def refresh(payment: Payment, *, now: datetime) -> Payment:
     if payment.connection.status == Connection.Status.DISABLED:
         # Nothing is charged now; asked for again, or withdrawn, when it is enabled.
         return payment
+    remembered = timezone.now() - ids.made_at(payment.pk) < KEY_MEMORY
     if not _is_wanted(payment, now=now):
-        return payment if payment.asked_at else settlement.cancel(payment.pk, now=now)
-    if payment.asked_at is None or timezone.now() - ids.made_at(payment.pk) < KEY_MEMORY:
+        if payment.asked_at is None:
+            return settlement.cancel(payment.pk, now=now)
+        if remembered:
+            return payment
+    elif payment.asked_at is None or remembered:
         return charge(payment, now=now)
     return settlement.fail(
         payment.pk, code="never_reached", message="The card network has no such charge.", now=now

@@ -217,6 +217,8 @@ def _deliver(connection: Connection, payment: Payment, *, now: datetime) -> None
     elif payment.purpose == Payment.Purpose.UPGRADE:
         _upgrade(payment, now=now)
     else:
+        if connection.status == Connection.Status.DELETED:
+            raise errors.Conflict("This connection was deleted before its payment arrived.")
         subscriptions.activate(connection, now=now)
         current = connection.subscription
         credits.grant(

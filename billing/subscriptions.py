@@ -65,6 +65,7 @@ def open(
         connection=connection,
         subscription_id=subscription.public_id,
         plan=plan.name,
+        **credits.head(connection),
     )
     return subscription
 
@@ -110,6 +111,7 @@ def advance(
         plan=course.plan.name,
         cycle_start_at=opened.start.isoformat(),
         cycle_end_at=opened.end.isoformat(),
+        **credits.head(connection),
     )
     return True
 

@@ -287,11 +287,23 @@ class Cycle(Tenant):
         GRANTED = "granted", "Paid and granted"
         SKIPPED = "skipped", "Slept through, not charged"
 
-    subscription = models.ForeignKey(Subscription, on_delete=models.PROTECT, related_name="cycles")
+    # The foreign keys of this table are composite, with the merchant: `billing/sql/walls.sql`.
+    merchant = models.ForeignKey(
+        "billing.Merchant",
+        on_delete=models.PROTECT,
+        related_name="+",
+        db_index=False,
+        db_constraint=False,
+    )
+    subscription = models.ForeignKey(
+        Subscription, on_delete=models.PROTECT, related_name="cycles", db_constraint=False
+    )
     index = models.PositiveIntegerField()
     # The plan it was sold on, and the rule its bounds come from: `place` intervals after `anchor`,
     # in that zone. A cycle cut short by an upgrade ends where the next begins, on a new anchor.
-    plan = models.ForeignKey(Plan, on_delete=models.PROTECT, related_name="+", db_index=False)
+    plan = models.ForeignKey(
+        Plan, on_delete=models.PROTECT, related_name="+", db_index=False, db_constraint=False
+    )
     anchor = models.DateTimeField()
     place = models.PositiveIntegerField()
     time_zone = models.CharField(max_length=64)
@@ -300,7 +312,12 @@ class Cycle(Tenant):
     state = models.CharField(max_length=7, choices=State)
     # The payment that opened it; null where the price was 0 or the cycle was skipped.
     payment = models.ForeignKey(
-        "billing.Payment", null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+        "billing.Payment",
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="+",
+        db_constraint=False,
     )
     # Of an upgrade: unused credits of the cycle before that were given in payment, and the value
     # they took off the price; and what was left to pay but is too little for a card, so it is owed.

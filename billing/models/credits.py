@@ -34,8 +34,20 @@ class CreditGrant(Tenant):
         # What a voided request owed and somebody has paid already.
         RETURNED = "returned", "Returned"
 
+    # The foreign keys of this table are composite, with the merchant: `billing/sql/walls.sql`.
+    merchant = models.ForeignKey(
+        "billing.Merchant",
+        on_delete=models.PROTECT,
+        related_name="+",
+        db_index=False,
+        db_constraint=False,
+    )
     connection = models.ForeignKey(
-        Connection, on_delete=models.PROTECT, related_name="grants", db_index=False
+        Connection,
+        on_delete=models.PROTECT,
+        related_name="grants",
+        db_index=False,
+        db_constraint=False,
     )
     pool = models.PositiveSmallIntegerField(choices=Pool)
     source = models.CharField(max_length=8, choices=Source)
@@ -63,9 +75,15 @@ class CreditGrant(Tenant):
         on_delete=models.PROTECT,
         related_name="+",
         db_index=False,
+        db_constraint=False,
     )
     payment = models.ForeignKey(
-        "billing.Payment", null=True, blank=True, on_delete=models.PROTECT, related_name="grants"
+        "billing.Payment",
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="grants",
+        db_constraint=False,
     )
     bundle = models.ForeignKey(
         "billing.CreditBundle",
@@ -74,6 +92,7 @@ class CreditGrant(Tenant):
         on_delete=models.PROTECT,
         related_name="+",
         db_index=False,
+        db_constraint=False,
     )
     # For grants by hand and returned ones: why, and by whom.
     reason = models.CharField(max_length=255, blank=True)

@@ -21,7 +21,13 @@ class Event(Tenant):
 
     name = models.CharField(max_length=64)
     connection = models.ForeignKey(
-        Connection, null=True, blank=True, on_delete=models.PROTECT, related_name="events"
+        Connection,
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="events",
+        # Composite, with the merchant: `billing/sql/walls.sql`.
+        db_constraint=False,
     )
     data = models.JSONField(default=dict)
     # On the merchant's clock.

@@ -3,28 +3,56 @@
 -- billing/sql/ledger.sql the only writer of the ledger: each set takes the locks of its connections
 -- first, and passes by a connection that somebody else has locked.
 
--- A key as `billing.ids.new` makes it: 48 bits of milliseconds, then 80 random bits, the first of
--- which says sandbox. (Of a random UUID the bytes without its version and variant are taken.)
-CREATE OR REPLACE FUNCTION billing_new_id(p_sandbox boolean) RETURNS uuid LANGUAGE sql VOLATILE AS $$
-    SELECT encode(
-        substring(int8send((extract(epoch FROM clock_timestamp()) * 1000)::bigint) FROM 3)
-        || set_bit(substring(r FROM 1 FOR 6) || substring(r FROM 10 FOR 4), 7, p_sandbox::int),
-        'hex')::uuid
-      FROM (SELECT uuid_send(gen_random_uuid()) AS r) random
+-- The tail of keys as `billing.ids.new` makes them: 19 of the 20 digits after the milliseconds, the
+-- first of which says sandbox; the last tells apart the rows of one renewal. (Of a random UUID the
+-- version is left out, and the variant's digit, 8 to b, is the one that says sandbox.)
+CREATE OR REPLACE FUNCTION billing_id_tail(p_sandbox boolean, p_random uuid)
+RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN p_sandbox THEN substr(p_random::text, 20, 1)
+                ELSE translate(substr(p_random::text, 20, 1), '89ab', '0123') END
+        || substr(p_random::text, 21, 3) || substr(p_random::text, 25, 12)
+        || substr(p_random::text, 16, 3)
 $$;
 
--- A key as clients see it, as `billing.ids.public`.
+-- A key as clients see it, as `billing.ids.public`: 130 bits, five to a letter.
 CREATE OR REPLACE FUNCTION billing_public_id(p_prefix text, p_key uuid)
-RETURNS text LANGUAGE sql IMMUTABLE AS $$
-    SELECT p_prefix || CASE get_bit(uuid_send(p_key), 55) WHEN 1 THEN '_test_' ELSE '_' END
-        || string_agg(substr('0123456789ABCDEFGHJKMNPQRSTVWXYZ',
-                             substring(b.bits FROM place FOR 5)::int + 1, 1), '' ORDER BY place)
-      FROM (SELECT B'00' || ('x' || replace(p_key::text, '-', ''))::bit(128) AS bits) b,
-           generate_series(1, 126, 5) place
+RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+    letters text := '0123456789ABCDEFGHJKMNPQRSTVWXYZ';
+    bits bit(130) := B'00' || ('x' || replace(p_key::text, '-', ''))::bit(128);
+BEGIN
+    RETURN p_prefix || CASE get_bit(bits, 50) WHEN 1 THEN '_test_' ELSE '_' END
+        || substr(letters, substring(bits FROM 1 FOR 5)::int + 1, 1)
+        || substr(letters, substring(bits FROM 6 FOR 5)::int + 1, 1)
+        || substr(letters, substring(bits FROM 11 FOR 5)::int + 1, 1)
+        || substr(letters, substring(bits FROM 16 FOR 5)::int + 1, 1)
+        || substr(letters, substring(bits FROM 21 FOR 5)::int + 1, 1)
+        || substr(letters, substring(bits FROM 26 FOR 5)::int + 1, 1)
+        || substr(letters, substring(bits FROM 31 FOR 5)::int + 1, 1)
+        || substr(letters, substring(bits FROM 36 FOR 5)::int + 1, 1)
+        || substr(letters, substring(bits FROM 41 FOR 5)::int + 1, 1)
+        || substr(letters, substring(bits FROM 46 FOR 5)::int + 1, 1)
+        || substr(letters, substring(bits FROM 51 FOR 5)::int + 1, 1)
+        || substr(letters, substring(bits FROM 56 FOR 5)::int + 1, 1)
+        || substr(letters, substring(bits FROM 61 FOR 5)::int + 1, 1)
+        || substr(letters, substring(bits FROM 66 FOR 5)::int + 1, 1)
+        || substr(letters, substring(bits FROM 71 FOR 5)::int + 1, 1)
+        || substr(letters, substring(bits FROM 76 FOR 5)::int + 1, 1)
+        || substr(letters, substring(bits FROM 81 FOR 5)::int + 1, 1)
+        || substr(letters, substring(bits FROM 86 FOR 5)::int + 1, 1)
+        || substr(letters, substring(bits FROM 91 FOR 5)::int + 1, 1)
+        || substr(letters, substring(bits FROM 96 FOR 5)::int + 1, 1)
+        || substr(letters, substring(bits FROM 101 FOR 5)::int + 1, 1)
+        || substr(letters, substring(bits FROM 106 FOR 5)::int + 1, 1)
+        || substr(letters, substring(bits FROM 111 FOR 5)::int + 1, 1)
+        || substr(letters, substring(bits FROM 116 FOR 5)::int + 1, 1)
+        || substr(letters, substring(bits FROM 121 FOR 5)::int + 1, 1)
+        || substr(letters, substring(bits FROM 126 FOR 5)::int + 1, 1);
+END
 $$;
 
 -- An instant as Python's isoformat() writes it in UTC.
-CREATE OR REPLACE FUNCTION billing_iso(p_moment timestamptz) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+CREATE OR REPLACE FUNCTION billing_iso(p_moment timestamptz) RETURNS text LANGUAGE sql STABLE AS $$
     SELECT to_char(p_moment AT TIME ZONE 'UTC',
                    CASE WHEN extract(microseconds FROM p_moment)::bigint % 1000000 = 0
                         THEN 'YYYY-MM-DD"T"HH24:MI:SS' ELSE 'YYYY-MM-DD"T"HH24:MI:SS.US' END) || '+00:00'
@@ -75,13 +103,13 @@ CREATE OR REPLACE FUNCTION billing_renew_set(
 ) RETURNS int LANGUAGE plpgsql AS $$
 DECLARE
     v_count int;
+    v_head text := lpad(to_hex((extract(epoch FROM clock_timestamp()) * 1000)::bigint), 12, '0');
 BEGIN
     CREATE TEMP TABLE IF NOT EXISTS renewing (
         subscription_id uuid, connection_id uuid, merchant_id uuid, sandbox boolean, now timestamptz,
         currency text, plan_id uuid, plan_name text, rolls boolean, cap numeric, ends_bundles boolean,
         included numeric, low_mark numeric, anchor timestamptz, every text, zone text, was int,
-        first int, place int, index int, starts timestamptz, ends timestamptz, cycle_id uuid,
-        grant_id uuid, rolled_id uuid, lines int, left_over numeric
+        first int, place int, index int, starts timestamptz, ends timestamptz, tail text
     ) ON COMMIT DROP;
     CREATE TEMP TABLE IF NOT EXISTS renewing_line (
         connection_id uuid, merchant_id uuid, phase int, at timestamptz, key uuid, part int,
@@ -90,29 +118,23 @@ BEGIN
     ) ON COMMIT DROP;
     TRUNCATE renewing, renewing_line;
 
-    -- The locks, then what is due read again under them.
+    -- The locks; what somebody else holds is passed by, so that workers share the work.
     INSERT INTO renewing
     SELECT s.id, c.id, s.merchant_id, m.mode = 'sandbox', p_real_now + m.clock_offset, c.currency,
            p.id, p.name, p.rollover_type = 'full', p.rollover_cap, p.bundle_rollover_type = 'none',
            p.included_credit, p.low_credit_threshold, s.anchor, p.billing_interval, s.time_zone,
            s.cycle_index, s.anchor_index
-      FROM (SELECT d.id FROM billing_subscription d
-              JOIN billing_merchant dm ON dm.id = d.merchant_id
-              JOIN billing_plan dp ON dp.id = d.plan_id
-              JOIN billing_connection dc ON dc.id = d.connection_id
-             WHERE d.status = 'active' AND d.cycle_end <= p_real_now + dm.clock_offset
-               AND d.pending_change IS NULL AND d.next_attempt_at IS NULL AND dp.price = 0
-               AND dc.status = 'active' AND NOT dc.owes AND d.time_zone = ANY (p_zones)
-               AND (p_merchant IS NULL OR d.merchant_id = p_merchant)
-             ORDER BY d.cycle_end, d.id LIMIT p_most) due
-      JOIN billing_subscription s ON s.id = due.id
-      JOIN billing_connection c ON c.id = s.connection_id
+      FROM billing_subscription s
       JOIN billing_merchant m ON m.id = s.merchant_id
       JOIN billing_plan p ON p.id = s.plan_id
+      JOIN billing_connection c ON c.id = s.connection_id
      WHERE s.status = 'active' AND s.cycle_end <= p_real_now + m.clock_offset
-       AND s.pending_change IS NULL AND s.next_attempt_at IS NULL AND c.status = 'active'
-       AND NOT c.owes
+       AND s.pending_change IS NULL AND s.next_attempt_at IS NULL AND p.price = 0
+       AND c.status = 'active' AND NOT c.owes AND s.time_zone = ANY (p_zones)
+       AND (p_merchant IS NULL OR s.merchant_id = p_merchant)
+     ORDER BY s.cycle_end, s.id LIMIT p_most
        FOR NO KEY UPDATE OF c SKIP LOCKED;
+    -- What is due, read again under them.
     DELETE FROM renewing r USING billing_subscription s
      WHERE s.id = r.subscription_id AND (s.cycle_index <> r.was OR s.status <> 'active'
         OR s.pending_change IS NOT NULL OR s.next_attempt_at IS NOT NULL OR s.plan_id <> r.plan_id
@@ -125,8 +147,7 @@ BEGIN
     UPDATE renewing
        SET index = place + first, starts = billing_boundary(anchor, every, place, zone),
            ends = billing_boundary(anchor, every, place + 1, zone),
-           cycle_id = billing_new_id(sandbox), rolled_id = billing_new_id(sandbox),
-           grant_id = billing_new_id(sandbox);
+           tail = v_head || billing_id_tail(sandbox, gen_random_uuid());
     SELECT count(*) INTO v_count FROM renewing;
     IF v_count = 0 THEN RETURN 0; END IF;
     ANALYZE renewing;
@@ -162,12 +183,13 @@ BEGIN
             OR g.pool = 2 AND r.ends_bundles AND g.effective_at < r.starts);
     INSERT INTO renewing_line
     SELECT r.connection_id, r.merchant_id, 3, NULL::timestamptz, NULL::uuid, 0, 'roll', rolled.amount,
-           r.rolled_id, r.now, rolled.origin_at
+           (r.tail || '2')::uuid, r.now, rolled.origin_at
       FROM renewing r JOIN (
             SELECT connection_id, -sum(amount) AS amount, min(at) AS origin_at FROM renewing_line
              WHERE phase = 2 AND kind = 'roll' GROUP BY connection_id) rolled USING (connection_id)
     UNION ALL
-    SELECT connection_id, merchant_id, 5, NULL, NULL, 0, 'grant', included, grant_id, now, now
+    SELECT connection_id, merchant_id, 5, NULL, NULL, 0, 'grant', included,
+           (tail || '3')::uuid, now, now
       FROM renewing WHERE included > 0;
     UPDATE renewing_line l
        SET seq = c.entry_count + o.place, running = c.balance + o.total
@@ -189,13 +211,13 @@ BEGIN
     INSERT INTO billing_cycle (
         id, merchant_id, subscription_id, index, start, "end", state, created_at,
         plan_id, anchor, place, time_zone, unused_credit, unused_value, owed)
-    SELECT billing_new_id(r.sandbox), r.merchant_id, r.subscription_id, r.first + missed,
+    SELECT (left(r.tail, 16) || lpad(to_hex(missed), 4, '0') || right(r.tail, 11) || '0')::uuid, r.merchant_id, r.subscription_id, r.first + missed,
            billing_boundary(r.anchor, r.every, missed, r.zone),
            billing_boundary(r.anchor, r.every, missed + 1, r.zone), 'skipped', r.now,
            r.plan_id, r.anchor, missed, r.zone, 0, 0, 0
       FROM renewing r, generate_series(r.was - r.first + 1, r.place - 1) missed
     UNION ALL
-    SELECT r.cycle_id, r.merchant_id, r.subscription_id, r.index, r.starts, r.ends, 'granted',
+    SELECT (r.tail || '1')::uuid, r.merchant_id, r.subscription_id, r.index, r.starts, r.ends, 'granted',
            r.now, r.plan_id, r.anchor, r.place, r.zone, 0, 0, 0
       FROM renewing r;
     UPDATE billing_subscription s
@@ -212,7 +234,7 @@ BEGIN
     SELECT l.grant_id, r.merchant_id, r.connection_id, 1,
            CASE l.phase WHEN 3 THEN 'rollover' ELSE 'cycle' END, l.amount, l.amount, 0, r.now,
            CASE WHEN l.phase = 5 AND NOT r.rolls THEN GREATEST(r.ends, r.now) END, l.origin_at,
-           r.cycle_id, '', '', r.now
+           (r.tail || '1')::uuid, '', '', r.now
       FROM renewing_line l JOIN renewing r USING (connection_id) WHERE l.phase IN (3, 5);
     INSERT INTO billing_ledgerentry (
         merchant_id, connection_id, seq, kind, amount, balance_after, grant_id, reason, actor,
@@ -250,16 +272,11 @@ BEGIN
          GROUP BY connection_id) l USING (connection_id)
      WHERE c.id = r.connection_id;
     INSERT INTO billing_event (id, merchant_id, name, connection_id, data, created_at)
-    SELECT billing_new_id(r.sandbox), r.merchant_id, 'connection.wallet.balance.updated',
-           r.connection_id, jsonb_build_object(
-               'balance', c.balance::numeric(22, 10)::text, 'currency', c.currency,
-               'cause', 'cycle'), r.now
-      FROM renewing r JOIN billing_connection c ON c.id = r.connection_id WHERE r.included > 0
-    UNION ALL
-    SELECT billing_new_id(r.sandbox), r.merchant_id, 'subscription.renewed', r.connection_id,
+    SELECT (r.tail || '4')::uuid, r.merchant_id, 'subscription.renewed', r.connection_id,
            jsonb_build_object(
                'subscription_id', billing_public_id('sub', r.subscription_id), 'plan', r.plan_name,
-               'cycle_start_at', billing_iso(r.starts), 'cycle_end_at', billing_iso(r.ends)), r.now
-      FROM renewing r;
+               'cycle_start_at', billing_iso(r.starts), 'cycle_end_at', billing_iso(r.ends),
+               'balance', c.balance::numeric(22, 10)::text, 'currency', c.currency), r.now
+      FROM renewing r JOIN billing_connection c ON c.id = r.connection_id;
 END
 $$;

@@ -7,6 +7,7 @@ import random
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.db import connection as database
@@ -139,7 +140,12 @@ def state(connection: Connection) -> dict[str, Any]:
             (
                 row.name,
                 json.dumps(
-                    {k: v for k, v in row.data.items() if k != "subscription_id"}, sort_keys=True
+                    {
+                        k: v
+                        for k, v in row.data.items()
+                        if k not in ("subscription_id", "payment_id")
+                    },
+                    sort_keys=True,
                 ),
                 row.created_at,
             )
@@ -330,10 +336,21 @@ def test_a_wall_time_that_comes_twice_or_never_is_one_instant_in_both(
 
 def test_ids_in_sql_are_those_of_python() -> None:
     for sandbox in (True, False):
-        key = ask("SELECT billing_new_id(%s)", sandbox)
-        assert ids.is_sandbox(key) == sandbox
-        assert abs(ids.made_at(key) - datetime.now(UTC)) < timedelta(minutes=5)
+        key = ids.new(sandbox=sandbox)
         assert ask("SELECT billing_public_id('sub', %s)", key) == ids.public("sub", key)
+        tail = ask("SELECT billing_id_tail(%s, gen_random_uuid())", sandbox)
+        assert len(tail) == 19
+        assert ids.is_sandbox(UUID(f"{key.hex[:12]}{tail}0")) == sandbox
+    merchant, _, end = free_shop(3)
+    renewals.renew_set(end + timedelta(days=100), merchant=merchant)
+    made = [
+        *Cycle.objects.filter(index__gt=0).values_list("pk", flat=True),
+        *CreditGrant.objects.filter(cycle__index__gt=0).values_list("pk", flat=True),
+        *Event.objects.filter(name="subscription.renewed").values_list("pk", flat=True),
+    ]
+    assert len(set(made)) == len(made) == 3 * (4 + 2 + 1)
+    assert all(ids.is_sandbox(key) for key in made)
+    assert all(abs(ids.made_at(key) - datetime.now(UTC)) < timedelta(minutes=5) for key in made)
     moment = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     for written in (moment, moment + timedelta(microseconds=1200)):
         assert ask("SELECT billing_iso(%s)", written) == written.isoformat()

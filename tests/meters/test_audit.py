@@ -159,6 +159,36 @@ DAMAGE: dict[str, tuple[str, list[str]]] = {
             " FROM billing_creditgrant WHERE source = 'cycle'",
         ],
     ),
+    "a cycle paid in part": (
+        "no_cycle_credit_before_its_payment",
+        ["UPDATE billing_cycle SET owed = 1 WHERE index = 1"],
+    ),
+    "a cycle cut short with none after it": (
+        "cycles_follow_the_anchor",
+        ['UPDATE billing_cycle SET "end" = "end" - interval \'1 day\' WHERE index = 0'],
+    ),
+    "an upgrade for credits that nobody gave up": (
+        "upgrades_gain_nothing",
+        ["UPDATE billing_cycle SET unused_credit = 5, unused_value = 5 WHERE index = 1"],
+    ),
+    "a value above what was paid": (
+        "upgrades_gain_nothing",
+        ["UPDATE billing_cycle SET unused_value = 5 WHERE index = 1"],
+    ),
+    "a fall that is not marked": (
+        "falls_are_marked",
+        [
+            "UPDATE billing_connection SET depleted_told = false,"
+            " depleted_at = CASE WHEN depleted_at IS NULL THEN now() END",
+        ],
+    ),
+    "a fall nobody was told of": (
+        "nothing_is_stuck",
+        [
+            "UPDATE billing_connection SET depleted_told = false,"
+            " depleted_at = now() - interval '3 days'",
+        ],
+    ),
     "money taken and not settled": (
         "payments_are_settled_once",
         [f"UPDATE billing_cycle SET payment_id = NULL WHERE payment_id = {PAID}"],

@@ -122,10 +122,11 @@ def test_the_balance_is_told_on_grants_and_when_it_ran_out_not_on_each_request(
     it = Watched()
     for number in range(6):
         it.use(f"r{number}", "5")
+    factories.give(it.connection, "12", now=it.shop.now)
     rows = Event.objects.filter(name="connection.wallet.balance.updated").order_by("pk")
     assert [(row.data["cause"], row.data["balance"]) for row in rows] == [
-        ("cycle", "25.0000000000"),
         ("depleted", "0.0000000000"),
+        ("manual", "7.0000000000"),
     ]
 
 
