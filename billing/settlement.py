@@ -379,7 +379,9 @@ def _note(payment: Payment, *, code: str = "", message: str = "", now: datetime)
     paid = payment.status == Payment.Status.SUCCEEDED
     if not paid and not code:
         return
-    card = payment.card or payment.connection.card
+    # At a page the customer may have typed another card than the one in use.
+    unseen = payment.off_session and payment.status != Payment.Status.REQUIRES_ACTION
+    card = payment.connection.card if unseen and not paid else payment.card
     PaymentAttempt.objects.get_or_create(
         payment=payment,
         charge_id=payment.charge_id,
