@@ -281,16 +281,19 @@ def _set_next_try(connection: Connection, payment: Payment, *, now: datetime) ->
 
 
 def _postpone_renewal(subscription: Subscription, *, now: datetime) -> None:
-    """Past due: try again on the next day of the schedule; after the last, end it unpaid.
+    """Past due: try again on the days of the schedule; after the last, end it unpaid.
 
-    A try between the days (a new card) does not use one up.
+    A try between the days (a new card) does not use one up: the day it was made before stands.
     """
     since = subscription.past_due_since or now
-    day = _next_day(since, now=now)
-    if day is None:
+    if not _is_on_schedule(subscription, now=now):
+        subscription.next_attempt_at = since + timedelta(days=RETRY_DAYS[subscription.attempts - 1])
+        subscription.save(update_fields=["next_attempt_at"])
+        return
+    if subscription.attempts >= len(RETRY_DAYS):
         subscriptions.end(subscription, now=now, unpaid=True)
         return
-    subscription.next_attempt_at = day
+    subscription.next_attempt_at = since + timedelta(days=RETRY_DAYS[subscription.attempts])
     subscription.attempts += 1
     if subscription.past_due_since is None:
         subscription.past_due_since = now
@@ -305,10 +308,10 @@ def _postpone_renewal(subscription: Subscription, *, now: datetime) -> None:
     subscription.save()
 
 
-def _next_day(since: datetime, *, now: datetime) -> datetime | None:
-    """The next day of the schedule that began at `since`; None after the last."""
-    days = (since + timedelta(days=count) for count in RETRY_DAYS)
-    return next((day for day in days if day > now), None)
+def _is_on_schedule(subscription: Subscription, *, now: datetime) -> bool:
+    """Whether the day has come that the try after `attempts` declines was set for."""
+    since, attempts = subscription.past_due_since, subscription.attempts
+    return since is None or attempts == 0 or now >= since + timedelta(days=RETRY_DAYS[attempts - 1])
 
 
 def _ask_customer(connection: Connection, payment: Payment, *, now: datetime) -> None:
@@ -321,8 +324,10 @@ def _ask_customer(connection: Connection, payment: Payment, *, now: datetime) ->
         return
     subscription = payment.subscription
     if payment.purpose == Payment.Purpose.RENEWAL and subscription is not None:
-        since = subscription.past_due_since or now
-        if subscription.status not in Subscription.CURRENT or _next_day(since, now=now) is None:
+        last = subscription.attempts >= len(RETRY_DAYS)
+        if subscription.status not in Subscription.CURRENT or (
+            last and _is_on_schedule(subscription, now=now)
+        ):
             _fail(
                 connection,
                 payment,
