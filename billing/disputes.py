@@ -9,12 +9,16 @@ overage (`holds`). Called by the webhooks and by `billing.reconcile`.
 from __future__ import annotations
 
 from datetime import datetime
+from decimal import Decimal
+from typing import Any
 
 from django.db import transaction
 
 from billing import clawback, events, money, settlement, stripe
 from billing.models import Connection, Dispute, Payment
-from billing.refunds import NETWORK, ZERO
+from billing.refunds import NETWORK
+
+ZERO = Decimal(0)
 
 # Stripe's statuses; `warning_*` are questions of the bank, for which no money was withdrawn.
 _STATUS = {
@@ -82,11 +86,17 @@ def status_of(found: stripe.Dispute) -> Dispute.Status:
 def holds(connection: Connection) -> bool:
     """Whether the card in use paid what its holder disputes or disputed with success: it is not
     charged for overage until another card takes its place."""
+    return bool(holding(connection.pk).exists())
+
+
+def holding(connection_id: Any) -> Any:
+    """The disputes that hold a connection back: a queryset, for a query's own sake too."""
     return Dispute.objects.filter(
-        connection=connection,
+        connection=connection_id,
         status__in=(Dispute.Status.OPEN, Dispute.Status.LOST),
-        payment__card__in=connection.payment_methods.filter(is_default=True, detached_at=None),
-    ).exists()
+        payment__card__is_default=True,
+        payment__card__detached_at=None,
+    )
 
 
 def _take(connection: Connection, payment: Payment, row: Dispute, *, now: datetime) -> None:

@@ -21,7 +21,7 @@ from moneyed import Money
 from billing import disputes, errors, ids, money, payments, refunds, settlement, stripe
 from billing.models import Dispute, Merchant, Payment, Refund
 
-# Asked so short a time ago, a payment's answer may be on its way to its row right now.
+# So short a time after it was asked for or done, an answer or event may be on its way to its row.
 UNDER_WAY = timedelta(seconds=30)
 FLAG_NOT_PAID = "The card network does not have this payment as paid."
 FLAG_NOT_REFUNDED = "The card network does not have this refund as made."
@@ -128,7 +128,8 @@ def _of_intent(merchant: Merchant, intent: stripe.Intent) -> Iterator[Gap]:
             yield Gap("not_ours", merchant, intent.payment_id, intent.id, None, theirs)
         return
     if row.status != Payment.Status.SUCCEEDED:
-        if _is_under_way(row.asked_at):
+        charged_at = stripe.retrieve_intent(merchant, intent.id).charged_at
+        if _is_under_way(row.asked_at, charged_at) or _is_settled(row):
             return
         yield Gap("not_settled", merchant, row.public_id, intent.id, row.amount, theirs, row.pk)
     elif row.amount != theirs:
@@ -181,7 +182,7 @@ def _of_refund(merchant: Merchant, found: stripe.Refund) -> Iterator[Gap]:
         row = Refund.objects.of(merchant).filter(pk=_key(Refund.ID_PREFIX, found.our_id)).first()
     failed = found.status in ("failed", "canceled")
     if row is None:
-        if not failed:
+        if not failed and not _is_under_way(None, found.made_at):
             yield Gap(
                 "refund_not_entered", merchant, "", found.id, None, theirs, payment_id=payment.pk
             )
@@ -192,7 +193,7 @@ def _of_refund(merchant: Merchant, found: stripe.Refund) -> Iterator[Gap]:
         "canceled": (Refund.Status.FAILED,),
     }.get(found.status, Refund.OPEN)
     if row.status not in as_ours:
-        if _is_under_way(row.asked_at):
+        if _is_under_way(row.asked_at, found.made_at):
             return
         yield Gap(
             "refund_not_entered",
@@ -292,8 +293,17 @@ def _shown(amount: Money | None) -> str:
     return money.show(amount) if amount is not None else "nothing"
 
 
-def _is_under_way(asked_at: datetime | None) -> bool:
-    return asked_at is not None and timezone.now() - asked_at < UNDER_WAY
+def _is_under_way(asked_at: datetime | None, made_at: int) -> bool:
+    """Whether a thing was asked for, or was done at the network, a moment ago."""
+    now = timezone.now()
+    if asked_at is not None and now - asked_at < UNDER_WAY:
+        return True
+    return bool(made_at) and now.timestamp() - made_at < UNDER_WAY.total_seconds()
+
+
+def _is_settled(row: Payment) -> bool:
+    """Read again: it may have been settled since the list was read."""
+    return bool(Payment.objects.filter(pk=row.pk, status=Payment.Status.SUCCEEDED).exists())
 
 
 def _is_before(key: UUID, since: datetime | None) -> bool:

@@ -101,6 +101,9 @@ def _begin(subscription_id: UUID, *, now: datetime) -> Payment | None:
     if plan.is_free:
         subscriptions.advance(subscription, index=index, now=now)
         return None
+    tries = Payment.objects.filter(
+        subscription=subscription, purpose=Payment.Purpose.RENEWAL, cycle_index=index
+    )
     payment = payments.intend(
         connection,
         purpose=Payment.Purpose.RENEWAL,
@@ -109,7 +112,8 @@ def _begin(subscription_id: UUID, *, now: datetime) -> Payment | None:
         subscription=subscription,
         cycle_index=index,
         off_session=True,
-        key=f"renewal:{subscription.public_id}:{index}:{subscription.attempts}",
+        # One key a try, also for those that a new card makes between the days of the schedule.
+        key=f"renewal:{subscription.public_id}:{index}:{tries.count()}",
         now=now,
     )
     return payment if payment.is_open else None

@@ -339,20 +339,21 @@ def _postpone_renewal(subscription: Subscription, payment: Payment, *, now: date
     """Past due: try again on the next day of the schedule, never twice in a day though a worker
     slept through some of them; warn before the last try; after it, end the subscription unpaid.
 
-    A try between the days (a new card) does not use one up.
+    A try between the days (a new card) does not use one up: the day it was made before stands.
     """
     since = subscription.past_due_since or now
-    day = _next_day(since, now=now)
-    if day is None:
+    if not _is_on_schedule(subscription, now=now):
+        subscription.next_attempt_at = since + timedelta(days=RETRY_DAYS[subscription.attempts - 1])
+        subscription.save(update_fields=["next_attempt_at"])
+        return
+    if subscription.attempts >= len(RETRY_DAYS):
         subscriptions.end(subscription, now=now, unpaid=True)
         notices.ended_unpaid(subscription, payment, now=now)
         return
-    last_before = subscription.next_attempt_at
-    subscription.next_attempt_at = max(day, now + timedelta(days=1))
+    planned = since + timedelta(days=RETRY_DAYS[subscription.attempts])
+    subscription.next_attempt_at = max(planned, now + timedelta(days=1))
     subscription.attempts += 1
-    if _is_last(subscription.next_attempt_at, since=since) and not _is_last(
-        last_before, since=since
-    ):
+    if subscription.attempts == len(RETRY_DAYS):
         notices.last_warning(subscription, payment, now=now)
     if subscription.past_due_since is None:
         subscription.past_due_since = now
@@ -370,15 +371,10 @@ def _postpone_renewal(subscription: Subscription, payment: Payment, *, now: date
     subscription.save()
 
 
-def _is_last(attempt_at: datetime | None, *, since: datetime) -> bool:
-    """Whether a try is the last of the schedule that began at `since`."""
-    return attempt_at is not None and _next_day(since, now=attempt_at) is None
-
-
-def _next_day(since: datetime, *, now: datetime) -> datetime | None:
-    """The next day of the schedule that began at `since`; None after the last."""
-    days = (since + timedelta(days=count) for count in RETRY_DAYS)
-    return next((day for day in days if day > now), None)
+def _is_on_schedule(subscription: Subscription, *, now: datetime) -> bool:
+    """Whether the day has come that the try after `attempts` declines was set for."""
+    since, attempts = subscription.past_due_since, subscription.attempts
+    return since is None or attempts == 0 or now >= since + timedelta(days=RETRY_DAYS[attempts - 1])
 
 
 def _ask_customer(connection: Connection, payment: Payment, *, now: datetime) -> None:
@@ -391,8 +387,10 @@ def _ask_customer(connection: Connection, payment: Payment, *, now: datetime) ->
         return
     subscription = payment.subscription
     if payment.purpose == Payment.Purpose.RENEWAL and subscription is not None:
-        since = subscription.past_due_since or now
-        if subscription.status not in Subscription.CURRENT or _next_day(since, now=now) is None:
+        last = subscription.attempts >= len(RETRY_DAYS)
+        if subscription.status not in Subscription.CURRENT or (
+            last and _is_on_schedule(subscription, now=now)
+        ):
             _fail(
                 connection,
                 payment,
@@ -451,7 +449,9 @@ def _note(payment: Payment, *, code: str = "", message: str = "", now: datetime)
     paid = payment.status == Payment.Status.SUCCEEDED
     if not paid and not code:
         return
-    card = payment.card or payment.connection.card
+    # At a page the customer may have typed another card than the one in use.
+    unseen = payment.off_session and payment.status != Payment.Status.REQUIRES_ACTION
+    card = payment.connection.card if unseen and not paid else payment.card
     PaymentAttempt.objects.get_or_create(
         payment=payment,
         charge_id=payment.charge_id,

@@ -14,7 +14,17 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import DateTimeField, Exists, ExpressionWrapper, F, OuterRef, Q, Value
 
-from billing import credits, depletion, ledger, moves, overage, payments, renewals, topups
+from billing import (
+    credits,
+    depletion,
+    disputes,
+    ledger,
+    moves,
+    overage,
+    payments,
+    renewals,
+    topups,
+)
 from billing.models import (
     Connection,
     CreditGrant,
@@ -90,6 +100,8 @@ def overage_due(now: datetime, merchant: Merchant | None = None) -> list[UUID]:
         subscriptions__plan__when_depleted=Plan.WhenDepleted.OVERAGE,
         debt__gte=F("subscriptions__plan__overage_threshold"),
     )
+    # What a dispute holds back waits for another card; it must not fill the batch.
+    rows = rows.exclude(Exists(disputes.holding(OuterRef("pk"))))
     if merchant is not None:
         rows = rows.of(merchant)
     return list(rows.order_by("pk").values_list("pk", flat=True)[:BATCH])

@@ -18,7 +18,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from billing import errors, payments, receipts, stripe
 from billing.models import Connection, Payment
-from checkout import dialing, pages, policy, refusals, sessions
+from checkout import dialing, forms, pages, policy, refusals, sessions
 from checkout.models import CheckoutSession
 from checkout.pages import Alert, Page
 
@@ -46,7 +46,7 @@ def begin(request: HttpRequest, token: str) -> HttpResponse:
         alert = refusals.of_silence()
         return _json({"title": alert.title, "text": alert.text}, refusals.status_of(error))
     card, customer = payment.connection.card, payment.connection.customer
-    wants_saved = b'"card":"saved"' in request.body[:2048].replace(b" ", b"")
+    wants_saved = (forms.json_strings(request.body) or {}).get("card") == "saved"
     return _json(
         {
             "kind": intent.kind,

@@ -37,6 +37,8 @@ class Intent:
     message: str
     # Our own id of the payment, out of its metadata; empty: not made by us.
     payment_id: str = ""
+    # When the card was charged, in Unix time; 0: not said (lists do not).
+    charged_at: int = 0
 
     @property
     def wants_customer(self) -> bool:
@@ -60,6 +62,8 @@ class Refund:
     failure: str
     # Our own id of the refund; empty: it was made in the network's dashboard.
     our_id: str
+    # When it was made, in Unix time.
+    made_at: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +137,7 @@ def intent_of(row: Any) -> Intent:
         decline_code=str(field(error, "decline_code") or field(error, "code") or ""),
         message=str(field(error, "message") or ""),
         payment_id=text(field(field(row, "metadata"), "lava_payment")),
+        charged_at=int(field(field(row, "latest_charge"), "created") or 0),
     )
 
 
@@ -145,6 +150,7 @@ def refund_of(row: Any) -> Refund:
         intent_id=text(field(row, "payment_intent")),
         failure=str(field(row, "failure_reason") or ""),
         our_id=text(field(field(row, "metadata"), "lava_refund")),
+        made_at=int(field(row, "created") or 0),
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings
+from django.db import OperationalError
 from django.test import Client
 
 from billing import clock, credits, overage, payments, receipts, renewals, subscriptions, sweep
@@ -279,3 +280,19 @@ def test_a_link_to_a_receipt_or_a_card_is_no_link_to_pay(card_network: CardNetwo
     assert Client().get(f"/pay/{token}").status_code == 404
     token = receipts.card_address(connection).rpartition("/")[2]
     assert Client().get(f"/pay/{token}").status_code == 404
+
+
+@pytest.mark.django_db(transaction=True)
+def test_paid_while_twenty_withdraw_it_is_settled_once(card_network: CardNetwork) -> None:
+    shop = cn.Shop()
+    connection = subscriber(shop, card_network)
+    shop.renew(connection)
+    payment = renewal()
+    intent = payments.present_action(payment, now=shop.now)
+    answer = confirm_card(card_network.url, intent.client_secret, connection.card.card_id)
+    card_network.control("authenticate", {"intent": answer["id"]})
+    answers = cn.at_once(20, lambda: payments.give_up(payment.pk, now=shop.now))
+    assert {type(answer) for answer in answers} <= {Payment, OperationalError}
+    assert payments.refresh(payment, now=shop.now).status == "succeeded"
+    assert credits.balance(connection, now=shop.now).total == Decimal(50)
+    assert Event.objects.filter(name="subscription.renewed").count() == 1

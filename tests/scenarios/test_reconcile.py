@@ -38,6 +38,12 @@ def kinds() -> list[str]:
     return [gap["kind"] for gap in found["gaps"]]
 
 
+@pytest.fixture(autouse=True)
+def an_hour_ago(card_network: CardNetwork) -> None:
+    """What happens at the network happened an hour ago: none of it is on its way any more."""
+    card_network.control("clock", {"offset_s": -3600})
+
+
 @pytest.fixture
 def shop(card_network: CardNetwork) -> cn.Shop:
     return cn.Shop(when_depleted="block")
@@ -83,12 +89,28 @@ def test_paid_there_and_not_entered_here_is_settled(
     stripe.confirm_intent(payment, card_id=connection.card.card_id)
     assert kinds() == []  # It is under way: asked just now.
     long_ago(payment)
+    card_network.control("clock", {"offset_s": 0})
+    other = payments.intend(
+        connection,
+        purpose=Payment.Purpose.BUNDLE,
+        amount=bundle.cost,
+        bundle=bundle,
+        key="two",
+        now=shop.now,
+    )
+    payments.present(other, now=shop.now)
+    other.refresh_from_db()
+    stripe.confirm_intent(other, card_id=connection.card.card_id)
+    long_ago(other)
+    # The other was paid just now: its event is on its way.
+    assert kinds() == ["not_settled"]
+    payments.refresh(other, now=shop.now)
     status, text = run()
     assert status == 1 and "GAP not_settled" in text and payment.public_id in text
     assert run("--mend") == (0, "")
     payment.refresh_from_db()
     assert payment.status == "succeeded"
-    assert credits.balance(connection, now=shop.now).bundle == Decimal(10)
+    assert credits.balance(connection, now=shop.now).bundle == Decimal(20)
     assert run() == (0, "")
 
 
@@ -283,3 +305,30 @@ def test_more_than_a_page_of_payments(card_network: CardNetwork, shop: cn.Shop) 
         assert cn.buy(connection, bundle, now=moment).status == "succeeded"
     assert len(list(stripe.list_intents(shop.merchant, page=2))) == 6
     assert kinds() == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_under_load_it_finds_no_gap_that_is_none(card_network: CardNetwork) -> None:
+    card_network.control("clock", {"offset_s": 0})
+    shop = cn.Shop(when_depleted="block")
+    connections = [shop.subscribe() for _ in range(4)]
+    bundle = factories.make_bundle(shop.plan, cost="1", credit="1")
+    found: list[Any] = []
+    numbers = iter(range(1000))
+
+    def work() -> None:
+        number = next(numbers)
+        if number % 2:
+            found.extend(reconcile.gaps(shop.merchant))
+            return
+        connection = connections[number // 2]
+        for turn in range(4):
+            moment = shop.now + timedelta(seconds=turn)
+            payment = cn.buy(connection, bundle, now=moment)
+            assert payment.status == "succeeded"
+            refunds.refund(payment, reason="x", actor="Ana", key=f"{payment.pk}", now=moment)
+
+    answers = cn.at_once(8, work)
+    assert not [answer for answer in answers if isinstance(answer, Exception)], answers
+    assert found == []
+    assert run() == (0, "")

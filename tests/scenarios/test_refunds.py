@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import time_machine
+from django.db import OperationalError
 from django.utils import timezone
 from moneyed import Money
 
@@ -133,7 +134,7 @@ def test_credits_are_found_where_they_rolled_to(shop: cn.Shop) -> None:
     rolled = credits.balance(connection, now=shop.now)
     assert rolled.cycle == Decimal(33)
     left = {p.pk: refunds.preview(p, force=True).left for p in (first, second)}
-    assert sum(left.values()) == Decimal(33)
+    assert left == {first.pk: Decimal(8), second.pk: Decimal(25)}
     shop.renew(connection)
     assert balance(shop, connection) == Decimal(58)
     row = back(shop, first)
@@ -176,9 +177,12 @@ def test_twenty_at_once_give_back_once(card_network: CardNetwork) -> None:
     payment = bought(shop, connection)
     keys = iter(range(20))
     answers = cn.at_once(20, lambda: back(shop, payment, "6", key=f"form-{next(keys)}"))
-    done = [answer for answer in answers if isinstance(answer, Refund)]
-    refused = [answer for answer in answers if isinstance(answer, errors.Refused)]
-    assert (len(done), len(refused)) == (1, 19), answers
+    # One was first; whoever came later was told so, or (on a busy machine) waited in vain for the
+    # lock, the first one perhaps after it had asked the network: then it is asked about.
+    others = [answer for answer in answers if not isinstance(answer, Refund)]
+    assert {type(answer) for answer in others} <= {errors.Refused, OperationalError}, answers
+    row = Refund.objects.get()
+    assert refunds.refresh(row, now=shop.now).status == "succeeded"
     assert cn.given_back(shop.merchant) == [(payment.intent_id, 600, "USD")]
     assert balance(shop, connection) == Decimal(29)
 
