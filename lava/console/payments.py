@@ -28,10 +28,15 @@ _TONES = {
 def listing(request: access.ConsoleRequest) -> HttpResponse:
     """The latest payments, filtered by status, customer and day."""
     merchant = request.merchant
-    query = {name: request.GET.get(name, "").strip() for name in ("status", "connection", "day")}
+    query = {
+        name: request.GET.get(name, "").strip()
+        for name in ("status", "connection", "day", "flagged")
+    }
     rows = Payment.objects.of(merchant)
     if query["status"] in Payment.Status.values:
         rows = rows.filter(status=query["status"])
+    if query["flagged"]:
+        rows = rows.exclude(flag="")
     if query["connection"]:
         rows = rows.filter(connection_id=_key("con", query["connection"]))
     day = moments.read_day(query["day"])
