@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from datetime import date, datetime, time, timedelta
+from typing import TypeVar
 from uuid import UUID
 from zoneinfo import ZoneInfo
+
+Row = TypeVar("Row")
 
 
 def first_key(moment: datetime) -> UUID:
@@ -32,6 +36,19 @@ def name(moment: datetime, zone: str, *, now: datetime) -> str:
     local = moment.astimezone(ZoneInfo(zone))
     text = f"{local:%A} {local.day} {local:%B}"
     return text if local.year == now.astimezone(ZoneInfo(zone)).year else f"{text} {local.year}"
+
+
+def bands(
+    rows: Sequence[Row], at: Callable[[Row], datetime], zone: str, *, now: datetime
+) -> list[tuple[str, list[Row]]]:
+    """Rows, in their order, under the local day of each."""
+    found: list[tuple[str, list[Row]]] = []
+    for row in rows:
+        day = name(at(row), zone, now=now)
+        if not found or found[-1][0] != day:
+            found.append((day, []))
+        found[-1][1].append(row)
+    return found
 
 
 def short(moment: datetime, zone: str) -> str:

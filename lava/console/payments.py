@@ -56,7 +56,12 @@ def listing(request: access.ConsoleRequest) -> HttpResponse:
         request,
         "console/payments/list.html",
         {
-            "rows": [(row, receipts.what(row), tone(row)) for row in found[:PAGE]],
+            "bands": moments.bands(
+                [(row, receipts.what(row), tone(row)) for row in found[:PAGE]],
+                lambda shown: shown[0].created_at,
+                merchant.time_zone,
+                now=merchant.now(),
+            ),
             "first": first + 1,
             "last": first + len(found[:PAGE]),
             "older": urlencode(kept | {"page": number + 1}) if len(found) > PAGE else "",
@@ -65,7 +70,6 @@ def listing(request: access.ConsoleRequest) -> HttpResponse:
             "is_filtered": bool(kept),
             "statuses": Payment.Status.choices,
             "zone": merchant.time_zone,
-            "now": merchant.now(),
         },
     )
 

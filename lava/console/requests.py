@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
-from django.db.models import Count, Sum
+from django.db.models import Count, Q, Sum
 from django.http import Http404, HttpResponse
 from django.shortcuts import render
 from django.urls import URLPattern, path
@@ -25,6 +25,7 @@ from meters.models import Meter, UsageRequest
 
 PAGE = 25
 ZERO = Decimal(0)
+METADATA_DAYS = timedelta(days=31)
 
 
 @access.requires("meters.view_usagerequest")
@@ -52,10 +53,15 @@ def listing(request: access.ConsoleRequest) -> HttpResponse:
         request,
         "console/requests/list.html",
         {
-            "rows": [
-                (row, meters.count(row.quantity, row.price.unit), state(row))
-                for row in found[:PAGE]
-            ],
+            "bands": moments.bands(
+                [
+                    (row, meters.count(row.quantity, row.price.unit), state(row))
+                    for row in found[:PAGE]
+                ],
+                lambda shown: shown[0].created_at,
+                merchant.time_zone,
+                now=now,
+            ),
             "older": urlencode(kept | {"before": found[PAGE - 1].public_id})
             if len(found) > PAGE
             else "",
@@ -63,7 +69,12 @@ def listing(request: access.ConsoleRequest) -> HttpResponse:
             "query": query,
             "is_filtered": bool(kept),
             "meters": Meter.objects.of(merchant).order_by("name", "id"),
-            "last_day": day.aggregate(count=Count("id"), charged=Sum("charged", default=ZERO)),
+            "last_day": day.aggregate(
+                count=Count("id"),
+                sum=Sum("charged", default=ZERO),
+                cost=Sum("provider_cost"),
+                costed=Sum("charged", filter=Q(provider_cost__isnull=False), default=ZERO),
+            ),
             "currency": merchant.currency,
             "zone": merchant.time_zone,
             "now": now,
@@ -193,7 +204,15 @@ def grant_name(grant: CreditGrant | None, zone: str) -> str:
 
 def _filtered(merchant: Any, query: dict[str, str]) -> Any:
     rows = UsageRequest.objects.of(merchant)
-    if query["q"]:
+    name, equals, value = query["q"].partition("=")
+    if equals and name:
+        # By a word of the merchant's own; no index holds those, so the last days alone are read.
+        since = moments.first_key(merchant.now() - METADATA_DAYS - merchant.clock_offset)
+        rows = rows.filter(
+            Q(metadata__contains={name.strip(): value.strip()}) & Q(pk__gte=since)
+            | Q(request_id=query["q"])
+        )
+    elif query["q"]:
         key = _try(query["q"])
         rows = rows.filter(pk=key) if key is not None else rows.filter(request_id=query["q"])
     if query["connection"]:
