@@ -35,6 +35,7 @@ from meters.models import Meter, MeterPosition
 PAGE = 25
 ZERO = Decimal(0)
 Source = CreditGrant.Source
+FILTERS = ("q", "show", "plan")
 # What the list may be narrowed to, in the merchant's words.
 SHOWN = {
     "owing": ("Owing past credit", Q(owes=True)),
@@ -72,17 +73,8 @@ class Tile:
 def listing(request: access.ConsoleRequest) -> HttpResponse:
     """Customers by name, e-mail, phone, id or the merchant's own id, newest first."""
     merchant = request.merchant
-    query = {name: request.GET.get(name, "").strip() for name in ("q", "show", "plan")}
-    rows = Connection.objects.of(merchant).visible()
-    if query["q"]:
-        rows = rows.filter(matches(query["q"]))
-    if query["show"] in SHOWN:
-        rows = rows.filter(SHOWN[query["show"]][1])
-    if query["plan"]:
-        rows = rows.filter(
-            subscriptions__plan_id=_key("sc", query["plan"]),
-            subscriptions__status__in=Subscription.CURRENT,
-        )
+    query = {name: request.GET.get(name, "").strip() for name in FILTERS}
+    rows = filtered(merchant, query)
     kept = {name: value for name, value in query.items() if value}
     before = request.GET.get("before", "")
     if before:
@@ -103,6 +95,7 @@ def listing(request: access.ConsoleRequest) -> HttpResponse:
         {
             "rows": [(row, row.current[0] if row.current else None, tag(row)) for row in shown],
             "query": query,
+            "export": urlencode(kept),
             "is_filtered": bool(kept),
             "shown": [(name, label) for name, (label, _) in SHOWN.items()],
             "plans": Plan.objects.of(merchant).order_by("archived_at", "name", "id"),
@@ -309,6 +302,21 @@ def disable(request: access.ConsoleRequest, key: str) -> HttpResponse:
         },
         status=409 if problem else 200,
     )
+
+
+def filtered(merchant: Any, query: dict[str, str]) -> Any:
+    """The connections that fit all of `FILTERS` that are given."""
+    rows = Connection.objects.of(merchant).visible()
+    if query["q"]:
+        rows = rows.filter(matches(query["q"]))
+    if query["show"] in SHOWN:
+        rows = rows.filter(SHOWN[query["show"]][1])
+    if query["plan"]:
+        rows = rows.filter(
+            subscriptions__plan_id=_key("sc", query["plan"]),
+            subscriptions__status__in=Subscription.CURRENT,
+        )
+    return rows
 
 
 def tag(connection: Connection) -> tuple[str, str]:

@@ -25,6 +25,7 @@ from meters.models import Meter, UsageRequest
 
 PAGE = 25
 ZERO = Decimal(0)
+FILTERS = ("q", "connection", "meter", "day")
 METADATA_DAYS = timedelta(days=31)
 
 
@@ -33,10 +34,8 @@ METADATA_DAYS = timedelta(days=31)
 def listing(request: access.ConsoleRequest) -> HttpResponse:
     """The latest requests, filtered by id, customer, meter and day."""
     merchant = request.merchant
-    query = {
-        name: request.GET.get(name, "").strip() for name in ("q", "connection", "meter", "day")
-    }
-    rows = _filtered(merchant, query)
+    query = {name: request.GET.get(name, "").strip() for name in FILTERS}
+    rows = filtered(merchant, query)
     before = request.GET.get("before", "")
     if before:
         rows = rows.filter(pk__lt=_key("req", before))
@@ -67,6 +66,7 @@ def listing(request: access.ConsoleRequest) -> HttpResponse:
             else "",
             "newest": urlencode(kept) if before else None,
             "query": query,
+            "export": urlencode(kept),
             "is_filtered": bool(kept),
             "meters": Meter.objects.of(merchant).order_by("name", "id"),
             "last_day": day.aggregate(
@@ -202,7 +202,8 @@ def grant_name(grant: CreditGrant | None, zone: str) -> str:
     return f"{name}, {moments.day_month(grant.created_at, zone)}"
 
 
-def _filtered(merchant: Any, query: dict[str, str]) -> Any:
+def filtered(merchant: Any, query: dict[str, str]) -> Any:
+    """The requests that fit all of `FILTERS` that are given."""
     rows = UsageRequest.objects.of(merchant)
     name, equals, value = query["q"].partition("=")
     if equals and name:

@@ -17,6 +17,7 @@ from lava.console import (
     clock,
     connections,
     doors,
+    exports,
     keys,
     meters,
     outbox,
@@ -48,6 +49,7 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]
             *brand.urls,
             *team.urls,
             *search.urls,
+            *exports.urls,
         ]
 
     def has_permission(self, request: HttpRequest) -> bool:
