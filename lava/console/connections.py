@@ -501,7 +501,7 @@ def _used(connection: Connection, subscription: Subscription | None, *, now: dat
                 "cycle": subscription.cycle_index,
                 "week": now - timedelta(days=7),
                 "since": since,
-                "first": moments.first_key(first),
+                "first": ids.first(first),
             },
         )
         rows = cursor.fetchall()

@@ -5,15 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import date, datetime, time, timedelta
 from typing import TypeVar
-from uuid import UUID
 from zoneinfo import ZoneInfo
 
 Row = TypeVar("Row")
-
-
-def first_key(moment: datetime) -> UUID:
-    """The least key made at an instant of real time: keys are ordered by time (billing/ids.py)."""
-    return UUID(int=max(int(moment.timestamp() * 1000), 0) << 80)
 
 
 def bounds(day: date, zone: str) -> tuple[datetime, datetime]:

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from django.db.models import Count, Exists, F, OuterRef, Q, Sum
 from django.db.models.functions import TruncDate
 
-from billing import credits
+from billing import credits, ids
 from billing.models import (
     Connection,
     CreditGrant,
@@ -25,7 +25,6 @@ from billing.models import (
     Plan,
     Subscription,
 )
-from lava.console import moments
 from meters.models import UsageRequest
 
 ZERO = Decimal(0)
@@ -60,6 +59,7 @@ class Series:
     days: dict[date, Decimal]
     quantity: Decimal
     unit: str
+    key: Any = None
     count: int = 0
     # The provider's cost of the requests that have one, and what those were charged.
     cost: Decimal | None = None
@@ -191,7 +191,7 @@ def usage_by_meter(merchant: Merchant, *, now: datetime, days: int) -> list[Seri
     )
     rows = (
         UsageRequest.objects.of(merchant)
-        .filter(created_at__gte=first, pk__gte=moments.first_key(first - merchant.clock_offset))
+        .filter(created_at__gte=first, pk__gte=ids.first(first - merchant.clock_offset))
         .annotate(day=TruncDate("created_at", tzinfo=zone))
         .values("meter_id", "day", name=F("meter__name"), unit=F("meter__price__unit"))
         .annotate(
@@ -205,7 +205,9 @@ def usage_by_meter(merchant: Merchant, *, now: datetime, days: int) -> list[Seri
     )
     found: dict[Any, Series] = {}
     for row in rows:
-        series = found.setdefault(row["meter_id"], Series(row["name"], ZERO, {}, ZERO, row["unit"]))
+        series = found.setdefault(
+            row["meter_id"], Series(row["name"], ZERO, {}, ZERO, row["unit"], row["meter_id"])
+        )
         series.total += row["sum"]
         series.quantity += row["counted"]
         series.count += row["requests"]

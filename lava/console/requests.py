@@ -45,7 +45,7 @@ def listing(request: access.ConsoleRequest) -> HttpResponse:
     now = merchant.now()
     since = now - timedelta(hours=24)
     day = UsageRequest.objects.of(merchant).filter(
-        pk__gte=moments.first_key(since - merchant.clock_offset), created_at__gte=since
+        pk__gte=ids.first(since - merchant.clock_offset), created_at__gte=since
     )
     kept = {name: value for name, value in query.items() if value}
     return render(
@@ -208,7 +208,7 @@ def filtered(merchant: Any, query: dict[str, str]) -> Any:
     name, equals, value = query["q"].partition("=")
     if equals and name:
         # By a word of the merchant's own; no index holds those, so the last days alone are read.
-        since = moments.first_key(merchant.now() - METADATA_DAYS - merchant.clock_offset)
+        since = ids.first(merchant.now() - METADATA_DAYS - merchant.clock_offset)
         rows = rows.filter(
             Q(metadata__contains={name.strip(): value.strip()}) & Q(pk__gte=since)
             | Q(request_id=query["q"])
@@ -227,8 +227,8 @@ def filtered(merchant: Any, query: dict[str, str]) -> Any:
         rows = rows.filter(
             created_at__gte=start,
             created_at__lt=end,
-            pk__gte=moments.first_key(start - merchant.clock_offset),
-            pk__lt=moments.first_key(end),
+            pk__gte=ids.first(start - merchant.clock_offset),
+            pk__lt=ids.first(end),
         )
     return rows
 

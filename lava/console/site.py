@@ -27,6 +27,7 @@ from lava.console import (
     requests,
     search,
     team,
+    whatif,
 )
 
 
@@ -42,6 +43,7 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]
             *payments.urls,
             *plans.urls,
             *meters.urls,
+            *whatif.urls,
             *books.urls,
             *keys.urls,
             *clock.urls,

@@ -137,6 +137,13 @@ CASES: dict[str, Case] = {
         post="meters.change_meter",
         data=lambda shop, books: {"plan": books.plan.public_id, "take_off": "1"},
     ),
+    "what-if": Case(get="meters.view_meter"),
+    "meter-what-if": Case(
+        ids=lambda shop, books: {"key": books.meter.public_id},
+        post="meters.view_meter",
+        data=meter_form,
+        done=200,
+    ),
     "ledger": Case(get="billing.view_ledgerentry", asks=("connection", "before")),
     "keys": Case(
         get="billing.view_secretkey",
