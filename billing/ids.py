@@ -66,6 +66,11 @@ def new(*, sandbox: bool, at: datetime | None = None) -> UUID:
     return UUID(int=moment_ms << 80 | tail)
 
 
+def first(moment: datetime) -> UUID:
+    """The least key made at an instant of real time: where a range of keys begins."""
+    return UUID(int=max(int(moment.timestamp() * 1000), 0) << 80)
+
+
 def made_at(key: UUID) -> datetime:
     """When a key was made, to the millisecond, in real time whatever a sandbox's clock says."""
     return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=key.int >> 80)

@@ -8,9 +8,11 @@ foreign keys in the database (`billing/sql/walls.sql`).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from django.contrib.auth.backends import ModelBackend
+from django.db.models import F
 
 from billing.models import Membership, Merchant, Organization, User
 
@@ -41,28 +43,58 @@ def may(membership: Membership | None, permission: str) -> bool:
     return action.startswith("view_") or permission in CHANGES[membership.role]
 
 
-def memberships(user: User) -> list[Membership]:
-    """The organizations a person is a member of, the oldest first."""
-    rows = Membership.objects.filter(user=user).select_related("organization", "user")
-    return list(rows.order_by("created_at"))
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A person's membership, with the two sets of books it opens."""
+
+    membership: Membership
+    books: dict[str, Merchant]
 
 
-def books(
-    mine: list[Membership], *, organization: str | None, mode: str | None
+def places(user: User) -> list[Place]:
+    """Where a person is a member, the oldest first; one query, for every page asks it."""
+    rows = (
+        Merchant.objects.filter(organization__memberships__user=user)
+        .annotate(
+            member_id=F("organization__memberships__pk"),
+            role=F("organization__memberships__role"),
+            since=F("organization__memberships__created_at"),
+        )
+        .select_related("organization")
+        .order_by("since", "member_id", "mode")
+    )
+    found: dict[int, Place] = {}
+    for row in rows:
+        place = found.get(row.member_id)
+        if place is None:
+            membership = Membership(
+                pk=row.member_id,
+                user=user,
+                organization=row.organization,
+                role=row.role,
+                created_at=row.since,
+            )
+            membership._state.adding = False
+            place = found[row.member_id] = Place(membership, {})
+        place.books[row.mode] = row
+    return list(found.values())
+
+
+def open_place(
+    mine: list[Place], *, organization: str | None, mode: str | None
 ) -> tuple[Membership | None, Merchant | None]:
     """The membership and the books a person has open: as chosen, else their first, sandbox first.
 
     A choice that is not theirs counts as none.
     """
-    chosen = next((row for row in mine if str(row.organization_id) == organization), None)
-    membership = chosen or (mine[0] if mine else None)
-    if membership is None:
+    chosen = next(
+        (row for row in mine if str(row.membership.organization_id) == organization), None
+    )
+    place = chosen or (mine[0] if mine else None)
+    if place is None:
         return None, None
     wanted = mode if mode in Merchant.Mode.values else Merchant.Mode.SANDBOX
-    merchant = Merchant.objects.select_related("organization").get(
-        organization=membership.organization, mode=wanted
-    )
-    return membership, merchant
+    return place.membership, place.books[str(wanted)]
 
 
 def team(organization: Organization) -> list[Membership]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 from typing import Any
 
@@ -30,12 +29,15 @@ class RequestIds:
 
 
 class ContentSecurityPolicy:
-    """A strict policy on every page that set none itself.
+    """A strict policy on every page that set none itself: its own origin, nothing inline.
 
-    The console's Alpine evaluates attributes ('unsafe-eval') and its library sets inline styles;
-    its policy names nothing but its own origin, and scripts in pages need the page's nonce. The API
-    answers no pages: nothing may be loaded by what it sends.
+    The API answers no pages: nothing may be loaded by what it sends.
     """
+
+    POLICY = (
+        "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
+        "form-action 'self'; frame-ancestors 'none'"
+    )
 
     def __init__(self, get_response: Answer) -> None:
         self.get_response = get_response
@@ -45,26 +47,11 @@ class ContentSecurityPolicy:
             response = self.get_response(request)
             response["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'none'"
             return response
-        nonce = secrets.token_urlsafe(16)
-        request.csp_nonce = nonce  # type: ignore[attr-defined]
         response = self.get_response(request)
         if "Content-Security-Policy" not in response:
-            response["Content-Security-Policy"] = _policy(request.path, nonce)
+            response["Content-Security-Policy"] = self.POLICY
             response.setdefault("X-Frame-Options", "DENY")
         return response
-
-
-def _policy(path: str, nonce: str) -> str:
-    if path.startswith("/console/"):
-        return (
-            "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
-            f"script-src 'self' 'unsafe-eval' 'nonce-{nonce}'; object-src 'none'; "
-            "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
-        )
-    return (
-        "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
-        "form-action 'self'; frame-ancestors 'none'"
-    )
 
 
 class ConsoleOnly:

@@ -6,6 +6,7 @@ Both tables have one writer: the functions of `billing/sql/ledger.sql`, called t
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from django.db import models
@@ -133,6 +134,10 @@ class CreditGrant(Tenant):
 
     def __str__(self) -> str:
         return f"{self.get_source_display()}, {self.origin_at:%d %b %Y}"
+
+    def is_live(self, now: datetime) -> bool:
+        """Whether its life holds `now`: `[effective_at, expires_at)`."""
+        return self.effective_at <= now and (self.expires_at is None or self.expires_at > now)
 
 
 class LedgerEntry(models.Model):

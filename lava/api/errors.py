@@ -19,6 +19,7 @@ from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
 from billing import errors
+from lava.console import refusals
 
 log = structlog.get_logger(__name__)
 
@@ -114,6 +115,8 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Django's handler404."""
     if request.path.startswith("/v1"):
         return answer(request, Http404())
+    if request.path.startswith("/console"):
+        return refusals.page(request, 404)
     return HttpResponse(render_to_string("hosted/not_found.html", request=request), status=404)
 
 
@@ -121,6 +124,8 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Django's handler400: hosts, headers or forms that are refused before any view."""
     if request.path.startswith("/v1"):
         return answer(request, errors.Invalid("The request is malformed."))
+    if request.path.startswith("/console"):
+        return refusals.page(request, 400)
     return HttpResponse("The request is malformed.", status=400, content_type="text/plain")
 
 
@@ -128,6 +133,8 @@ def server_error(request: HttpRequest) -> HttpResponse:
     """Django's handler500."""
     if request.path.startswith("/v1"):
         return answer(request, RuntimeError())
+    if request.path.startswith("/console"):
+        return refusals.page(request, 500)
     return HttpResponse(
         "Something broke on our side. Nothing was charged.", status=500, content_type="text/plain"
     )

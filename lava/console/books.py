@@ -95,7 +95,7 @@ def ledger(request: access.ConsoleRequest) -> HttpResponse:
     lines, older = page(
         merchant,
         kind=query["kind"],
-        connection=_key(query["connection"]) if query["connection"] else None,
+        connection=key(query["connection"]) if query["connection"] else None,
         cursor=Cursor.read(request.GET.get("before", "")),
     )
     bands: list[Band] = []
@@ -113,6 +113,7 @@ def ledger(request: access.ConsoleRequest) -> HttpResponse:
             "older": urlencode(kept | {"before": str(older)}) if older else "",
             "newest": urlencode(kept) if request.GET.get("before") else None,
             "query": query,
+            "export": urlencode(kept),
             "kinds": [(name, label) for name, (label, _) in SHOWN.items()],
             "is_filtered": bool(kept),
             "sums": sums(merchant, now=now),
@@ -226,7 +227,7 @@ def _entry(group: list[LedgerEntry], *, zone: str) -> Line:
     )
 
 
-def _key(text: str) -> UUID:
+def key(text: str) -> UUID:
     """The key of a connection's id; one that is not well formed finds nothing."""
     try:
         return ids.parse("con", text)

@@ -151,6 +151,63 @@ def balance(
     }
 
 
+def bills(pairs: Sequence[tuple[Decimal, Decimal]], *, currency: str) -> dict[str, Any] | None:
+    """How many bills are of which size: today's beside the draft's, in steps of 1, 2, 5 and 10."""
+    if not pairs:
+        return None
+    steps = [Decimal(step) for step in (1, 2, 5, 10, 20, 50, 100, 200, 500)]
+    count = len(steps) + 1
+
+    def place(amount: Decimal) -> int:
+        return sum(1 for step in steps if amount >= step)
+
+    today = [0] * count
+    draft = [0] * count
+    for before, after in pairs:
+        today[place(before)] += 1
+        draft[place(after)] += 1
+    most = max(int(ceiling(Decimal(max(*today, *draft)))), 4)
+    width, left, bottom, top = Decimal(760), Decimal(48), Decimal(180), Decimal(12)
+    step = (width - left) / count
+    bar = step * Decimal("0.33")
+    groups = []
+    for number in range(count):
+        x = left + step * number
+        start = _money(steps[number - 1], currency) if number else ""
+        groups.append(
+            {
+                "x": _at(x + step / 2),
+                "label": start if number else f"under {_money(steps[0], currency)}",
+                "bars": [
+                    {
+                        "x": _at(x + step / 2 + (bar * (side - 1)) + Decimal(side) * 2 - 1),
+                        "y": _at(_place(Decimal(value), Decimal(most), bottom, top)),
+                        "height": _at(bottom - _place(Decimal(value), Decimal(most), bottom, top)),
+                        "width": _at(bar),
+                        "tone": "today" if side == 0 else "draft",
+                    }
+                    for side, value in enumerate((today[number], draft[number]))
+                    if value
+                ],
+                "today": today[number],
+                "draft": draft[number],
+            }
+        )
+    return {
+        "width": width,
+        "left": left,
+        "bottom": bottom,
+        "groups": groups,
+        "lines": [
+            Mark(
+                _at(_place(Decimal(most) * part / 4, Decimal(most), bottom, top)),
+                _brief(Decimal(most) * part / 4),
+            )
+            for part in range(5)
+        ],
+    }
+
+
 def _money(amount: Decimal, currency: str) -> str:
     text = money.display(amount, currency)
     return text[:-3] if text.endswith(".00") else text

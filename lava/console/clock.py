@@ -111,15 +111,10 @@ def _target(merchant: Merchant, chosen: str, date: str, *, now: datetime) -> dat
 def _ahead(merchant: Merchant, target: datetime, *, now: datetime, zone: str) -> dict[str, Any]:
     """What falls due on the way, in bands of days, with its sums."""
     found = forecast.ahead(merchant, until=target, now=now)
-    bands: list[tuple[str, list[dict[str, Any]]]] = []
-    for row in found.rows[:SHOWN]:
-        name = moments.name(row.at, zone, now=now)
-        if not bands or bands[-1][0] != name:
-            bands.append((name, []))
-        bands[-1][1].append(told(row))
+    rows = [told(row) for row in found.rows[:SHOWN]]
     return {
         "forecast": found,
-        "bands": bands,
+        "bands": moments.bands(rows, lambda row: row["at"], zone, now=now),
         "count": len(found.rows),
         "hidden": max(len(found.rows) - SHOWN, 0),
         "ahead": moments.span(target - now),

@@ -13,11 +13,12 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from urllib.parse import urlencode
+from uuid import UUID
 
 from django.contrib import messages
 from django.db import connection as database
 from django.db import transaction
-from django.db.models import Prefetch, Q
+from django.db.models import OuterRef, Prefetch, Q, Subquery
 from django.http import Http404, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import URLPattern, path
@@ -29,11 +30,23 @@ from billing.models import Connection, CreditGrant, Plan, Subscription
 from lava.console import access, charts, meters, moments, timeline, typed
 from lava.console.plans import PER, symbol
 from meters import pricing
-from meters.models import Meter
+from meters.models import Meter, MeterPosition
 
 PAGE = 25
 ZERO = Decimal(0)
 Source = CreditGrant.Source
+FILTERS = ("q", "show", "plan")
+# What the list may be narrowed to, in the merchant's words.
+SHOWN = {
+    "owing": ("Owing past credit", Q(owes=True)),
+    "past_due": ("Past due", Q(subscriptions__status=Subscription.Status.PAST_DUE)),
+    "ending": (
+        "Ending at renewal",
+        Q(subscriptions__status__in=Subscription.CURRENT)
+        & Q(subscriptions__pending_change=Subscription.PendingChange.CANCELLATION),
+    ),
+    "disabled": ("Disabled", Q(status=Connection.Status.DISABLED)),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +73,9 @@ class Tile:
 def listing(request: access.ConsoleRequest) -> HttpResponse:
     """Customers by name, e-mail, phone, id or the merchant's own id, newest first."""
     merchant = request.merchant
-    text = request.GET.get("q", "").strip()
-    rows = Connection.objects.of(merchant).visible()
-    if text:
-        rows = rows.filter(matches(text))
+    query = {name: request.GET.get(name, "").strip() for name in FILTERS}
+    rows = filtered(merchant, query)
+    kept = {name: value for name, value in query.items() if value}
     before = request.GET.get("before", "")
     if before:
         try:
@@ -82,11 +94,13 @@ def listing(request: access.ConsoleRequest) -> HttpResponse:
         "console/connections/list.html",
         {
             "rows": [(row, row.current[0] if row.current else None, tag(row)) for row in shown],
-            "query": text,
-            "older": urlencode(({"q": text} if text else {}) | {"before": shown[-1].public_id})
-            if len(found) > PAGE
-            else "",
-            "is_page": bool(before),
+            "query": query,
+            "export": urlencode(kept),
+            "is_filtered": bool(kept),
+            "shown": [(name, label) for name, (label, _) in SHOWN.items()],
+            "plans": Plan.objects.of(merchant).order_by("archived_at", "name", "id"),
+            "older": urlencode(kept | {"before": shown[-1].public_id}) if len(found) > PAGE else "",
+            "newest": urlencode(kept) if before else None,
             "zone": merchant.time_zone,
         },
     )
@@ -102,15 +116,15 @@ def one(request: access.ConsoleRequest, key: str) -> HttpResponse:
     subscription = _subscription(connection)
     show = request.GET.get("show", "")
     before = request.GET.get("before", "")
-    bands, older = timeline.page(
+    bands, older, live = timeline.page(
         connection,
         before=int(before) if before.isdecimal() and len(before) < 19 else None,
         show=show,
         zone=zone,
         now=now,
     )
-    live = list(CreditGrant.objects.filter(credits.live(now), connection=connection))
     current = subscription if subscription is not None and subscription.ended_at is None else None
+    used = _used(connection, current, now=now)
     context = {
         "connection": connection,
         "subscription": current,
@@ -125,14 +139,14 @@ def one(request: access.ConsoleRequest, key: str) -> HttpResponse:
         "tiles": tiles(connection, current, live, zone=zone),
         "balance": _balance(connection, live),
         "cycle": _cycle(current, now=now, zone=zone),
-        "meters": _meters_this_cycle(connection, current),
+        "meters": _meters_this_cycle(connection, current, used),
         "zone": zone,
         "currency": connection.currency,
         "now": now,
         "debt": connection.debt,
     }
     if not before and not show:
-        context["chart"] = _chart(connection, current, live, now=now, zone=zone)
+        context["chart"] = _chart(connection, current, live, used, now=now, zone=zone)
     return render(request, "console/connections/detail.html", context)
 
 
@@ -290,6 +304,21 @@ def disable(request: access.ConsoleRequest, key: str) -> HttpResponse:
     )
 
 
+def filtered(merchant: Any, query: dict[str, str]) -> Any:
+    """The connections that fit all of `FILTERS` that are given."""
+    rows = Connection.objects.of(merchant).visible()
+    if query["q"]:
+        rows = rows.filter(matches(query["q"]))
+    if query["show"] in SHOWN:
+        rows = rows.filter(SHOWN[query["show"]][1])
+    if query["plan"]:
+        rows = rows.filter(
+            subscriptions__plan_id=_key("sc", query["plan"]),
+            subscriptions__status__in=Subscription.CURRENT,
+        )
+    return rows
+
+
 def tag(connection: Connection) -> tuple[str, str]:
     """The tone and the word of a connection's state."""
     if connection.status == Connection.Status.DISABLED:
@@ -379,6 +408,14 @@ def matches(text: str) -> Q:
     return found
 
 
+def _key(prefix: str, text: str) -> UUID:
+    """The key of a public id; one that is not well formed finds nothing."""
+    try:
+        return ids.parse(prefix, text)
+    except errors.NotFound:
+        return UUID(int=0)
+
+
 def _find(merchant: Any, key: str) -> Connection:
     rows = (
         Connection.objects.of(merchant)
@@ -431,42 +468,81 @@ def _cycle(subscription: Subscription | None, *, now: datetime, zone: str) -> di
     }
 
 
+@dataclass(frozen=True, slots=True)
+class _Used:
+    """What a connection used: by meter in this cycle, and in the last two weeks of 7 days."""
+
+    meters: dict[UUID, tuple[Decimal, Decimal]]
+    week: Decimal
+    earlier: Decimal
+
+
+def _used(connection: Connection, subscription: Subscription | None, *, now: datetime) -> _Used:
+    """One query over the requests of the cycle and of the last 14 days."""
+    if subscription is None:
+        return _Used({}, ZERO, ZERO)
+    since = now - timedelta(days=14)
+    first = min(since, subscription.cycle_start) - connection.merchant.clock_offset
+    with database.cursor() as cursor:
+        cursor.execute(
+            "SELECT meter_id, "
+            "COALESCE(sum(quantity) FILTER (WHERE subscription_id = %(sub)s AND cycle_index = "
+            " %(cycle)s), 0), "
+            "COALESCE(sum(charged) FILTER (WHERE subscription_id = %(sub)s AND cycle_index = "
+            " %(cycle)s), 0), "
+            "COALESCE(sum(charged) FILTER (WHERE created_at >= %(week)s), 0), "
+            "COALESCE(sum(charged) FILTER (WHERE created_at >= %(since)s AND created_at < "
+            " %(week)s), 0) "
+            "FROM meters_usagerequest WHERE connection_id = %(con)s AND id >= %(first)s "
+            "GROUP BY meter_id",
+            {
+                "con": connection.pk,
+                "sub": subscription.pk,
+                "cycle": subscription.cycle_index,
+                "week": now - timedelta(days=7),
+                "since": since,
+                "first": ids.first(first),
+            },
+        )
+        rows = cursor.fetchall()
+    return _Used(
+        {row[0]: (row[1], row[2]) for row in rows},
+        sum((row[3] for row in rows), ZERO),
+        sum((row[4] for row in rows), ZERO),
+    )
+
+
 def _meters_this_cycle(
-    connection: Connection, subscription: Subscription | None
+    connection: Connection, subscription: Subscription | None, used: _Used
 ) -> list[dict[str, Any]]:
     """Each meter of the plan: used and charged this cycle, and the price of the next unit."""
     if subscription is None:
         return []
-    with database.cursor() as cursor:
-        cursor.execute(
-            "SELECT l.meter_id, "
-            "(SELECT max(p.quantity) FROM meters_meterposition p WHERE p.connection_id = %s AND "
-            " p.meter_id = l.meter_id AND (p.scope, p.window) IN ((%s, %s), (%s, -1)) AND "
-            " (p.window = -1) = (v.tier_window = 'lifetime')), "
-            "sum(r.quantity), sum(r.charged) "
-            "FROM meters_meterplan l JOIN meters_meter m ON m.id = l.meter_id "
-            "JOIN meters_meterprice v ON v.id = m.price_id "
-            "LEFT JOIN meters_usagerequest r ON r.connection_id = %s AND r.meter_id = l.meter_id "
-            "AND r.subscription_id = %s AND r.cycle_index = %s "
-            "WHERE l.plan_id = %s GROUP BY l.meter_id, v.tier_window",
-            [
-                connection.pk,
-                subscription.pk,
-                subscription.cycle_index,
-                connection.pk,
-                connection.pk,
-                subscription.pk,
-                subscription.cycle_index,
-                subscription.plan_id,
-            ],
-        )
-        sums = {row[0]: row[1:] for row in cursor.fetchall()}
+    lifetime = MeterPosition.objects.filter(
+        connection=connection, meter=OuterRef("pk"), scope=connection.pk, window=-1
+    )
+    cycle = MeterPosition.objects.filter(
+        connection=connection,
+        meter=OuterRef("pk"),
+        scope=subscription.pk,
+        window=subscription.cycle_index,
+    )
     found = []
-    rows = Meter.objects.filter(pk__in=sums).select_related("price").order_by("name", "id")
+    rows = (
+        Meter.objects.filter(links__plan=subscription.plan_id)
+        .select_related("price")
+        .annotate(
+            lifetime=Subquery(lifetime.values("quantity")[:1]),
+            cycle=Subquery(cycle.values("quantity")[:1]),
+        )
+        .order_by("name", "id")
+    )
     for meter in rows:
-        position, quantity, charged = (value or ZERO for value in sums[meter.pk])
         price = meter.price
-        place = _tier(price, position)
+        assert price is not None
+        quantity, charged = used.meters.get(meter.pk, (ZERO, ZERO))
+        position = meter.cycle if price.tier_window == "cycle" else meter.lifetime
+        place = _tier(price, position or ZERO)
         note = meters.tier_rate(price, place, connection.currency)
         fixed = price.rate_type == "fixed"
         found.append(
@@ -492,6 +568,7 @@ def _chart(
     connection: Connection,
     subscription: Subscription | None,
     live: list[CreditGrant],
+    used: _Used,
     *,
     now: datetime,
     zone: str,
@@ -504,9 +581,8 @@ def _chart(
         return None
     left = _balance(connection, live)
     points.append((now, left))
-    week, earlier = _spent(connection, now=now)
     begun = min(Decimal((now - subscription.started_at).total_seconds()) / 86400, Decimal(7))
-    daily = week / max(begun, Decimal(1))
+    daily = used.week / max(begun, Decimal(1))
     runs_out = None
     if daily > 0 and left > 0:
         days = left / daily
@@ -524,7 +600,7 @@ def _chart(
     if drawn is None:
         return None
     whole = money.floor_minor(daily, connection.currency)
-    before = money.floor_minor(earlier / 7, connection.currency)
+    before = money.floor_minor(used.earlier / 7, connection.currency)
     plan = subscription.plan
     return drawn | {
         "runs_out": runs_out if runs_out and runs_out <= subscription.cycle_end else None,
@@ -543,26 +619,6 @@ def _then(plan: Plan) -> str:
         return "Then the card is charged as overage."
     cap = money.display(plan.overage_cap, plan.currency)
     return f"Then the card is charged as overage, at most {cap} a cycle."
-
-
-def _spent(connection: Connection, *, now: datetime) -> tuple[Decimal, Decimal]:
-    """What was charged in the last 7 days, and in the 7 before them."""
-    offset = connection.merchant.clock_offset
-    with database.cursor() as cursor:
-        cursor.execute(
-            "SELECT COALESCE(sum(charged) FILTER (WHERE created_at >= %s), 0), "
-            "COALESCE(sum(charged) FILTER (WHERE created_at < %s), 0) "
-            "FROM meters_usagerequest WHERE connection_id = %s AND id >= %s AND created_at >= %s",
-            [
-                now - timedelta(days=7),
-                now - timedelta(days=7),
-                connection.pk,
-                moments.first_key(now - timedelta(days=14) - offset),
-                now - timedelta(days=14),
-            ],
-        )
-        week, earlier = cursor.fetchone()
-    return week, earlier
 
 
 urls: list[URLPattern] = [

@@ -23,9 +23,9 @@ from django.template.loader import render_to_string
 from django.urls import URLPattern, path
 from django.views.decorators.http import require_GET, require_POST
 
-from billing import errors, money
+from billing import errors, ids, money
 from billing.models import Connection, Plan, Subscription
-from lava.console import access, charts, moments, typed
+from lava.console import access, charts, typed
 from lava.console.plans import symbol
 from meters import prices, pricing
 from meters.models import Meter, MeterPrice
@@ -166,8 +166,8 @@ def new(request: access.ConsoleRequest) -> HttpResponse:
             "base_cost_payer": "merchant",
             "tier_rate_type": "fixed",
         }
-        return _page(request, Builder(typed.Form(values), [Row(0, "0", "")]), meter=None)
-    builder = _read(request)
+        return page(request, Builder(typed.Form(values), [Row(0, "0", "")]), meter=None)
+    builder = read(request)
     terms = builder.terms()
     if builder.is_sound:
         try:
@@ -184,23 +184,23 @@ def new(request: access.ConsoleRequest) -> HttpResponse:
         else:
             messages.success(request, f"{meter.name} is ready. Attach it to a plan to charge it.")
             return redirect(f"/console/meters/{meter.public_id}")
-    return _page(request, builder, meter=None)
+    return page(request, builder, meter=None)
 
 
 @access.requires("meters.view_meter")
 def one(request: access.ConsoleRequest, key: str) -> HttpResponse:
     """A meter's form; posting publishes a changed price as the next version."""
     merchant = request.merchant
-    meter = _find(merchant, key)
+    meter = find(merchant, key)
     if request.method == "POST":
         return _save(request, meter)
-    return _page(request, _filled(meter, merchant.currency), meter=meter)
+    return page(request, _filled(meter, merchant.currency), meter=meter)
 
 
 @access.requires("meters.change_meter")
 def _save(request: access.ConsoleRequest, meter: Meter) -> HttpResponse:
     merchant = request.merchant
-    builder = _read(request)
+    builder = read(request)
     builder.form.values["slug"] = meter.slug
     terms = builder.terms()
     if builder.is_sound:
@@ -220,7 +220,7 @@ def _save(request: access.ConsoleRequest, meter: Meter) -> HttpResponse:
                 f"Version {price.version} counts from the next request on." if fresh else "Saved.",
             )
             return redirect(f"/console/meters/{meter.public_id}")
-    return _page(request, builder, meter=meter)
+    return page(request, builder, meter=meter)
 
 
 @access.requires("meters.change_meter")
@@ -228,7 +228,7 @@ def _save(request: access.ConsoleRequest, meter: Meter) -> HttpResponse:
 def attach(request: access.ConsoleRequest, key: str) -> HttpResponse:
     """Put the meter on a plan, or take it off one."""
     merchant = request.merchant
-    meter = _find(merchant, key)
+    meter = find(merchant, key)
     try:
         plan = Plan.objects.of(merchant).by_public_id(request.POST.get("plan", ""))
     except errors.NotFound as error:
@@ -247,7 +247,7 @@ def attach(request: access.ConsoleRequest, key: str) -> HttpResponse:
 def calculate(request: access.ConsoleRequest) -> JsonResponse:
     """What a quantity costs at the terms as typed. JSON: the figures, and the page's fragment."""
     merchant = request.merchant
-    builder = _read(request)
+    builder = read(request)
     found = calculation(builder, currency=merchant.currency)
     html = render_to_string("console/meters/_calculator.html", found, request=request)
     fee: pricing.Fee | None = found["fee"]
@@ -395,7 +395,8 @@ def _slice(price: pricing.Price, part: pricing.Slice, currency: str) -> dict[str
     }
 
 
-def _page(request: access.ConsoleRequest, builder: Builder, *, meter: Meter | None) -> HttpResponse:
+def page(request: access.ConsoleRequest, builder: Builder, *, meter: Meter | None) -> HttpResponse:
+    """The builder's page: an empty one, a meter's, or what was typed with its problems."""
     merchant = request.merchant
     currency = merchant.currency
     context = calculation(builder, currency=currency) | {
@@ -471,7 +472,7 @@ def _by_plan(merchant: Any, meter: Meter, *, since: datetime) -> dict[Any, tuple
             "JOIN billing_subscription s ON s.id = r.subscription_id "
             "WHERE r.merchant_id = %s AND r.meter_id = %s AND r.id >= %s AND r.created_at >= %s "
             "GROUP BY s.plan_id",
-            [merchant.pk, meter.pk, moments.first_key(since - merchant.clock_offset), since],
+            [merchant.pk, meter.pk, ids.first(since - merchant.clock_offset), since],
         )
         return {plan: (quantity, charged) for plan, quantity, charged in cursor.fetchall()}
 
@@ -511,7 +512,8 @@ def _actor(request: access.ConsoleRequest) -> str:
     return str(request.user)[:255]
 
 
-def _find(merchant: Any, key: str) -> Meter:
+def find(merchant: Any, key: str) -> Meter:
+    """A meter of the open books by its public id; another's is not found."""
     rows = Meter.objects.of(merchant).filter(archived_at=None)
     try:
         found: Meter = rows.select_related("price", "merchant").by_public_id(key)
@@ -537,7 +539,7 @@ def _filled(meter: Meter, currency: str) -> Builder:
     return Builder(typed.Form(values), rows)
 
 
-def _read(request: access.ConsoleRequest) -> Builder:
+def read(request: access.ConsoleRequest) -> Builder:
     """The form as it was posted: tiers in their order, empty ones left out."""
     form = typed.Form.read(request.POST.dict())
     numbers = sorted(

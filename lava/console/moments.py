@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from datetime import date, datetime, time, timedelta
-from uuid import UUID
+from typing import TypeVar
 from zoneinfo import ZoneInfo
 
-
-def first_key(moment: datetime) -> UUID:
-    """The least key made at an instant of real time: keys are ordered by time (billing/ids.py)."""
-    return UUID(int=max(int(moment.timestamp() * 1000), 0) << 80)
+Row = TypeVar("Row")
 
 
 def bounds(day: date, zone: str) -> tuple[datetime, datetime]:
@@ -32,6 +30,19 @@ def name(moment: datetime, zone: str, *, now: datetime) -> str:
     local = moment.astimezone(ZoneInfo(zone))
     text = f"{local:%A} {local.day} {local:%B}"
     return text if local.year == now.astimezone(ZoneInfo(zone)).year else f"{text} {local.year}"
+
+
+def bands(
+    rows: Sequence[Row], at: Callable[[Row], datetime], zone: str, *, now: datetime
+) -> list[tuple[str, list[Row]]]:
+    """Rows, in their order, under the local day of each."""
+    found: list[tuple[str, list[Row]]] = []
+    for row in rows:
+        day = name(at(row), zone, now=now)
+        if not found or found[-1][0] != day:
+            found.append((day, []))
+        found[-1][1].append(row)
+    return found
 
 
 def short(moment: datetime, zone: str) -> str:

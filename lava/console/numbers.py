@@ -11,16 +11,17 @@ from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from django.db.models import Count, F, Q, Sum
+from django.db.models import Count, Exists, F, OuterRef, Q, Sum
 from django.db.models.functions import TruncDate
 
-from billing import credits
+from billing import credits, ids
 from billing.models import (
     Connection,
     CreditGrant,
     Event,
     Merchant,
     Payment,
+    PaymentMethod,
     Plan,
     Subscription,
 )
@@ -58,56 +59,108 @@ class Series:
     days: dict[date, Decimal]
     quantity: Decimal
     unit: str
+    key: Any = None
+    count: int = 0
+    # The provider's cost of the requests that have one, and what those were charged.
+    cost: Decimal | None = None
+    charged_with_cost: Decimal = ZERO
 
 
-def tiles(merchant: Merchant, *, now: datetime, days: int) -> list[Tile]:
-    """The eight numbers of the front page."""
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the front page is made of, each asked once."""
+
+    days: int
+    series: list[Series]
+    plans: list[dict[str, Any]]
+    cards: dict[str, Any]
+    owed: dict[str, Any]
+    outstanding: Decimal
+
+
+def facts(merchant: Merchant, *, now: datetime, days: int) -> Facts:
+    """Ask for all of it: five queries."""
     since = now - timedelta(days=days)
     today = now.astimezone(ZoneInfo(merchant.time_zone)).replace(
         hour=0, minute=0, second=0, microsecond=0
     )
     paid = Q(status=Payment.Status.SUCCEEDED)
+    failed = Q(status=Payment.Status.FAILED, created_at__gte=since)
+    earlier = Q(settled_at__gte=since - timedelta(days=days), settled_at__lt=since)
     cards = Payment.objects.of(merchant).aggregate(
-        revenue=Sum("amount", filter=paid & Q(settled_at__gte=since)),
-        before=Sum(
-            "amount",
-            filter=paid & Q(settled_at__gte=since - timedelta(days=days), settled_at__lt=since),
-        ),
-        today=Sum("amount", filter=paid & Q(settled_at__gte=today)),
+        revenue=Sum("amount", filter=paid & Q(settled_at__gte=since), default=ZERO),
+        before=Sum("amount", filter=paid & earlier, default=ZERO),
+        today=Sum("amount", filter=paid & Q(settled_at__gte=today), default=ZERO),
         today_count=Count("pk", filter=paid & Q(settled_at__gte=today)),
-        failed=Count("pk", filter=Q(status=Payment.Status.FAILED, created_at__gte=since)),
-        failed_sum=Sum("amount", filter=Q(status=Payment.Status.FAILED, created_at__gte=since)),
+        failed=Count("pk", filter=failed),
+        failed_sum=Sum("amount", filter=failed, default=ZERO),
+        flagged=Count("pk", filter=~Q(flag="")),
+        unknown=Count("pk", filter=Q(status=Payment.Status.UNKNOWN)),
     )
-    usage = UsageRequest.objects.of(merchant).filter(created_at__gte=since)
-    used = usage.aggregate(count=Count("pk"), charged=Sum("charged"), cost=Sum("provider_cost"))
-    owed = Connection.objects.of(merchant).aggregate(
-        debt=Sum("debt", filter=Q(owes=True)), count=Count("pk", filter=Q(owes=True))
+    has_card = Exists(
+        PaymentMethod.objects.filter(connection=OuterRef("pk"), is_default=True, detached_at=None)
+    )
+    stuck = Q(status=Connection.Status.ACTIVE) & ~Q(has_card)
+    owed = (
+        Connection.objects.of(merchant)
+        .filter(owes=True)
+        .annotate(has_card=has_card)
+        .aggregate(
+            sum=Sum("debt", default=ZERO),
+            count=Count("pk"),
+            stuck=Count("pk", filter=stuck),
+            stuck_sum=Sum("debt", filter=stuck, default=ZERO),
+        )
     )
     left = CreditGrant.objects.of(merchant).filter(credits.live(now), is_spent=False)
-    outstanding = left.aggregate(sum=Sum("remaining"))["sum"] or ZERO
-    plans = plan_rows(merchant)
-    mrr = sum((row["mrr"] for row in plans), ZERO)
-    active = sum(row["customers"] for row in plans)
-    past_due = sum(row["past_due"] for row in plans)
-    revenue = cards["revenue"] or ZERO
-    charged = used["charged"] or ZERO
+    return Facts(
+        days=days,
+        series=usage_by_meter(merchant, now=now, days=days),
+        plans=plan_rows(merchant),
+        cards=cards,
+        owed=owed,
+        outstanding=left.aggregate(sum=Sum("remaining", default=ZERO))["sum"],
+    )
+
+
+def tiles(found: Facts) -> list[Tile]:
+    """The eight numbers of the front page."""
+    cards, owed = found.cards, found.owed
+    past_due = sum(row["past_due"] for row in found.plans)
+    charged = sum((one.total for one in found.series), ZERO)
     return [
-        Tile("Revenue", "/console/payments/", amount=revenue, text=f"the {days} days before",
-             change=revenue - (cards["before"] or ZERO)),
-        Tile("MRR", "/console/plans/", amount=mrr, text="from active plans, per month"),
-        Tile("Active subscriptions", "/console/connections/", count=active,
+        Tile("Revenue", "/console/payments/?status=succeeded", amount=cards["revenue"],
+             text=f"the {found.days} days before", change=cards["revenue"] - cards["before"]),
+        Tile("MRR", "/console/plans/", amount=sum((row["mrr"] for row in found.plans), ZERO),
+             text="from active plans, per month"),
+        Tile("Active subscriptions", "/console/connections/",
+             count=sum(row["customers"] for row in found.plans),
              text=f"{past_due} past due" if past_due else "none past due"),
-        Tile("Usage charged", "/console/requests/", amount=charged,
-             text=f"{used['count']:,} requests"),
-        Tile("Credits outstanding", "/console/connections/", amount=outstanding,
+        margin_tile(found, charged),
+        Tile("Credits outstanding", "/console/ledger", amount=found.outstanding,
              text="A liability: prepaid, not used yet"),
-        Tile("Overage due", "/console/connections/", amount=owed["debt"] or ZERO,
-             text=f"{owed['count']:,} connections owe"),
+        Tile("Overage due", "/console/connections/?show=owing", amount=owed["sum"],
+             text=f"{owed['count']:,} customer{'' if owed['count'] == 1 else 's'} owe"
+             f"{'s' if owed['count'] == 1 else ''}"),
         Tile("Failed payments", "/console/payments/?status=failed", count=cards["failed"],
-             bad=bool(cards["failed"]), text="", amount=cards["failed_sum"] or ZERO),
-        Tile("Collected today", "/console/payments/", amount=cards["today"] or ZERO,
-             text=f"{cards['today_count']:,} payments"),
+             bad=bool(cards["failed"]), text="", amount=cards["failed_sum"]),
+        Tile("Collected today", "/console/payments/", amount=cards["today"],
+             text=f"{cards['today_count']:,} payment{'' if cards['today_count'] == 1 else 's'}"),
     ]  # fmt: skip
+
+
+def margin_tile(found: Facts, charged: Decimal) -> Tile:
+    """What was charged for usage; with its margin where the provider's cost of all is known."""
+    count = sum(one.count for one in found.series)
+    costed = [one for one in found.series if one.cost is not None]
+    known = sum((one.charged_with_cost for one in costed), ZERO)
+    cost = sum((one.cost for one in costed if one.cost is not None), ZERO)
+    text = f"{count:,} request{'' if count == 1 else 's'}"
+    if known:
+        share = (known - cost) * 100 / known
+        text += f"; margin {share:.1f} %"
+        text += "" if known == charged else " where its cost is known"
+    return Tile("Usage charged", "/console/requests/", amount=charged, text=text)
 
 
 def plan_rows(merchant: Merchant) -> list[dict[str, Any]]:
@@ -138,18 +191,30 @@ def usage_by_meter(merchant: Merchant, *, now: datetime, days: int) -> list[Seri
     )
     rows = (
         UsageRequest.objects.of(merchant)
-        .filter(created_at__gte=first)
+        .filter(created_at__gte=first, pk__gte=ids.first(first - merchant.clock_offset))
         .annotate(day=TruncDate("created_at", tzinfo=zone))
         .values("meter_id", "day", name=F("meter__name"), unit=F("meter__price__unit"))
-        .annotate(charged=Sum("charged"), counted=Sum("quantity"))
+        .annotate(
+            sum=Sum("charged"),
+            counted=Sum("quantity"),
+            requests=Count("pk"),
+            cost=Sum("provider_cost"),
+            with_cost=Sum("charged", filter=Q(provider_cost__isnull=False), default=ZERO),
+        )
         .order_by()
     )
     found: dict[Any, Series] = {}
     for row in rows:
-        series = found.setdefault(row["meter_id"], Series(row["name"], ZERO, {}, ZERO, row["unit"]))
-        series.total += row["charged"]
+        series = found.setdefault(
+            row["meter_id"], Series(row["name"], ZERO, {}, ZERO, row["unit"], row["meter_id"])
+        )
+        series.total += row["sum"]
         series.quantity += row["counted"]
-        series.days[row["day"]] = row["charged"]
+        series.count += row["requests"]
+        series.days[row["day"]] = row["sum"]
+        if row["cost"] is not None:
+            series.cost = (series.cost or ZERO) + row["cost"]
+            series.charged_with_cost += row["with_cost"]
     return sorted(found.values(), key=lambda series: -series.total)
 
 
@@ -171,42 +236,35 @@ def activity(merchant: Merchant, *, count: int = 8) -> list[Event]:
     return list(rows.order_by("-created_at")[:count])
 
 
-def needs(merchant: Merchant, *, now: datetime) -> list[dict[str, Any]]:
+def needs(found: Facts) -> list[dict[str, Any]]:
     """Where a person must act; only what is true now, at most five."""
-    found: list[dict[str, Any]] = []
-    facts = Payment.objects.of(merchant).aggregate(
-        flagged=Count("pk", filter=~Q(flag="")),
-        unknown=Count("pk", filter=Q(status="unknown")),
-    )
-    late = Subscription.objects.of(merchant).filter(status="past_due")
-    sums = late.aggregate(count=Count("pk"), sum=Sum("plan__price"))
-    if facts["flagged"]:
-        found.append({
-            "what": f"{facts['flagged']} payments to look at",
-            "why": "The card network and the books differ; nothing was granted for them.",
-            "verb": "Look", "url": "/console/payments/?flagged=1",
-        })  # fmt: skip
-    if sums["count"]:
-        noun = "customer is" if sums["count"] == 1 else "customers are"
-        found.append({
-            "what": f"{sums['count']} {noun} past due", "amount": sums["sum"],
-            "why": "Their card declined. It is tried again after 1, 3, 5 and 7 days.",
-            "verb": "Review", "url": "/console/payments/?status=failed",
-        })  # fmt: skip
-    if facts["unknown"]:
-        found.append({
-            "what": f"{facts['unknown']} payments being checked",
-            "why": "The card network has not answered; it is asked, never charged again.",
-            "verb": "Look", "url": "/console/payments/?status=unknown",
-        })  # fmt: skip
-    owing = Connection.objects.of(merchant).filter(
-        owes=True, payment_methods__isnull=True, status="active"
-    )
-    without = owing.aggregate(count=Count("pk"), sum=Sum("debt"))
-    if without["count"]:
-        found.append({
-            "what": f"{without['count']} owe without a card", "amount": without["sum"],
-            "why": "Their usage went past their credit and no card is saved.",
-            "verb": "See who", "url": "/console/connections/",
-        })  # fmt: skip
-    return found[:5]
+    rows: list[dict[str, Any]] = []
+    cards, owed = found.cards, found.owed
+    late = sum(row["past_due"] for row in found.plans)
+    late_sum = sum((row["past_due"] * row["plan"].price.amount for row in found.plans), ZERO)
+
+    def add(count: int, one: str, many: str, **words: Any) -> None:
+        if count:
+            rows.append({"what": f"{count:,} {one if count == 1 else many}"} | words)
+
+    add(
+        cards["flagged"], "payment to look at", "payments to look at", url="/console/payments/"
+        "?flagged=1", verb="Look",
+        why="The card network and the books differ; nothing was granted for it.",
+    )  # fmt: skip
+    add(
+        late, "customer is past due", "customers are past due", amount=late_sum, verb="Review",
+        url="/console/payments/?status=failed",
+        why="A card declined. It is tried again after 1, 3, 5 and 7 days.",
+    )  # fmt: skip
+    add(
+        cards["unknown"], "payment being checked", "payments being checked", verb="Look",
+        url="/console/payments/?status=unknown",
+        why="The card network has not answered; it is asked, never charged again.",
+    )  # fmt: skip
+    add(
+        owed["stuck"], "owes without a card", "owe without a card", amount=owed["stuck_sum"],
+        verb="See who", url="/console/connections/?show=owing",
+        why="Usage went past the credit and no card is saved.",
+    )  # fmt: skip
+    return rows[:5]

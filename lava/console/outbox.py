@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
@@ -36,12 +35,7 @@ def listing(request: access.ConsoleRequest) -> HttpResponse:
         rows = rows.filter(pk__lt=_key(before))
     found = list(rows.order_by("-id")[: PAGE + 1])
     shown, zone, now = found[:PAGE], merchant.time_zone, merchant.now()
-    bands: list[tuple[str, list[Any]]] = []
-    for row in shown:
-        name = moments.name(row.created_at, zone, now=now)
-        if not bands or bands[-1][0] != name:
-            bands.append((name, []))
-        bands[-1][1].append(row)
+    bands = moments.bands(shown, lambda row: row.created_at, zone, now=now)
     kept = {name: value for name, value in query.items() if value}
     return render(
         request,

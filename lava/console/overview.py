@@ -45,8 +45,8 @@ def front(request: ConsoleRequest) -> HttpResponse:
 def page(request: ConsoleRequest) -> HttpResponse:
     """The numbers of 7, 30 or 90 days, or the checklist where nothing was charged yet."""
     merchant: Merchant = request.merchant
-    steps, facts = checklist(merchant)
-    if not all(step.done for step in steps):
+    if not is_ready(merchant):
+        steps, facts = checklist(merchant)
         return render(
             request,
             "console/checklist.html",
@@ -55,8 +55,7 @@ def page(request: ConsoleRequest) -> HttpResponse:
     text = request.GET.get("days", "30")
     days = int(text) if text in map(str, RANGES) else 30
     now = merchant.now()
-    series = numbers.usage_by_meter(merchant, now=now, days=days)
-    plans = numbers.plan_rows(merchant)
+    found = numbers.facts(merchant, now=now, days=days)
     return render(
         request,
         "console/overview.html",
@@ -66,24 +65,43 @@ def page(request: ConsoleRequest) -> HttpResponse:
             "since": now - timedelta(days=days),
             "now": now,
             "currency": merchant.currency,
-            "tiles": numbers.tiles(merchant, now=now, days=days),
-            "chart": chart(series, merchant=merchant, now=now, days=days),
+            "tiles": numbers.tiles(found),
+            "chart": chart(found.series, merchant=merchant, now=now, days=days),
             "legend": [
                 (min(place, 3), one.name, one.total, numbers.spoken(one))
-                for place, one in enumerate(series)
+                for place, one in enumerate(found.series)
             ],
-            "needs": numbers.needs(merchant, now=now),
+            "needs": numbers.needs(found),
             "activity": [told(event) for event in numbers.activity(merchant)],
-            "plans": plans,
-            "customers": sum(row["customers"] for row in plans),
-            "mrr": sum((row["mrr"] for row in plans), Decimal(0)),
+            "plans": found.plans,
+            "customers": sum(row["customers"] for row in found.plans),
+            "mrr": sum((row["mrr"] for row in found.plans), Decimal(0)),
         },
     )
 
 
+def is_branded(merchant: Merchant) -> bool:
+    organization = merchant.organization
+    return bool(organization.support_email or organization.logo)
+
+
+def is_ready(merchant: Merchant) -> bool:
+    """Whether every step of the checklist is done; one query."""
+    if not is_branded(merchant):
+        return False
+    mine = {"merchant": OuterRef("pk")}
+    plans = Plan.objects.filter(archived_at=None, meters__archived_at=None, **mine)
+    return Merchant.objects.filter(
+        Exists(plans.filter(meters__isnull=False)),
+        Exists(SecretKey.objects.filter(revoked_at=None, **mine)),
+        Exists(Connection.objects.visible().filter(**mine)),
+        Exists(UsageRequest.objects.filter(**mine)),
+        pk=merchant.pk,
+    ).exists()
+
+
 def checklist(merchant: Merchant) -> tuple[list[Step], dict[str, Any]]:
     """The way to the first charged request, and what its code needs."""
-    organization = merchant.organization
     mine = {"merchant": merchant}
     meter = Meter.objects.filter(archived_at=None, **mine).order_by("pk").first()
     plan = (
@@ -95,10 +113,9 @@ def checklist(merchant: Merchant) -> tuple[list[Step], dict[str, Any]]:
     key = SecretKey.objects.filter(revoked_at=None, **mine).first()
     connection = Connection.objects.of(merchant).visible().order_by("pk").first()
     charged = UsageRequest.objects.of(merchant).exists()
-    branded = bool(organization.support_email or organization.logo)
     steps = [
         Step("Brand", "Name, colour and a support address. Customers see them at checkout.",
-             branded, "/console/brand", "Set your brand"),
+             is_branded(merchant), "/console/brand", "Set your brand"),
         Step("Meter", f"{meter.name}, sent in your code as {meter.slug}." if meter else
              "What you count, and what a unit costs.", meter is not None,
              "/console/meters/new", "Make a meter"),

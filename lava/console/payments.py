@@ -15,6 +15,7 @@ from billing.models import Payment
 from lava.console import access, moments
 
 PAGE = 25
+FILTERS = ("status", "connection", "day", "flagged")
 _TONES = {
     Payment.Status.SUCCEEDED: "ok",
     Payment.Status.FAILED: "bad",
@@ -28,16 +29,8 @@ _TONES = {
 def listing(request: access.ConsoleRequest) -> HttpResponse:
     """The latest payments, filtered by status, customer and day."""
     merchant = request.merchant
-    query = {name: request.GET.get(name, "").strip() for name in ("status", "connection", "day")}
-    rows = Payment.objects.of(merchant)
-    if query["status"] in Payment.Status.values:
-        rows = rows.filter(status=query["status"])
-    if query["connection"]:
-        rows = rows.filter(connection_id=_key("con", query["connection"]))
-    day = moments.read_day(query["day"])
-    if day is not None:
-        start, end = moments.bounds(day, merchant.time_zone)
-        rows = rows.filter(created_at__gte=start, created_at__lt=end)
+    query = {name: request.GET.get(name, "").strip() for name in FILTERS}
+    rows = filtered(merchant, query)
     page = request.GET.get("page", "")
     number = max(int(page), 1) if page.isdecimal() and len(page) < 6 else 1
     first = (number - 1) * PAGE
@@ -51,16 +44,21 @@ def listing(request: access.ConsoleRequest) -> HttpResponse:
         request,
         "console/payments/list.html",
         {
-            "rows": [(row, receipts.what(row), tone(row)) for row in found[:PAGE]],
+            "bands": moments.bands(
+                [(row, receipts.what(row), tone(row)) for row in found[:PAGE]],
+                lambda shown: shown[0].created_at,
+                merchant.time_zone,
+                now=merchant.now(),
+            ),
             "first": first + 1,
             "last": first + len(found[:PAGE]),
             "older": urlencode(kept | {"page": number + 1}) if len(found) > PAGE else "",
             "newer": urlencode(kept | {"page": number - 1}) if number > 1 else "",
             "query": query,
+            "export": urlencode(kept),
             "is_filtered": bool(kept),
             "statuses": Payment.Status.choices,
             "zone": merchant.time_zone,
-            "now": merchant.now(),
         },
     )
 
@@ -92,6 +90,22 @@ def one(request: access.ConsoleRequest, key: str) -> HttpResponse:
             "currency": str(found.amount.currency),
         },
     )
+
+
+def filtered(merchant: Any, query: dict[str, str]) -> Any:
+    """The payments that fit all of `FILTERS` that are given."""
+    rows = Payment.objects.of(merchant)
+    if query["status"] in Payment.Status.values:
+        rows = rows.filter(status=query["status"])
+    if query["flagged"]:
+        rows = rows.exclude(flag="")
+    if query["connection"]:
+        rows = rows.filter(connection_id=_key("con", query["connection"]))
+    day = moments.read_day(query["day"])
+    if day is not None:
+        start, end = moments.bounds(day, merchant.time_zone)
+        rows = rows.filter(created_at__gte=start, created_at__lt=end)
+    return rows
 
 
 def tone(row: Payment) -> str:

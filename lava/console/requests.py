@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
-from django.db.models import Count, Sum
+from django.db.models import Count, Q, Sum
 from django.http import Http404, HttpResponse
 from django.shortcuts import render
 from django.urls import URLPattern, path
@@ -25,6 +25,8 @@ from meters.models import Meter, UsageRequest
 
 PAGE = 25
 ZERO = Decimal(0)
+FILTERS = ("q", "connection", "meter", "day")
+METADATA_DAYS = timedelta(days=31)
 
 
 @access.requires("meters.view_usagerequest")
@@ -32,10 +34,8 @@ ZERO = Decimal(0)
 def listing(request: access.ConsoleRequest) -> HttpResponse:
     """The latest requests, filtered by id, customer, meter and day."""
     merchant = request.merchant
-    query = {
-        name: request.GET.get(name, "").strip() for name in ("q", "connection", "meter", "day")
-    }
-    rows = _filtered(merchant, query)
+    query = {name: request.GET.get(name, "").strip() for name in FILTERS}
+    rows = filtered(merchant, query)
     before = request.GET.get("before", "")
     if before:
         rows = rows.filter(pk__lt=_key("req", before))
@@ -45,25 +45,36 @@ def listing(request: access.ConsoleRequest) -> HttpResponse:
     now = merchant.now()
     since = now - timedelta(hours=24)
     day = UsageRequest.objects.of(merchant).filter(
-        pk__gte=moments.first_key(since - merchant.clock_offset), created_at__gte=since
+        pk__gte=ids.first(since - merchant.clock_offset), created_at__gte=since
     )
     kept = {name: value for name, value in query.items() if value}
     return render(
         request,
         "console/requests/list.html",
         {
-            "rows": [
-                (row, meters.count(row.quantity, row.price.unit), state(row))
-                for row in found[:PAGE]
-            ],
+            "bands": moments.bands(
+                [
+                    (row, meters.count(row.quantity, row.price.unit), state(row))
+                    for row in found[:PAGE]
+                ],
+                lambda shown: shown[0].created_at,
+                merchant.time_zone,
+                now=now,
+            ),
             "older": urlencode(kept | {"before": found[PAGE - 1].public_id})
             if len(found) > PAGE
             else "",
             "newest": urlencode(kept) if before else None,
             "query": query,
+            "export": urlencode(kept),
             "is_filtered": bool(kept),
             "meters": Meter.objects.of(merchant).order_by("name", "id"),
-            "last_day": day.aggregate(count=Count("id"), charged=Sum("charged", default=ZERO)),
+            "last_day": day.aggregate(
+                count=Count("id"),
+                sum=Sum("charged", default=ZERO),
+                cost=Sum("provider_cost"),
+                costed=Sum("charged", filter=Q(provider_cost__isnull=False), default=ZERO),
+            ),
             "currency": merchant.currency,
             "zone": merchant.time_zone,
             "now": now,
@@ -191,9 +202,18 @@ def grant_name(grant: CreditGrant | None, zone: str) -> str:
     return f"{name}, {moments.day_month(grant.created_at, zone)}"
 
 
-def _filtered(merchant: Any, query: dict[str, str]) -> Any:
+def filtered(merchant: Any, query: dict[str, str]) -> Any:
+    """The requests that fit all of `FILTERS` that are given."""
     rows = UsageRequest.objects.of(merchant)
-    if query["q"]:
+    name, equals, value = query["q"].partition("=")
+    if equals and name:
+        # By a word of the merchant's own; no index holds those, so the last days alone are read.
+        since = ids.first(merchant.now() - METADATA_DAYS - merchant.clock_offset)
+        rows = rows.filter(
+            Q(metadata__contains={name.strip(): value.strip()}) & Q(pk__gte=since)
+            | Q(request_id=query["q"])
+        )
+    elif query["q"]:
         key = _try(query["q"])
         rows = rows.filter(pk=key) if key is not None else rows.filter(request_id=query["q"])
     if query["connection"]:
@@ -207,8 +227,8 @@ def _filtered(merchant: Any, query: dict[str, str]) -> Any:
         rows = rows.filter(
             created_at__gte=start,
             created_at__lt=end,
-            pk__gte=moments.first_key(start - merchant.clock_offset),
-            pk__lt=moments.first_key(end),
+            pk__gte=ids.first(start - merchant.clock_offset),
+            pk__lt=ids.first(end),
         )
     return rows
 

@@ -17,6 +17,7 @@ from lava.console import (
     clock,
     connections,
     doors,
+    exports,
     keys,
     meters,
     outbox,
@@ -26,6 +27,7 @@ from lava.console import (
     requests,
     search,
     team,
+    whatif,
 )
 
 
@@ -41,6 +43,7 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]
             *payments.urls,
             *plans.urls,
             *meters.urls,
+            *whatif.urls,
             *books.urls,
             *keys.urls,
             *clock.urls,
@@ -48,6 +51,7 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]
             *brand.urls,
             *team.urls,
             *search.urls,
+            *exports.urls,
         ]
 
     def has_permission(self, request: HttpRequest) -> bool:

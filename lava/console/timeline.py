@@ -13,8 +13,9 @@ from decimal import Decimal
 from typing import Any
 
 from django.db import connection as database
+from django.db.models import Q
 
-from billing import money, receipts
+from billing import credits, money, receipts
 from billing.models import Connection, CreditGrant, LedgerEntry
 from lava.console import meters, moments, requests
 from meters.models import UsageRequest
@@ -55,8 +56,9 @@ class Band:
 
 def page(
     connection: Connection, *, before: int | None, show: str, zone: str, now: datetime
-) -> tuple[list[Band], int | None]:
-    """One page of the ledger, and the line before which the next one begins; None at the end."""
+) -> tuple[list[Band], int | None, list[CreditGrant]]:
+    """One page of the ledger, the line before which the next one begins (None at the end), and the
+    grants that live now: they are read together with those that paid for the page's requests."""
     lines = LedgerEntry.objects.filter(
         merchant_id=connection.merchant_id, connection_id=connection.pk
     )
@@ -80,7 +82,12 @@ def page(
             merchant_id=connection.merchant_id, pk__in=asked
         ).select_related("meter", "price", "connection")
     }
-    grants = requests.grants_of(connection.merchant, reports.values())
+    keys = {str(key) for row in reports.values() for key, _ in row.draws if key is not None}
+    rows = CreditGrant.objects.filter(
+        Q(pk__in=keys) | credits.live(now), connection=connection
+    ).select_related("bundle")
+    grants = {str(row.pk): row for row in rows}
+    live = [row for row in grants.values() if row.is_live(now)]
     bands: list[Band] = []
     for group in groups:
         row = told(group, reports, grants, zone=zone, currency=connection.currency)
@@ -88,7 +95,7 @@ def page(
         if not bands or bands[-1].name != name:
             bands.append(Band(name))
         bands[-1].rows.append(row)
-    return bands, groups[-1][-1].seq if more and groups else None
+    return bands, groups[-1][-1].seq if more and groups else None, live
 
 
 def days(connection: Connection, *, since: datetime, zone: str) -> list[tuple[datetime, Decimal]]:

@@ -96,6 +96,7 @@ GROUPS: list[tuple[str, list[Link]]] = [
         [
             Link("Plans", "/console/plans/", "layers"),
             Link("Meters", "/console/meters/", "gauge"),
+            Link("What if", "/console/what-if", "flask"),
         ],
     ),
     ("Books", [Link("Ledger", "/console/ledger", "book")]),

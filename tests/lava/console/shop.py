@@ -113,7 +113,9 @@ class Shop:
             for role in Role.values
         }  # fmt: skip
         self.organization: Organization = merchants.create(
-            name=f"{word} Works", owner=self.people[Role.OWNER]
+            name=f"{word} Works",
+            owner=self.people[Role.OWNER],
+            support_email=f"help@{word.lower()}.example",
         )
         for role in Role.values:
             if role != Role.OWNER:

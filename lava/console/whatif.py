@@ -1,0 +1,235 @@
+"""What if: a draft price of a meter, replayed over what was really used. Nothing is charged.
+
+The draft is the meter builder's own form; the sums come from `meters.replay`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+from django.http import Http404, HttpResponse
+from django.shortcuts import render
+from django.urls import URLPattern, path
+from django.views.decorators.http import require_GET, require_POST
+
+from billing import errors
+from billing.models import Connection, Subscription
+from lava.console import access, charts, meters, numbers, typed
+from meters import replay
+from meters.models import Meter
+from meters.replay import Bill
+
+ZERO = Decimal(0)
+RANGES = (7, 30, 90)
+# Rows of the list of who pays more.
+SHOWN = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """The draft against today, over all customers."""
+
+    charged: Decimal
+    draft: Decimal
+    cost: Decimal
+    margin: Decimal | None
+    margin_before: Decimal | None
+    quantity: Decimal
+    count: int
+    unpriced: int
+    more: int
+    less: int
+    customers: int
+
+    @property
+    def change(self) -> Decimal:
+        return self.draft - self.charged
+
+    @property
+    def points(self) -> Decimal | None:
+        """How the margin moves, in points of a percent."""
+        if self.margin is None or self.margin_before is None:
+            return None
+        return self.margin - self.margin_before
+
+    @classmethod
+    def of(cls, bills: list[Bill]) -> Sums:
+        with_cost = sum((bill.draft_with_cost for bill in bills), ZERO)
+        before = sum((bill.charged_with_cost for bill in bills), ZERO)
+        cost = sum((bill.cost for bill in bills), ZERO)
+        return cls(
+            charged=sum((bill.charged for bill in bills), ZERO),
+            draft=sum((bill.draft for bill in bills), ZERO),
+            cost=cost,
+            margin=(with_cost - cost) * 100 / with_cost if with_cost else None,
+            margin_before=(before - cost) * 100 / before if before else None,
+            quantity=sum((bill.quantity for bill in bills), ZERO),
+            count=sum(bill.count for bill in bills),
+            unpriced=sum(bill.unpriced for bill in bills),
+            more=sum(1 for bill in bills if bill.change > 0),
+            less=sum(1 for bill in bills if bill.change < 0),
+            customers=len(bills),
+        )
+
+
+@access.requires("meters.view_meter")
+@require_GET
+def choose(request: access.ConsoleRequest) -> HttpResponse:
+    """`/console/what-if`: the meters, each with what it charged, to try a price of."""
+    merchant = request.merchant
+    earned = {
+        series.key: (series.total, numbers.spoken(series))
+        for series in numbers.usage_by_meter(merchant, now=merchant.now(), days=30)
+    }
+    rows = Meter.objects.of(merchant).filter(archived_at=None).select_related("price")
+    return render(
+        request,
+        "console/whatif/choose.html",
+        {
+            "meters": [
+                (
+                    row,
+                    meters.describe(row.price, merchant.currency),
+                    *earned.get(row.pk, (ZERO, "")),
+                )
+                for row in rows.order_by("name", "id")
+                if row.price is not None
+            ],
+            "currency": merchant.currency,
+        },
+    )
+
+
+@access.requires("meters.view_meter")
+@require_POST
+def try_price(request: access.ConsoleRequest, key: str) -> HttpResponse:
+    """`/console/meters/<id>/what-if`: the typed draft, replayed. Nothing is saved."""
+    merchant = request.merchant
+    meter = meters.find(merchant, key)
+    price = meter.price
+    if price is None:
+        raise Http404
+    builder = meters.read(request)
+    builder.form.values |= {"slug": meter.slug, "name": builder.form.text("name") or meter.name}
+    terms = builder.terms()
+    text = request.POST.get("days", "30")
+    days = int(text) if text in map(str, RANGES) else 30
+    now = merchant.now()
+    bills: list[Bill] = []
+    if builder.is_sound:
+        try:
+            bills = replay.replay(meter, terms=terms, since=now - timedelta(days=days), until=now)
+        except errors.LavaError as error:
+            builder.refuse(error)
+    if not builder.is_sound:
+        return meters.page(request, builder, meter=meter)
+    currency = merchant.currency
+    sums = Sums.of(bills)
+    rises = sorted((bill for bill in bills if bill.change > 0), key=lambda bill: -bill.change)
+    largest = _rows(merchant, rises[:SHOWN], unit=terms.unit)
+    return render(
+        request,
+        "console/whatif/result.html",
+        {
+            "meter": meter,
+            "draft": meters.describe(terms, currency),
+            "today": meters.describe(price, currency),
+            "days": days,
+            "ranges": RANGES,
+            "posted": [
+                (name, value)
+                for name, value in request.POST.items()
+                if name not in ("csrfmiddlewaretoken", "days")
+            ],
+            "next_version": price.version + 1,
+            "sums": sums,
+            "share": f"{sums.change * 100 / sums.charged:+.1f} %".replace("-", "−")
+            if sums.charged
+            else "",
+            "used": meters.count(sums.quantity, terms.unit),
+            "rows": largest,
+            "hidden": max(len(rises) - SHOWN, 0),
+            "chart": charts.bills(
+                [(bill.charged, bill.draft) for bill in bills], currency=currency
+            ),
+            "tiers": _tiers(price, terms, currency),
+            "word": meters.WORDS[terms.unit],
+            "currency": currency,
+        },
+    )
+
+
+def _rows(merchant: Any, bills: list[Bill], *, unit: str) -> list[dict[str, Any]]:
+    """Who pays more, with their plan and by how much."""
+    people = {
+        row.pk: row
+        for row in Connection.objects.of(merchant)
+        .filter(pk__in=[bill.connection_id for bill in bills])
+        .select_related("customer")
+    }
+    plans = dict(
+        Subscription.objects.of(merchant)
+        .current()
+        .filter(connection__in=people)
+        .values_list("connection_id", "plan__name")
+    )
+    return [
+        {
+            "connection": people[bill.connection_id],
+            "plan": plans.get(bill.connection_id, "none"),
+            "quantity": meters.count(bill.quantity, unit),
+            "charged": bill.charged,
+            "draft": bill.draft,
+            "change": bill.change,
+            "share": f"+{bill.change * 100 / bill.charged:.1f} %" if bill.charged else "new",
+        }
+        for bill in bills
+    ]
+
+
+def _tiers(price: Any, terms: Any, currency: str) -> list[dict[str, Any]]:
+    """Today's rate and the draft's where either changes, by how much was used."""
+    old, new = price.tiers, list(terms.tiers)
+    if price.rate_type != terms.rate_type or price.unit != terms.unit:
+        return []
+    starts = sorted({tier.start for tier in (*old, *new)})
+
+    def at(tiers: Any, start: Decimal) -> Decimal:
+        found: Decimal = [tier.rate for tier in tiers if tier.start <= start][-1]
+        return found
+
+    def shown(rate: Decimal) -> str:
+        if terms.rate_type == "percentage":
+            return f"{typed.plain(rate)} %"
+        return meters.rate(rate, currency)
+
+    rows = []
+    for place, start in enumerate(starts):
+        today, draft = at(old, start), at(new, start)
+        moved = (draft - today) * 100 / today if today else None
+        last = place + 1 == len(starts)
+        upto = "" if last else meters.plain_count(starts[place + 1])
+        rows.append(
+            {
+                "name": ("All" if place == 0 else "Beyond")
+                if last
+                else (f"First {upto}" if place == 0 else f"To {upto}"),
+                "today": shown(today),
+                "draft": shown(draft),
+                "is_changed": today != draft,
+                "is_rise": draft > today,
+                "change": "same"
+                if today == draft
+                else (f"{moved:+.1f} %".replace("-", "−") if moved is not None else "new"),
+            }
+        )
+    return rows
+
+
+urls: list[URLPattern] = [
+    path("what-if", choose, name="what-if"),
+    path("meters/<str:key>/what-if", try_price, name="meter-what-if"),
+]
