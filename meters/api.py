@@ -19,6 +19,7 @@ from billing import authentication, errors, ids, keys, money
 from billing.api import fields, lists
 from billing.api.views import View
 from meters import pricing, usage
+from meters.explain import ExplainView
 from meters.models import Meter, MeterPrice, UsageRequest, Void
 
 ZERO = Decimal(0)
@@ -400,6 +401,11 @@ urlpatterns = [
     re_path(r"^requests/?$", RequestsView.as_view(), name="requests"),
     re_path(r"^requests/(?P<request_id>[^/]+)/void/?$", VoidView.as_view(), name="request-void"),
     re_path(r"^requests/(?P<request_id>[^/]+)/?$", RequestView.as_view(), name="request"),
+    re_path(
+        r"^connections/(?P<connection_id>[^/]+)/balance/explain/?$",
+        ExplainView.as_view(),
+        name="balance-explain",
+    ),
     re_path(r"^usage/?$", UsageView.as_view(), name="usage"),
     re_path(r"^meters/?$", MetersView.as_view(), name="meters"),
     re_path(r"^meters/(?P<meter_id>[^/]+)/?$", MeterView.as_view(), name="meter"),
