@@ -8,6 +8,7 @@ edited price count from the next request on.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
@@ -58,6 +59,8 @@ class Report:
             self.metadata,
             self.timestamp.isoformat() if self.timestamp else None,
         ]
+        if usage.cache_read_tokens or usage.cache_write_tokens:
+            meaning += [usage.cache_read_tokens, usage.cache_write_tokens]
         return hashlib.sha256(orjson.dumps(meaning, option=orjson.OPT_SORT_KEYS)).digest()
 
 
@@ -71,6 +74,7 @@ class PriceTerms:
     base_cost_payer: str
     tier_starts: list[Decimal]
     tier_rates: list[Decimal]
+    tier_kinds: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +88,14 @@ class Charged:
 
 
 _COLUMNS = [field.attname for field in UsageRequest._meta.concrete_fields]
-_PRICE = ("rate_type", "unit", "token_basis", "base_cost_payer", "tier_starts", "tier_rates")
+_PRICE = tuple(field.name for field in dataclasses.fields(PriceTerms))
 _CHARGE = (
     "SELECT c.outcome, c.detail, c.collect, c.currency, "  # noqa: S608
     + ", ".join(f"(c.price).{name}" for name in _PRICE)
     + ", "
     + ", ".join(f'(c.request)."{name}"' for name in _COLUMNS)
     + " FROM meters_charge("
-    "%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) c"
+    "%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) c"
 )
 _HEAD = 4 + len(_PRICE)
 
@@ -125,6 +129,8 @@ def report(key: str, *, sandbox: bool, told: Report) -> Charged:
         usage.provider_cost,
         json.dumps(told.metadata),
         told.enforce,
+        usage.cache_read_tokens,
+        usage.cache_write_tokens,
     )
     try:
         row = _run(params)
