@@ -21,6 +21,7 @@ from billing import authentication, errors, ids, keys, money
 from billing.api import fields, lists
 from billing.api.views import View
 from meters import pricing, usage
+from meters.explain import ExplainView
 from meters.models import Meter, MeterPrice, UsageRequest, Void
 
 ZERO = Decimal(0)
@@ -169,24 +170,33 @@ def _report(body: dict[str, Any]) -> usage.Report:
     connection = fields.required_text(body, name or "connection_id", most=64)
     slug = fields.required_text(body, "meter_slug", most=64)
     stamp = body.get("timestamp")
+    used = _usage(body)
+    # Cached tokens are part of the input; more of them is refused here, by name.
+    pricing.kinds(used)
     return usage.Report(
         request_id=fields.required_text(body, "request_id"),
         connection=_connection_key(connection),
         meter_slug=slug,
         meter=ids.parse("prd", slug) if slug.startswith("prd_") else None,
-        usage=pricing.Usage(
-            input_tokens=fields.count(body, "input_tokens"),
-            output_tokens=fields.count(body, "output_tokens"),
-            input_characters=fields.count(body, "input_characters"),
-            output_characters=fields.count(body, "output_characters"),
-            input_seconds=fields.seconds(body, "input_seconds"),
-            output_seconds=fields.seconds(body, "output_seconds"),
-            provider_cost=fields.amount(body, "provider_cost"),
-        ),
+        usage=used,
         model=fields.text(body, "model", most=120) or "",
         metadata=fields.metadata(body),
         timestamp=None if stamp is None else fields.moment(stamp, "timestamp"),
         enforce=fields.flag(body, "enforce"),
+    )
+
+
+def _usage(body: dict[str, Any]) -> pricing.Usage:
+    return pricing.Usage(
+        input_tokens=fields.count(body, "input_tokens"),
+        output_tokens=fields.count(body, "output_tokens"),
+        input_characters=fields.count(body, "input_characters"),
+        output_characters=fields.count(body, "output_characters"),
+        input_seconds=fields.seconds(body, "input_seconds"),
+        output_seconds=fields.seconds(body, "output_seconds"),
+        provider_cost=fields.amount(body, "provider_cost"),
+        cache_read_tokens=fields.count(body, "cache_read_tokens"),
+        cache_write_tokens=fields.count(body, "cache_write_tokens"),
     )
 
 
@@ -327,6 +337,8 @@ def present_request(
             "input_tokens": row.input_tokens,
             "output_tokens": row.output_tokens,
             "total_tokens": row.input_tokens + row.output_tokens,
+            "cache_read_tokens": row.cache_read_tokens or 0,
+            "cache_write_tokens": row.cache_write_tokens or 0,
             "input_characters": row.input_characters,
             "output_characters": row.output_characters,
             "total_characters": row.input_characters + row.output_characters,
@@ -381,11 +393,13 @@ def _slice(price: Any, place: int, quantity: str, amount: str) -> dict[str, Any]
     """One slice of a fee: the tier it fell in and what of the request fell there."""
     counted = Decimal(quantity)
     unit = price.unit
+    kind = {"kind": price.tier_kinds[place]} if price.tier_kinds else {}
     return {
         "tier": {
             "start": _number(price.tier_starts[place]),
             "rate": money.wire(price.tier_rates[place]),
             "type": unit,
+            **kind,
         },
         "tokens": int(counted) if unit == "tokens_1m" else 0,
         "characters": int(counted) if unit == "characters_1m" else 0,
@@ -413,9 +427,18 @@ def present_meter(row: Meter) -> dict[str, Any]:
         "base_cost_payer": price.base_cost_payer,
         "service_charge_payer": "merchant",
         "tiers": [
-            {"start": _number(tier.start), "rate": money.wire(tier.rate), "type": price.unit}
+            {
+                "start": _number(tier.start),
+                "rate": money.wire(tier.rate),
+                "type": price.unit,
+                "flat_amount": money.wire(tier.flat),
+                **({"kind": tier.kind} if tier.kind else {}),
+            }
             for tier in price.tiers
         ],
+        "free_allowance": _number(price.free_allowance),
+        "package_size": _number(price.package_size),
+        "package_rounding": price.package_rounding,
         "price_version": price.version,
         "created_at": fields.instant(row.created_at),
     }
@@ -425,6 +448,11 @@ urlpatterns = [
     re_path(r"^requests/?$", RequestsView.as_view(), name="requests"),
     re_path(r"^requests/(?P<request_id>[^/]+)/void/?$", VoidView.as_view(), name="request-void"),
     re_path(r"^requests/(?P<request_id>[^/]+)/?$", RequestView.as_view(), name="request"),
+    re_path(
+        r"^connections/(?P<connection_id>[^/]+)/balance/explain/?$",
+        ExplainView.as_view(),
+        name="balance-explain",
+    ),
     re_path(r"^usage/?$", UsageView.as_view(), name="usage"),
     re_path(r"^meters/?$", MetersView.as_view(), name="meters"),
     re_path(r"^meters/(?P<meter_id>[^/]+)/?$", MeterView.as_view(), name="meter"),

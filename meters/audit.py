@@ -87,6 +87,23 @@ POSITIONS = """
     HAVING sum(leaves) <> 0 OR bool_and(leaves = 0)
 """
 
+# Where the count was furthest is the highest step; a request remembers it only when it stood back.
+PEAKS = """
+    SELECT p.connection_id AS connection, p.meter_id AS meter, p.peak, max(r.reached) AS reached
+      FROM meters_meterposition p LEFT JOIN (
+        SELECT u.connection_id, u.meter_id, u.position_before + u.quantity AS reached,
+               CASE m.tier_window WHEN 'cycle' THEN u.subscription_id ELSE u.connection_id END
+                    AS scope,
+               CASE m.tier_window WHEN 'cycle' THEN u.cycle_index ELSE -1 END AS place,
+               u.peak_before, u.position_before
+          FROM meters_usagerequest u JOIN meters_meterprice m ON m.id = u.price_id) r
+             ON (r.connection_id, r.meter_id, r.scope, r.place)
+              = (p.connection_id, p.meter_id, p.scope, p."window")
+     GROUP BY p.connection_id, p.meter_id, p.scope, p."window"
+    HAVING p.peak IS DISTINCT FROM max(r.reached) OR p.peak < p.quantity
+        OR bool_or(r.peak_before <= r.position_before OR r.peak_before > p.peak)
+"""
+
 # A request taken back gave each draw back once: to its grant, or out of the debt and as a grant.
 VOIDS = """
     SELECT r.id AS request, r.status, v.id AS void, NULL::numeric AS drawn, NULL::numeric AS given
@@ -140,7 +157,9 @@ _PRICED = """
     SELECT r.id AS request, r.connection_id AS connection, r.input_tokens, r.output_tokens,
            r.input_characters, r.output_characters, r.input_seconds, r.output_seconds, r.quantity,
            r.position_before, r.fee, r.slices::text AS slices, r.provider_cost, r.charged,
-           p.rate_type, p.unit, p.token_basis, p.base_cost_payer, p.tier_starts, p.tier_rates
+           r.cache_read_tokens, r.cache_write_tokens, r.peak_before,
+           p.rate_type, p.unit, p.token_basis, p.base_cost_payer, p.tier_starts, p.tier_rates,
+           p.tier_flats, p.tier_kinds, p.free_allowance, p.package_size, p.package_rounding
       FROM meters_usagerequest r JOIN meters_meterprice p ON p.id = r.price_id
 """
 
@@ -190,27 +209,61 @@ def _slices(row: audit.Row, counted: Decimal) -> list[tuple[int, Decimal, Decima
     a_minute = 60 if row["unit"] == "minutes" else 1
     starts = [Fraction(start) * a_minute for start in row["tier_starts"]]
     rates = [Fraction(rate) for rate in row["tier_rates"]]
-    at = Fraction(row["position_before"])
+    at = _seen(row, Fraction(row["position_before"]), a_minute)
     if counted == 0:
         if not percent or cost == 0:
             return []
         tier = max([0, *(i for i, start in enumerate(starts) if i and start < at)])
         return [(tier, Decimal(0), _money(cost * rates[tier] / 100))]
+    if row["tier_kinds"]:
+        parts = enumerate(_by_kind(row))
+    else:
+        end = _seen(row, Fraction(row["position_before"]) + Fraction(counted), a_minute)
+        ends = [*starts[1:], end]
+        parts = enumerate(
+            min(ceiling, end) - max(start, at) for start, ceiling in zip(starts, ends, strict=True)
+        )
+    flats = row["tier_flats"]
+    furthest = max(at, _seen(row, Fraction(row["peak_before"] or 0), a_minute))
     a_unit = {"tokens_1m": 10**6, "characters_1m": 10**6, "minutes": 60, "requests": 1}
-    end = at + Fraction(counted)
     running, upto, found = Fraction(0), Decimal(0), []
-    for tier, rate in enumerate(rates):
-        ceiling = starts[tier + 1] if tier + 1 < len(starts) else end
-        part = min(ceiling, end) - at
+    for tier, part in parts:
         if part <= 0:
             continue
+        if flats and flats[tier] > 0 and starts[tier] >= furthest:
+            found.append((tier, Decimal(0), flats[tier]))
         share = part / Fraction(counted) * cost / 100 if percent else part / a_unit[row["unit"]]
-        running += share * rate
+        running += share * rates[tier]
         amount = _money(running) - upto
         upto += amount
         found.append((tier, _exact(part), amount))
-        at += part
     return found
+
+
+def _seen(row: audit.Row, position: Fraction, a_minute: int) -> Fraction:
+    """What of a count the tiers see: past the free allowance, in packages begun or used up."""
+    past = max(position - Fraction(row["free_allowance"]) * a_minute, Fraction(0))
+    size = Fraction(row["package_size"]) * a_minute
+    if size == 0:
+        return past
+    whole = past // size
+    begun = row["package_rounding"] == "up" and whole * size < past
+    return (whole + (1 if begun else 0)) * size
+
+
+def _by_kind(row: audit.Row) -> list[Fraction]:
+    """The tokens of each kind that has a rate; cached input without one is input."""
+    tokens = {
+        "input": row["input_tokens"],
+        "output": row["output_tokens"],
+        "cache_read": row["cache_read_tokens"] or 0,
+        "cache_write": row["cache_write_tokens"] or 0,
+    }
+    rated = row["tier_kinds"]
+    for kind in ("cache_read", "cache_write"):
+        if kind in rated:
+            tokens["input"] -= tokens[kind]
+    return [Fraction(tokens[kind]) for kind in rated]
 
 
 def _money(amount: Fraction) -> Decimal:
@@ -237,6 +290,11 @@ RULES = (
         "positions_add_up",
         "Requests stand one behind the other in the tiers, and the position is their sum.",
         POSITIONS,
+    ),
+    audit.Rule(
+        "peaks_are_the_furthest",
+        "A meter's peak is the furthest its count ever was, so that a flat amount is asked once.",
+        PEAKS,
     ),
     audit.Rule(
         "voids_give_back_once",

@@ -99,6 +99,10 @@ class MeterPrice(Tenant):
         LIFETIME = "lifetime", "Count for life"
         CYCLE = "cycle", "Start again each cycle"
 
+    class PackageRounding(models.TextChoices):
+        UP = "up", "A package begun is paid"
+        DOWN = "down", "A package is paid when it is used up"
+
     class Payer(models.TextChoices):
         MERCHANT = "merchant", "You pay the provider"
         WALLET = "wallet", "The customer pays the provider's cost too"
@@ -112,6 +116,15 @@ class MeterPrice(Tenant):
     base_cost_payer = models.CharField(max_length=8, choices=Payer, default=Payer.MERCHANT)
     tier_starts = ArrayField(models.DecimalField(max_digits=22, decimal_places=6))
     tier_rates = ArrayField(models.DecimalField(max_digits=22, decimal_places=10))
+    # Flat amounts and kinds of tokens by tier; empty: none (`meters.pricing.Tier`).
+    tier_flats = ArrayField(models.DecimalField(max_digits=22, decimal_places=10), default=list)
+    tier_kinds = ArrayField(models.CharField(max_length=11), default=list)
+    # In the unit counted, as `tier_starts`; 0: none.
+    free_allowance = models.DecimalField(max_digits=22, decimal_places=6, default=Decimal(0))
+    package_size = models.DecimalField(max_digits=22, decimal_places=6, default=Decimal(0))
+    package_rounding = models.CharField(
+        max_length=4, choices=PackageRounding, default=PackageRounding.UP
+    )
     created_by = models.CharField(max_length=255, blank=True)
     created_at = models.DateTimeField(default=timezone.now)
 
@@ -128,9 +141,16 @@ class MeterPrice(Tenant):
 
     @property
     def tiers(self) -> list[pricing.Tier]:
+        count = len(self.tier_starts)
         return [
-            pricing.Tier(start=start, rate=rate)
-            for start, rate in zip(self.tier_starts, self.tier_rates, strict=True)
+            pricing.Tier(start=start, rate=rate, flat=flat, kind=kind)
+            for start, rate, flat, kind in zip(
+                self.tier_starts,
+                self.tier_rates,
+                self.tier_flats or [Decimal(0)] * count,
+                self.tier_kinds or [""] * count,
+                strict=True,
+            )
         ]
 
 
@@ -150,6 +170,8 @@ class MeterPosition(models.Model):
     scope = models.UUIDField()
     window = models.IntegerField()
     quantity = models.DecimalField(max_digits=28, decimal_places=6)
+    # The furthest `quantity` ever was: a void steps it back, and asks no flat amount again.
+    peak = models.DecimalField(max_digits=28, decimal_places=6, default=Decimal(0))
 
 
 class UsageRequest(Tenant):
@@ -206,9 +228,14 @@ class UsageRequest(Tenant):
     output_characters = models.BigIntegerField(default=0)
     input_seconds = models.DecimalField(max_digits=18, decimal_places=6, default=Decimal(0))
     output_seconds = models.DecimalField(max_digits=18, decimal_places=6, default=Decimal(0))
+    # Parts of the input tokens; null: none.
+    cache_read_tokens = models.BigIntegerField(null=True)
+    cache_write_tokens = models.BigIntegerField(null=True)
     # What was rated, and the position in the tiers before it.
     quantity = models.DecimalField(max_digits=28, decimal_places=6)
     position_before = models.DecimalField(max_digits=28, decimal_places=6)
+    # The furthest the position was before it, where a void had moved it back; else null.
+    peak_before = models.DecimalField(max_digits=28, decimal_places=6, null=True)
     fee = credit_field()
     # [[tier number, quantity, amount], ...]; numbers as strings; adds up to the fee.
     slices = models.JSONField(default=list)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 
 from django.db import IntegrityError, transaction
 
@@ -34,6 +35,9 @@ class Terms:
     token_basis: str = MeterPrice.TokenBasis.BOTH
     tier_window: str = MeterPrice.TierWindow.LIFETIME
     base_cost_payer: str = MeterPrice.Payer.MERCHANT
+    free_allowance: Decimal = Decimal(0)
+    package_size: Decimal = Decimal(0)
+    package_rounding: str = MeterPrice.PackageRounding.UP
 
     @property
     def price(self) -> pricing.Price:
@@ -43,6 +47,9 @@ class Terms:
             unit=self.unit,
             token_basis=self.token_basis,
             tiers=tuple(self.tiers),
+            free_allowance=self.free_allowance,
+            package_size=self.package_size,
+            package_rounding=self.package_rounding,
         )
 
 
@@ -55,6 +62,9 @@ def of(price: MeterPrice) -> Terms:
         token_basis=price.token_basis,
         tier_window=price.tier_window,
         base_cost_payer=price.base_cost_payer,
+        free_allowance=price.free_allowance,
+        package_size=price.package_size,
+        package_rounding=price.package_rounding,
     )
 
 
@@ -200,6 +210,11 @@ def _publish(meter: Meter, terms: Terms, *, version: int, actor: str, now: datet
         base_cost_payer=terms.base_cost_payer,
         tier_starts=[tier.start for tier in terms.tiers],
         tier_rates=[tier.rate for tier in terms.tiers],
+        tier_flats=[tier.flat for tier in terms.tiers] if any(t.flat for t in terms.tiers) else [],
+        tier_kinds=[tier.kind for tier in terms.tiers] if terms.tiers[0].kind else [],
+        free_allowance=terms.free_allowance,
+        package_size=terms.package_size,
+        package_rounding=terms.package_rounding,
         created_by=actor,
         created_at=now,
     )

@@ -8,6 +8,7 @@ edited price count from the next request on.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime
@@ -57,6 +58,8 @@ class Report:
             self.metadata,
             self.timestamp.isoformat() if self.timestamp else None,
         ]
+        if usage.cache_read_tokens or usage.cache_write_tokens:
+            meaning += [usage.cache_read_tokens, usage.cache_write_tokens]
         return hashlib.sha256(orjson.dumps(meaning, option=orjson.OPT_SORT_KEYS)).digest()
 
 
@@ -70,6 +73,7 @@ class PriceTerms:
     base_cost_payer: str
     tier_starts: list[Decimal]
     tier_rates: list[Decimal]
+    tier_kinds: list[str]
 
 
 class Stored(NamedTuple):
@@ -87,6 +91,8 @@ class Stored(NamedTuple):
     output_characters: int
     input_seconds: Decimal
     output_seconds: Decimal
+    cache_read_tokens: int | None
+    cache_write_tokens: int | None
     fee: Decimal
     slices: list[Any]
     draws: list[Any]
@@ -115,11 +121,11 @@ class Charged:
     replayed: bool
 
 
-_PRICE = tuple(PriceTerms.__dataclass_fields__)
+_PRICE = tuple(field.name for field in dataclasses.fields(PriceTerms))
 _HEAD = 5 + len(_PRICE)
 _CAST = dict.fromkeys(("slices", "draws", "metadata"), "::text")
 _JSON = [_HEAD + Stored._fields.index(name) for name in _CAST]
-_ARGUMENTS = 19
+_ARGUMENTS = 21
 
 
 def statement(*arguments: str) -> str:
@@ -180,6 +186,8 @@ def report(
         usage.provider_cost,
         orjson.dumps(told.metadata).decode(),
         told.enforce,
+        usage.cache_read_tokens,
+        usage.cache_write_tokens,
     )
     words = [prepared.text(value) for value in params]
     try:

@@ -148,6 +148,7 @@ class Floor:
             "NULL::numeric",
             "'{\"user\": \"u_4711\"}'::jsonb",
             "false",
+            "0", "0",
         )  # fmt: skip
         return f"\\set n random(0, {self.shop.count - 1})\n\\set i :i + 1\n{charge};\n"
 

@@ -104,7 +104,7 @@ class Builder:
         terms = prices.Terms(
             tiers=tiers,
             rate_type=self.rate_type,
-            **{name: form.text(name) for name in _CHOICES},
+            **{name: form.text(name) for name in _CHOICES},  # type: ignore[arg-type]
         )
         if self.is_sound:
             try:

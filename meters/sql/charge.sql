@@ -2,12 +2,31 @@
 -- Calls billing's functions (billing/sql/ledger.sql) for the lock and the draw and never writes
 -- billing's tables. meters/pricing.py says the same about prices in Python; a test holds both equal.
 
+-- What of a count up to a position the tiers see: past the allowance, in whole packages. All three
+-- in the unit counted.
+CREATE OR REPLACE FUNCTION meters_billable(
+    p_position numeric, p_free numeric, p_package numeric, p_rounding text
+) RETURNS numeric LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN p_package = 0 THEN GREATEST(p_position - p_free, 0)
+                ELSE p_package * (
+                    div(GREATEST(p_position - p_free, 0), p_package)
+                    + CASE WHEN p_rounding = 'up'
+                            AND mod(GREATEST(p_position - p_free, 0), p_package) > 0
+                           THEN 1 ELSE 0 END) END
+$$;
+
 -- Price a quantity: graduated tiers, each unit at the rate of the tier it falls in.
 -- Quantities are in the unit counted, minutes in seconds; a boundary is still in the lower tier.
--- The exact sums are rounded once, cumulatively, so that the slices add up to the fee.
+-- The exact sums are rounded once, cumulatively, so that the slices add up to the fee. A tier's
+-- flat amount is a slice of its own, asked with the first unit in the tier above `p_peak`, the
+-- furthest the position ever was. With `p_kinds` there are no tiers: `p_counts` are the tokens of
+-- each kind, at the rate of the same place.
 CREATE OR REPLACE FUNCTION meters_price(
     p_rate_type text, p_unit text, p_starts numeric[], p_rates numeric[],
     p_quantity numeric, p_before numeric, p_cost numeric,
+    p_flats numeric[] DEFAULT '{}', p_free numeric DEFAULT 0, p_package numeric DEFAULT 0,
+    p_rounding text DEFAULT 'up', p_peak numeric DEFAULT NULL,
+    p_counts numeric[] DEFAULT NULL,
     OUT fee numeric, OUT slices jsonb
 ) LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
@@ -15,13 +34,21 @@ DECLARE
     scale numeric := CASE p_unit WHEN 'minutes' THEN 60 ELSE 1 END;
     divisor numeric;
     exact numeric := 0;
+    rated numeric := 0;
     upto numeric;
     part numeric;
+    since numeric := p_before;
     after numeric := p_before + p_quantity;
+    entered numeric := GREATEST(p_before, p_peak);
     tier int := 1;
 BEGIN
     fee := 0;
     slices := '[]';
+    IF p_free > 0 OR p_package > 0 THEN
+        since := meters_billable(since, p_free * scale, p_package * scale, p_rounding);
+        after := meters_billable(after, p_free * scale, p_package * scale, p_rounding);
+        entered := meters_billable(entered, p_free * scale, p_package * scale, p_rounding);
+    END IF;
     IF p_rate_type = 'percentage' THEN
         divisor := 100 * CASE WHEN p_quantity = 0 THEN 1 ELSE p_quantity END;
     ELSE
@@ -30,7 +57,7 @@ BEGIN
     IF p_quantity = 0 THEN
         IF p_rate_type = 'percentage' AND p_cost > 0 THEN
             FOR i IN 2..n LOOP
-                IF p_starts[i] * scale < p_before THEN tier := i; END IF;
+                IF p_starts[i] * scale < since THEN tier := i; END IF;
             END LOOP;
             fee := round(round(p_cost * p_rates[tier], 40) / divisor, 10);
             slices := jsonb_build_array(jsonb_build_array(tier - 1, '0', fee::text));
@@ -38,17 +65,41 @@ BEGIN
         RETURN;
     END IF;
     FOR i IN 1..n LOOP
-        part := LEAST(after, COALESCE(p_starts[i + 1] * scale, after))
-              - GREATEST(p_before, p_starts[i] * scale);
+        part := CASE WHEN p_counts IS NULL
+            THEN LEAST(after, COALESCE(p_starts[i + 1] * scale, after))
+                 - GREATEST(since, p_starts[i] * scale)
+            ELSE p_counts[i] END;
         CONTINUE WHEN part <= 0;
+        IF p_flats[i] > 0 AND p_starts[i] * scale >= entered THEN
+            slices := slices || jsonb_build_array(
+                jsonb_build_array(i - 1, '0', round(p_flats[i], 10)::text));
+            fee := fee + p_flats[i];
+        END IF;
         exact := exact + part * p_rates[i]
                * CASE WHEN p_rate_type = 'percentage' THEN p_cost ELSE 1 END;
         upto := round(round(exact, 40) / divisor, 10);
         slices := slices || jsonb_build_array(
-            jsonb_build_array(i - 1, trim_scale(part)::text, (upto - fee)::text));
-        fee := upto;
+            jsonb_build_array(i - 1, trim_scale(part)::text, (upto - rated)::text));
+        fee := fee + upto - rated;
+        rated := upto;
     END LOOP;
 END
+$$;
+
+-- The tokens of a request by the kinds of a price, in their order; null where it has none. Cached
+-- input without a rate of its own pays the input's.
+CREATE OR REPLACE FUNCTION meters_kinds(
+    p_kinds text[], p_input bigint, p_output bigint, p_read bigint, p_write bigint
+) RETURNS numeric[] LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN cardinality(p_kinds) > 0 THEN ARRAY(
+        SELECT CASE kind
+            WHEN 'output' THEN p_output
+            WHEN 'cache_read' THEN p_read
+            WHEN 'cache_write' THEN p_write
+            ELSE p_input - CASE WHEN 'cache_read' = ANY (p_kinds) THEN p_read ELSE 0 END
+                         - CASE WHEN 'cache_write' = ANY (p_kinds) THEN p_write ELSE 0 END
+            END::numeric
+          FROM unnest(p_kinds) WITH ORDINALITY AS k (kind, place) ORDER BY place) END
 $$;
 
 -- What a request counts, in the unit of its price: tokens, characters, seconds or requests.
@@ -76,6 +127,7 @@ CREATE OR REPLACE FUNCTION meters_charge(
     p_model text, p_input_tokens bigint, p_output_tokens bigint, p_input_characters bigint,
     p_output_characters bigint, p_input_seconds numeric, p_output_seconds numeric,
     p_provider_cost numeric, p_metadata jsonb, p_enforce boolean,
+    p_cache_read_tokens bigint DEFAULT 0, p_cache_write_tokens bigint DEFAULT 0,
     OUT outcome text, OUT detail text, OUT collect boolean, OUT fell boolean, OUT currency text,
     OUT request meters_usagerequest, OUT price meters_meterprice
 ) LANGUAGE plpgsql AS $$
@@ -89,6 +141,7 @@ DECLARE
     happened timestamptz;
     counted numeric;
     before numeric;
+    peak numeric;
     charged numeric;
     spendable numeric;
     after numeric;
@@ -155,12 +208,16 @@ BEGIN
     ELSE
         v_scope := conn.id; v_window := -1;
     END IF;
-    SELECT quantity INTO before FROM meters_meterposition
+    SELECT p.quantity, p.peak INTO before, peak FROM meters_meterposition p
      WHERE connection_id = conn.id AND meter_id = price.meter_id AND scope = v_scope
        AND "window" = v_window;
     before := COALESCE(before, 0);
-    priced := meters_price(price.rate_type, price.unit, price.tier_starts, price.tier_rates,
-                           counted, before, p_provider_cost);
+    priced := meters_price(
+        price.rate_type, price.unit, price.tier_starts, price.tier_rates, counted, before,
+        p_provider_cost, price.tier_flats, price.free_allowance, price.package_size,
+        price.package_rounding, peak,
+        meters_kinds(price.tier_kinds, p_input_tokens, p_output_tokens, p_cache_read_tokens,
+                     p_cache_write_tokens));
     charged := priced.fee + CASE price.base_cost_payer
         WHEN 'wallet' THEN COALESCE(p_provider_cost, 0) ELSE 0 END;
     IF charged >= 1000000000000 THEN outcome := 'amount_too_large'; RETURN; END IF;
@@ -178,20 +235,25 @@ BEGIN
     END IF;
 
     spent := billing_spend(conn.id, charged, p_id, moment);
-    INSERT INTO meters_meterposition (connection_id, meter_id, scope, "window", quantity)
-    VALUES (conn.id, price.meter_id, v_scope, v_window, counted)
+    INSERT INTO meters_meterposition (connection_id, meter_id, scope, "window", quantity, peak)
+    VALUES (conn.id, price.meter_id, v_scope, v_window, counted, counted)
     ON CONFLICT (connection_id, meter_id, scope, "window")
-    DO UPDATE SET quantity = meters_meterposition.quantity + EXCLUDED.quantity;
+    DO UPDATE SET quantity = meters_meterposition.quantity + EXCLUDED.quantity,
+                  peak = GREATEST(meters_meterposition.peak,
+                                  meters_meterposition.quantity + EXCLUDED.quantity);
     INSERT INTO meters_usagerequest (
         id, merchant_id, connection_id, meter_id, price_id, subscription_id, cycle_index,
         request_id, fingerprint, status, model, input_tokens, output_tokens, input_characters,
-        output_characters, input_seconds, output_seconds, quantity, position_before, fee, slices,
+        output_characters, input_seconds, output_seconds, cache_read_tokens, cache_write_tokens,
+        quantity, position_before, peak_before, fee, slices,
         draws, provider_cost, charged, cycle_remaining, bundle_remaining, debt_after, late,
         metadata, "timestamp", created_at)
     VALUES (
         p_id, merchant.id, conn.id, price.meter_id, price.id, sub.id, sub.cycle_index, p_request_id,
         p_fingerprint, 'completed', p_model, p_input_tokens, p_output_tokens, p_input_characters,
-        p_output_characters, p_input_seconds, p_output_seconds, counted, before, priced.fee,
+        p_output_characters, p_input_seconds, p_output_seconds,
+        NULLIF(p_cache_read_tokens, 0), NULLIF(p_cache_write_tokens, 0), counted, before,
+        CASE WHEN peak > before THEN peak END, priced.fee,
         priced.slices, spent.draws, p_provider_cost, charged, spent.cycle_remaining,
         spent.bundle_remaining, spent.debt, happened < sub.cycle_start, p_metadata, happened,
         moment)

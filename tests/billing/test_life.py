@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from django.db import connection as database
 from django.db import transaction
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -28,12 +28,15 @@ from hypothesis.stateful import (
 )  # fmt: skip
 
 from billing import audit as money_audit
+from billing import statements
 from lava.demo.sim.model import UNIT, Terms
-from lava.demo.sim.world import Twin, World, open_world
+from lava.demo.sim.world import Twin, World, open_world, ticks
 from meters import audit as usage_audit
+from meters import proofs
 
 # Lives a family of plans; fewer while working on it.
 LIVES = int(os.environ.get("LAVA_TEST_LIVES", "50"))
+SHRINK = os.environ.get("LAVA_TEST_SHRINK", "1") == "1"
 RULES = (*money_audit.RULES, *usage_audit.RULES)
 
 TIERS = ((0, 3 * UNIT), (2_000_000, 2 * UNIT), (5_000_000, UNIT // 7))
@@ -104,6 +107,8 @@ class Life(RuleBasedStateMachine):
         super().__init__()
         self.undo = transaction.atomic()
         self.undo.__enter__()
+        # (instant, plan credits, bundle credits, debt) after each step.
+        self.past: list[tuple[Any, int, int, int]] = []
         self.offset = self.world.merchant.clock_offset
 
     def teardown(self) -> None:
@@ -207,6 +212,22 @@ class Life(RuleBasedStateMachine):
             if self.life.current is not None and self.life.current.end == end:
                 self.twin.use(1_234_567)
 
+    @precondition(lambda self: self.past)
+    @rule(place=st.integers(0, 100))
+    def explain(self, place: int) -> None:
+        """Any balance of the past is proven from the lines alone."""
+        at, cycle, bundle, debt = self.past[place % len(self.past)]
+        found = statements.explain(self.twin.connection, at=at)
+        said = found.balance
+        assert (ticks(said.cycle), ticks(said.bundle), ticks(said.debt)) == (cycle, bundle, debt)
+        assert sum(line.amount for line in found.lines) == said.total + found.ended
+        proven = proofs.of(self.twin.connection, found.requests)
+        assert all(
+            sum(part.amount for part in proof.slices) == proof.request.fee
+            and sum(draw.amount for draw in proof.draws) == proof.request.charged
+            for proof in proven.values()
+        )
+
     def move(self, to: Any) -> None:
         if self.life.open:
             self.twin.ask()
@@ -218,6 +239,10 @@ class Life(RuleBasedStateMachine):
     def both_say_the_same_and_the_audit_is_silent(self) -> None:
         if hasattr(self, "twin"):
             self.twin.check()
+            now = self.world.now
+            lots = self.life.live(now)
+            sums = [sum(lot.left for lot in lots if lot.pool == pool) for pool in (1, 2)]
+            self.past.append((now, *sums, self.life.debt))
             assert self.audit.broken() == []
 
 
@@ -244,5 +269,7 @@ def test_a_life(world: World, family: str, monkeypatch: pytest.MonkeyPatch) -> N
             stateful_step_count=50,
             deadline=None,
             suppress_health_check=list(HealthCheck),
+            # A failure is shrunk for people; a mutant only has to be seen.
+            phases=list(Phase) if SHRINK else [Phase.generate],
         ),
     )

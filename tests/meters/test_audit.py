@@ -283,6 +283,22 @@ DAMAGE: dict[str, tuple[str, list[str]]] = {
         "positions_add_up",
         [f"UPDATE meters_usagerequest SET position_before = 0 WHERE id = {REQUEST}"],
     ),
+    "a peak that was forgotten": (
+        "peaks_are_the_furthest",
+        ["UPDATE meters_meterposition SET peak = peak - 1"],
+    ),
+    "a free allowance edited afterwards": (
+        "fees_recompute",
+        ["UPDATE meters_meterprice SET free_allowance = 1"],
+    ),
+    "a flat amount edited afterwards": (
+        "fees_recompute",
+        ["UPDATE meters_meterprice SET tier_flats = '{1,1}' WHERE tier_rates[1] = 3"],
+    ),
+    "packages made afterwards": (
+        "fees_recompute",
+        ["UPDATE meters_meterprice SET package_size = 700000"],
+    ),
     "a void whose credits did not return": (
         "voids_give_back_once",
         [

@@ -69,6 +69,8 @@ class Request:
     subscription: Subscription
     index: int
     late: bool
+    # Where it was counted: the meter's lifetime, or one cycle.
+    window: object
     void: bool = False
 
 
@@ -129,7 +131,7 @@ class Life:
         self.open: dict[str, Charge] = {}
         self.card = True
         self.fault: str | None = None
-        # All the card ever paid, in minor units, by purpose; and all fees, voids taken out.
+        # All the card ever paid: purpose and amount.
         self.taken: list[tuple[str, int]] = []
 
     # Credits
@@ -237,7 +239,7 @@ class Life:
             return None
         found = self.current
         assert found is not None
-        window = (found, found.index) if self.terms.by_cycle else None
+        window = (found, found.index) if self.terms.by_cycle else self.terms
         before = self.counts.get(window, 0)
         fee = self.fee(counted, before)
         beyond = fee - self.spendable(now)
@@ -260,7 +262,8 @@ class Life:
             self.cycle_overage += need
             draws.append((None, need))
         self.counts[window] = before + counted
-        made = Request(counted, before, fee, draws, found, found.index, happened < found.start)
+        late = happened < found.start
+        made = Request(counted, before, fee, draws, found, found.index, late, window)
         self.requests.append(made)
         return made
 
@@ -285,8 +288,7 @@ class Life:
                 self.current.index if self.current else None,
             ):
                 self.cycle_overage -= part
-        window = (request.subscription, request.index) if self.terms.by_cycle else None
-        self.counts[window] -= request.counted
+        self.counts[request.window] -= request.counted
         self.pay_debt(now)
 
     # The card
@@ -297,11 +299,11 @@ class Life:
         if fault is not None:
             taken = None if fault == "lost" else self.card
             if taken:
-                self.taken.append((purpose, amount))
+                self.taken.append((purpose, amount * self.terms.minor))
             self.open[purpose] = Charge(purpose, amount, index, taken)
             return
         if self.card:
-            self.taken.append((purpose, amount))
+            self.taken.append((purpose, amount * self.terms.minor))
         self.answer(Charge(purpose, amount, index, self.card), now)
 
     def ask(self, now: datetime) -> None:
@@ -311,7 +313,7 @@ class Life:
             if charge.taken is None:
                 charge.taken = self.card
                 if charge.taken:
-                    self.taken.append((charge.purpose, charge.amount))
+                    self.taken.append((charge.purpose, charge.amount * self.terms.minor))
             self.answer(charge, now)
 
     def answer(self, charge: Charge, now: datetime) -> None:
@@ -349,7 +351,7 @@ class Life:
         """A bundle bought at the page; False when the card is declined."""
         if not self.card:
             return False
-        self.taken.append(("bundle", self.terms.cost * quantity))
+        self.taken.append(("bundle", self.terms.cost * quantity * self.terms.minor))
         end = None
         if self.current is not None and not self.terms.keeps_bundles:
             end = max(self._bound(self._index(now) + 1), self.current.end)
@@ -373,7 +375,7 @@ class Life:
         end = boundary(now, self.terms.interval, self.terms.zone, 1)
         self.current = Subscription(anchor=now, start=now, end=end)
         if paid:
-            self.taken.append(("subscription", self.terms.price))
+            self.taken.append(("subscription", self.terms.price * self.terms.minor))
         self.cycle_overage = 0
         self._grant_cycle(now)
 
