@@ -12,7 +12,15 @@ from datetime import datetime
 from django.db import transaction
 
 from billing import credits, errors, events, ledger, periods
-from billing.models import Connection, CreditGrant, Cycle, Payment, Plan, Subscription
+from billing.models import (
+    Connection,
+    CreditBundle,
+    CreditGrant,
+    Cycle,
+    Payment,
+    Plan,
+    Subscription,
+)
 
 
 @transaction.atomic
@@ -46,6 +54,7 @@ def open(
         cycle_start=first.start,
         cycle_end=first.end,
         started_at=now,
+        auto_top_up_bundle_id=plan.default_auto_top_up_bundle_id,
     )
     subscription.save()
     fresh = connection.status == Connection.Status.PENDING
@@ -200,6 +209,26 @@ def cancel(subscription: Subscription, *, now: datetime) -> Subscription:
         end(subscription, now=now)
         subscription.refresh_from_db()
     return subscription
+
+
+@transaction.atomic
+def set_auto_top_up(subscription: Subscription, *, bundle: CreditBundle | None) -> None:
+    """Buy a bundle of the plan by itself when credits run out; None: no more.
+
+    Raises:
+        billing.errors.NotFound: the bundle is another plan's, or removed.
+        billing.errors.Conflict: the subscription has ended.
+    """
+    ledger.lock(subscription.connection_id)
+    subscription = Subscription.objects.get(pk=subscription.pk)
+    if subscription.status not in Subscription.CURRENT:
+        raise errors.Conflict("The subscription has ended.", code="subscription_ended")
+    if bundle is not None and (
+        bundle.plan_id != subscription.plan_id or bundle.deleted_at is not None
+    ):
+        raise errors.NotFound("This plan has no such bundle.", param="auto_top_up_bundle_id")
+    subscription.auto_top_up_bundle = bundle
+    subscription.save(update_fields=["auto_top_up_bundle"])
 
 
 @transaction.atomic

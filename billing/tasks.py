@@ -12,7 +12,7 @@ import structlog
 from celery import shared_task
 from django.utils import timezone
 
-from billing import outbox, overage, payments, renewals
+from billing import deliveries, outbox, overage, payments, renewals
 from billing import sweep as due
 from billing.models import Connection, Payment, Subscription
 
@@ -54,6 +54,26 @@ def deliver_message(message_id: str) -> None:
 
 
 @shared_task(ignore_result=True)
+def tell_events(merchant_id: str) -> None:
+    """Make the deliveries of a merchant's events and wake workers for them."""
+    while (made := deliveries.tell(UUID(merchant_id), now=timezone.now())) is not None:
+        for row in made:
+            deliver_event.delay(str(row))
+
+
+@shared_task(ignore_result=True)
+def note_balances() -> None:
+    """Record which balances moved, for the merchants that want to hear of it."""
+    deliveries.note_balances()
+
+
+@shared_task(ignore_result=True)
+def deliver_event(delivery_id: str) -> None:
+    """Send one event to one endpoint, if it is due."""
+    deliveries.deliver(UUID(delivery_id))
+
+
+@shared_task(ignore_result=True)
 def sweep() -> None:
     """Find everything that is due and hand each to a worker."""
     now = timezone.now()
@@ -63,6 +83,8 @@ def sweep() -> None:
         (collect_overage, due.overage_due(now)),
         (refresh_payment, due.payments_open(now)),
         (deliver_message, due.messages_owed()),
+        (tell_events, deliveries.untold()),
+        (deliver_event, deliveries.due(now)),
     ):
         for row in rows:
             task.delay(str(row))

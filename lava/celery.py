@@ -50,6 +50,11 @@ app.conf.update(
     beat_schedule_filename=str(settings.STATE_DIR / "beat"),
     beat_schedule={
         "sweep": {"task": "billing.tasks.sweep", "schedule": 5.0, "options": {"expires": 5}},
+        "note balances": {
+            "task": "billing.tasks.note_balances",
+            "schedule": 15.0,
+            "options": {"expires": 15},
+        },
         "expire checkouts": {
             "task": "checkout.tasks.expire",
             "schedule": 60.0,

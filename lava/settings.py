@@ -59,6 +59,8 @@ def _secret_key() -> str:
 
 
 SECRET_KEY = _secret_key()
+# Keys of before: what they sealed still opens.
+SECRET_KEY_FALLBACKS = env.list("SECRET_KEY_FALLBACKS", default=[])
 
 # How many proxies of our own stand before it, each adding to X-Forwarded-For.
 LAVA_PROXIES = env.int("LAVA_PROXIES", default=0)
@@ -240,6 +242,8 @@ if env.str("EMAIL_URL", default=""):
     vars().update(env.email_url("EMAIL_URL"))
 else:
     EMAIL_BACKEND = "django.core.mail.backends.console.EmailBackend"
+# Whether a sandbox's webhooks may go to this machine itself; live ones never do.
+WEBHOOKS_TO_LOCALHOST = not PRODUCTION
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="billing@localhost")
 
 # --- Time, files, security, logs -----------------------------------------------------------------

@@ -15,16 +15,20 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from billing import authentication, errors, ids, keys, money
-from billing.api import fields, lists
+from billing.api import fields, lists, vocabulary
 from billing.api.views import View
-from meters import pricing, usage
-from meters.models import Meter, MeterPrice, UsageRequest
+from billing.api.vocabulary import Words
+from meters import api_meters, api_models, api_plans, pricing, usage
+from meters.api_meters import number
+from meters.models import UsageRequest
 
 ZERO = Decimal(0)
 
 
 class RequestsView(View):
     """`GET, POST /v1/requests`"""
+
+    words = Words.AS_WRITTEN
 
     def perform_authentication(self, request: Request) -> None:
         """A charge finds its merchant in its own trip to the database; a list asks first."""
@@ -56,6 +60,8 @@ class RequestsView(View):
 class RequestView(View):
     """`GET /v1/requests/{request_id}`"""
 
+    words = Words.AS_WRITTEN
+
     def get(self, request: Request, request_id: str) -> Response:
         row = (
             UsageRequest.objects.of(self.merchant)
@@ -72,7 +78,7 @@ class UsageView(View):
     """`GET /v1/usage`: per day of the start's UTC offset, and in total."""
 
     def get(self, request: Request) -> Response:
-        query = request.query_params
+        query = self.query
         if "start" not in query:
             raise errors.Invalid("`start` is missing.", param="start")
         start = fields.moment(_plus(query["start"]), "start")
@@ -108,31 +114,9 @@ class UsageView(View):
         )
 
 
-class MetersView(View):
-    """`GET /v1/meters`"""
-
-    def get(self, request: Request) -> Response:
-        rows = Meter.objects.of(self.merchant).filter(archived_at=None).select_related("price")
-        return lists.page(
-            request,
-            rows,
-            cursor_key=lambda text: ids.parse("prd", text),
-            present=present_meter,
-        )
-
-
-class MeterView(View):
-    """`GET /v1/meters/{id}`"""
-
-    def get(self, request: Request, meter_id: str) -> Response:
-        rows = Meter.objects.of(self.merchant).select_related("price")
-        return Response(present_meter(rows.by_public_id(meter_id)))
-
-
 def _report(body: dict[str, Any]) -> usage.Report:
     """Read and check the body of a reported request."""
-    name = "customer_id" if "connection_id" not in body and "customer_id" in body else None
-    connection = fields.required_text(body, name or "connection_id", most=64)
+    connection = fields.required_text(body, "connection_id", most=64)
     slug = fields.required_text(body, "meter_slug", most=64)
     stamp = body.get("timestamp")
     return usage.Report(
@@ -167,11 +151,10 @@ def _connection_key(text: str) -> UUID:
 
 def _filtered(view: View, request: Request) -> Any:
     """The merchant's requests, by the filters of the query."""
-    query = request.query_params
+    query = view.query
     rows = UsageRequest.objects.of(view.merchant)
-    connection = query.get("connection_id") or query.get("customer_id")
-    if connection:
-        rows = rows.filter(connection_id=_connection_key(connection))
+    if query.get("connection_id"):
+        rows = rows.filter(connection_id=_connection_key(query["connection_id"]))
     if query.get("meter_id"):
         rows = rows.filter(meter_id=ids.parse("prd", query["meter_id"]))
     for key, value in _metadata_filters(query.get("metadata_filters")):
@@ -248,6 +231,8 @@ def _totals(sums: dict[str, Any] | None) -> dict[str, Any]:
         "total_request_cost": money.wire(cost + fee),
         "total_wallet_cost": money.wire(charged),
         "total_merchant_cost": money.wire(cost - by_customer),
+        "total_cost": money.wire(cost),
+        "total_charge": money.wire(fee),
         "total_gross_volume": money.wire(charged),
         "total_net_volume": money.wire(charged - cost),
     }
@@ -259,11 +244,12 @@ def present_request(row: UsageRequest, price: Any, *, connection_id: UUID) -> di
     cost = row.provider_cost or ZERO
     payer = price.base_cost_payer
     scope = ids.public("con", connection_id)
+    breakdown = [_slice(price, *part) for part in row.slices]
+    fee, wire_cost = money.wire(row.fee), money.wire(cost)
     return {
         "request_id": row.request_id,
         "status": row.status,
-        "connection_id": scope,
-        "customer_id": scope,
+        **vocabulary.ids("connection_id", scope),
         "meter_id": ids.public("prd", row.meter_id),
         "provider": "",
         "provider_key_type": "unmanaged",
@@ -276,20 +262,23 @@ def present_request(row: UsageRequest, price: Any, *, connection_id: UUID) -> di
             "input_characters": row.input_characters,
             "output_characters": row.output_characters,
             "total_characters": row.input_characters + row.output_characters,
-            "input_seconds": _number(row.input_seconds),
-            "output_seconds": _number(row.output_seconds),
-            "total_seconds": _number(seconds),
+            "input_seconds": number(row.input_seconds),
+            "output_seconds": number(row.output_seconds),
+            "total_seconds": number(seconds),
             "input_cost": money.wire(ZERO),
             "output_cost": money.wire(ZERO),
-            "total_cost": money.wire(cost),
+            "total_cost": wire_cost,
             "payer": payer,
         },
         "fee": {
-            "amount": money.wire(row.fee),
+            "amount": fee,
             "rate_type": price.rate_type,
             "token_basis": price.token_basis,
-            "breakdown": [_slice(price, *part) for part in row.slices],
+            "breakdown": breakdown,
         },
+        # The newer client's words for the provider's cost and for the fee.
+        "cost": wire_cost,
+        "charge": {"amount": fee, "rate_type": price.rate_type, "breakdown": breakdown},
         "service_charge": {"amount": money.wire(ZERO), "payer": "merchant"},
         "total_request_cost": money.wire(cost + row.fee),
         "total_wallet_cost": money.wire(row.charged),
@@ -313,41 +302,14 @@ def _slice(price: Any, place: int, quantity: str, amount: str) -> dict[str, Any]
     unit = price.unit
     return {
         "tier": {
-            "start": _number(price.tier_starts[place]),
+            "start": number(price.tier_starts[place]),
             "rate": money.wire(price.tier_rates[place]),
             "type": unit,
         },
         "tokens": int(counted) if unit == "tokens_1m" else 0,
         "characters": int(counted) if unit == "characters_1m" else 0,
-        "seconds": _number(counted) if unit == "minutes" else 0,
+        "seconds": number(counted) if unit == "minutes" else 0,
         "cost": money.wire(Decimal(amount)),
-    }
-
-
-def _number(value: Decimal) -> int | float:
-    """A count as a JSON number: whole where it is whole. Counts only, never money."""
-    return int(value) if value == value.to_integral_value() else float(value)
-
-
-def present_meter(row: Meter) -> dict[str, Any]:
-    """A meter on the wire, with the price in force."""
-    price: MeterPrice | None = row.price
-    assert price is not None
-    return {
-        "meter_id": row.public_id,
-        "meter_slug": row.slug,
-        "name": row.name,
-        "rate_type": price.rate_type,
-        "token_basis": price.token_basis,
-        "tier_window": price.tier_window,
-        "base_cost_payer": price.base_cost_payer,
-        "service_charge_payer": "merchant",
-        "tiers": [
-            {"start": _number(tier.start), "rate": money.wire(tier.rate), "type": price.unit}
-            for tier in price.tiers
-        ],
-        "price_version": price.version,
-        "created_at": fields.instant(row.created_at),
     }
 
 
@@ -355,6 +317,20 @@ urlpatterns = [
     re_path(r"^requests/?$", RequestsView.as_view(), name="requests"),
     re_path(r"^requests/(?P<request_id>[^/]+)/?$", RequestView.as_view(), name="request"),
     re_path(r"^usage/?$", UsageView.as_view(), name="usage"),
-    re_path(r"^meters/?$", MetersView.as_view(), name="meters"),
-    re_path(r"^meters/(?P<meter_id>[^/]+)/?$", MeterView.as_view(), name="meter"),
+    re_path(r"^meters/?$", api_meters.MetersView.as_view(), name="meters"),
+    re_path(r"^meters/(?P<meter_id>[^/]+)/?$", api_meters.MeterView.as_view(), name="meter"),
+    *(
+        route
+        for path, words, one in (
+            ("subscription_configs", Words.OLDER, "subscription-config"),
+            ("plans", Words.NEWER, "plan"),
+        )
+        for route in (
+            re_path(rf"^{path}/?$", api_plans.PlansView.as_view(words=words), name=f"{one}s"),
+            re_path(
+                rf"^{path}/(?P<plan_id>[^/]+)/?$", api_plans.PlanView.as_view(words=words), name=one
+            ),
+        )
+    ),
+    re_path(r"^models/?$", api_models.ModelsView.as_view(), name="models"),
 ]

@@ -11,13 +11,17 @@ from billing.models.events import Event, OutboxMessage, StripeEvent
 from billing.models.merchants import Membership, Merchant, Organization, SecretKey, User
 from billing.models.payments import Payment, PaymentMethod
 from billing.models.plans import CreditBundle, Plan
+from billing.models.webhooks import BalanceTold, Delivery, DeliveryAttempt, WebhookEndpoint
 
 __all__ = [
+    "BalanceTold",
     "Connection",
     "CreditBundle",
     "CreditGrant",
     "Customer",
     "Cycle",
+    "Delivery",
+    "DeliveryAttempt",
     "Event",
     "LedgerEntry",
     "Membership",
@@ -33,4 +37,5 @@ __all__ = [
     "Tenant",
     "TenantQuerySet",
     "User",
+    "WebhookEndpoint",
 ]

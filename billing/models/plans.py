@@ -52,6 +52,16 @@ class Plan(Tenant):
     overage_threshold = credit_field(default=Decimal(10))
     # At most so much overage a cycle, then as `block`; null: no cap.
     overage_cap = credit_field(null=True, blank=True)
+    # What a new subscription tops up with, unless its customer says otherwise; a bundle of this
+    # plan (also a foreign key of both columns).
+    default_auto_top_up_bundle = models.ForeignKey(
+        "billing.CreditBundle",
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="+",
+        editable=False,
+    )
     archived_at = models.DateTimeField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
