@@ -12,7 +12,7 @@ import structlog
 from celery import shared_task
 from django.utils import timezone
 
-from billing import deliveries, outbox, overage, payments, renewals
+from billing import deliveries, outbox, overage, payments, renewals, replays
 from billing import sweep as due
 from billing.models import Connection, Payment, Subscription
 
@@ -71,6 +71,12 @@ def note_balances() -> None:
 def deliver_event(delivery_id: str) -> None:
     """Send one event to one endpoint, if it is due."""
     deliveries.deliver(UUID(delivery_id))
+
+
+@shared_task(ignore_result=True)
+def forget_calls() -> None:
+    """Drop the answers of idempotent calls that are kept no longer."""
+    replays.forget(timezone.now())
 
 
 @shared_task(ignore_result=True)

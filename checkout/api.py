@@ -109,6 +109,8 @@ class CheckoutSessionView(View):
 class CompleteView(SandboxView):
     """`POST /v1/test_helpers/checkout_sessions/{id}/complete {"phone", "card"}`"""
 
+    one_transaction = False
+
     def post(self, request: Request, session_id: str) -> Response:
         body = self.body
         session = _find(self, session_id)

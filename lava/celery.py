@@ -55,6 +55,11 @@ app.conf.update(
             "schedule": 15.0,
             "options": {"expires": 15},
         },
+        "forget calls": {
+            "task": "billing.tasks.forget_calls",
+            "schedule": 3600.0,
+            "options": {"expires": 3600},
+        },
         "expire checkouts": {
             "task": "checkout.tasks.expire",
             "schedule": 60.0,

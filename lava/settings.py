@@ -192,6 +192,9 @@ REST_FRAMEWORK = {
     # OPTIONS describes nothing; the OpenAPI document does.
     "DEFAULT_METADATA_CLASS": None,
 }
+# Calls of one key that all web processes together take within a minute; each takes its share.
+API_CALLS_A_MINUTE = env.int("LAVA_API_CALLS_A_MINUTE", default=240_000)
+WEB_PROCESSES = env.int("LAVA_WEB_PROCESSES", default=2)
 DATA_UPLOAD_MAX_MEMORY_SIZE = 8 * 1024 * 1024
 
 # --- Cards ---------------------------------------------------------------------------------------

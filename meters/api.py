@@ -29,10 +29,13 @@ class RequestsView(View):
     """`GET, POST /v1/requests`"""
 
     words = Words.AS_WRITTEN
+    # A charge has a key of its own, its request_id, and is one trip.
+    one_transaction = False
 
     def perform_authentication(self, request: Request) -> None:
-        """A charge finds its merchant in its own trip to the database; a list asks first."""
-        if request.method != "POST":
+        """A charge finds its merchant in its own trip to the database; a list asks first, and so
+        does a call that brings an Idempotency-Key beside its request_id."""
+        if request.method != "POST" or "HTTP_IDEMPOTENCY_KEY" in request.META:
             super().perform_authentication(request)
 
     def post(self, request: Request) -> Response:

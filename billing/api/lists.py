@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID
@@ -12,6 +13,7 @@ from rest_framework.response import Response
 from billing import errors
 from billing.api import fields
 
+_DIGITS = re.compile(r"[0-9]{1,3}\Z")
 DEFAULT_LIMIT = 10
 LARGEST_LIMIT = 100
 
@@ -23,7 +25,7 @@ def limit_of(request: Request) -> int:
         billing.errors.Invalid: not a whole number from 1 to 100.
     """
     text = request.query_params.get("limit") or str(DEFAULT_LIMIT)
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[-12:]) <= LARGEST_LIMIT):
+    if not (_DIGITS.match(text) and 1 <= int(text) <= LARGEST_LIMIT):
         raise errors.Invalid(f"Use a limit from 1 to {LARGEST_LIMIT}.", param="limit")
     return int(text)
 

@@ -28,6 +28,8 @@ class AdvanceView(SandboxView):
     the workers find what is due.
     """
 
+    one_transaction = False
+
     def post(self, request: Request) -> Response:
         body = self.body
         asked = [name for name in ("to", "seconds", "to_next_renewal") if body.get(name)]

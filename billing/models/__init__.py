@@ -5,6 +5,7 @@ functions of `billing/sql/ledger.sql` behind `billing.ledger`.
 """
 
 from billing.models.base import Tenant, TenantQuerySet
+from billing.models.calls import IdempotentCall
 from billing.models.connections import Connection, Customer, Cycle, Subscription
 from billing.models.credits import CreditGrant, LedgerEntry
 from billing.models.events import Event, OutboxMessage, StripeEvent
@@ -23,6 +24,7 @@ __all__ = [
     "Delivery",
     "DeliveryAttempt",
     "Event",
+    "IdempotentCall",
     "LedgerEntry",
     "Membership",
     "Merchant",

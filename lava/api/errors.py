@@ -11,8 +11,8 @@ from typing import Any
 import orjson
 import structlog
 from django.core.exceptions import RequestDataTooBig
-from django.db import InterfaceError, OperationalError
-from django.http import Http404, HttpRequest, HttpResponse
+from django.db import IntegrityError, InterfaceError, OperationalError
+from django.http import Http404, HttpRequest, HttpResponse, UnreadablePostError
 from django.template.loader import render_to_string
 from rest_framework import exceptions
 from rest_framework.response import Response
@@ -77,6 +77,16 @@ def translate(error: BaseException) -> tuple[int, str, str, str | None, float | 
         )
     if isinstance(error, RequestDataTooBig):
         return 413, "too_large", "The body is too large.", None, None
+    if isinstance(error, UnreadablePostError):
+        return 400, "body_cut", "The body ended before it was whole.", None, None
+    if isinstance(error, IntegrityError):
+        return (
+            409,
+            "conflict",
+            "It met another change at the same moment. Nothing was written; try again.",
+            None,
+            1,
+        )
     if isinstance(error, OperationalError | InterfaceError):
         return 503, "unavailable", "The service is busy. Nothing was written; try again.", None, 1
     if isinstance(error, exceptions.APIException):
