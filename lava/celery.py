@@ -55,6 +55,11 @@ app.conf.update(
             "schedule": 15.0,
             "options": {"expires": 15},
         },
+        "compact usage": {
+            "task": "meters.tasks.compact_usage",
+            "schedule": 5.0,
+            "options": {"expires": 5},
+        },
         "forget calls": {
             "task": "billing.tasks.forget_calls",
             "schedule": 3600.0,
@@ -67,7 +72,7 @@ app.conf.update(
         },
     },
 )
-app.autodiscover_tasks(["billing", "checkout"])
+app.autodiscover_tasks(["billing", "meters", "checkout"])
 
 
 class OnlyBeat(beat.PersistentScheduler):

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
-from django.db.models import Count, F, Q, Sum
-from django.db.models.functions import TruncDate
 from django.urls import re_path
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from billing import authentication, errors, ids, keys, money
-from billing.api import fields, lists, vocabulary
+from billing.api import fields, lists, statuses, vocabulary
 from billing.api.views import View
 from billing.api.vocabulary import Words
-from meters import api_meters, api_models, api_plans, pricing, usage
+from meters import api_meters, api_models, api_plans, batch, pricing, rollups, usage
 from meters.api_meters import number
 from meters.models import UsageRequest
 
@@ -85,40 +83,129 @@ class UsageView(View):
         if "start" not in query:
             raise errors.Invalid("`start` is missing.", param="start")
         start = fields.moment(_plus(query["start"]), "start")
-        end = fields.moment(_plus(query["end"]), "end") if "end" in query else self.now
+        end = fields.moment(_plus(query["end"]), "end") if query.get("end") else self.now
         if end <= start:
             raise errors.Invalid("`end` must be after `start`.", param="end")
         if end - start > timedelta(days=366):
             raise errors.Invalid("Ask for at most 366 days at once.", param="end")
-        rows = _filtered(self, request).filter(timestamp__gte=start, timestamp__lt=end)
-        zone = start.tzinfo
-        items = []
-        day = start
-        while day < end:
-            midnight = datetime.combine(day.astimezone(zone).date(), datetime.min.time(), zone)
-            until = min(midnight + timedelta(days=1), end)
-            items.append((day, until))
-            day = until
-        sums = _sums_by_day(rows, start)
-        empty = _totals(None)
+        days = rollups.by_day(
+            self.merchant,
+            start=start,
+            end=end,
+            connection=_connection_key(query["connection_id"])
+            if query.get("connection_id")
+            else None,
+            meter=ids.parse("prd", query["meter_id"]) if query.get("meter_id") else None,
+            metadata=_metadata_filters(query.get("metadata_filters")),
+        )
         return Response(
             {
                 "items": [
                     {
-                        "date": f"{since.astimezone(zone):%Y-%m-%d}",
-                        "start": fields.instant(since),
-                        "end": fields.instant(until),
-                        **_totals(sums.get(since.astimezone(zone).date())),
+                        "date": day.date.isoformat(),
+                        "start": fields.instant(day.start),
+                        "end": fields.instant(day.end),
+                        **_totals(day.sums),
                     }
-                    for since, until in items
+                    for day in days
                 ],
-                "totals": _totals(rows.aggregate(**_SUMS)) if sums else empty,
+                "totals": _totals(rollups.total(day.sums for day in days)),
             }
         )
 
 
+class BatchView(View):
+    """`POST /v1/requests/batch`: up to 1,000 requests; one result each, in order."""
+
+    words = Words.AS_WRITTEN
+    largest_body = 8 * 1024 * 1024
+    # Each line has a key of its own, its request_id.
+    one_transaction = False
+
+    def perform_authentication(self, request: Request) -> None:
+        """The batch finds its merchant in its own trip."""
+        if "HTTP_IDEMPOTENCY_KEY" in request.META:
+            super().perform_authentication(request)
+
+    def post(self, request: Request) -> Response:
+        key = _key(request)
+        lines = fields.items(self.body, "requests", most=batch.MOST)
+        if not lines:
+            raise errors.Invalid("Send 1 to 1000 `requests`.", param="requests")
+        results: list[dict[str, Any]] = [{}] * len(lines)
+        places, told = [], []
+        for place, line in enumerate(lines):
+            try:
+                told.append(_report(line))
+                places.append(place)
+            except errors.LavaError as error:
+                results[place] = _refused(line, error)
+        if not told:
+            keys.find(key)
+        answers = batch.report(key, sandbox=key.startswith("aks_test_"), told=told) if told else []
+        for place, answer in zip(places, answers, strict=True):
+            if isinstance(answer, errors.LavaError):
+                results[place] = _refused(lines[place], answer)
+                continue
+            row = answer.request
+            body = present_request(row, answer.price, connection_id=row.connection_id)
+            results[place] = {"status": 200, "request_id": row.request_id, "body": body}
+        return Response({"results": results})
+
+
+class EstimateView(View):
+    """`POST /v1/requests/estimate`: what a request would cost now; nothing is written."""
+
+    words = Words.AS_WRITTEN
+    one_transaction = False
+
+    def post(self, request: Request) -> Response:
+        key = _key(request)
+        body = {"request_id": f"estimate {uuid4()}"} | vocabulary.read(self.body)
+        body["enforce"] = False
+        found = batch.estimate(key, sandbox=key.startswith("aks_test_"), told=_report(body))
+        row = found.request
+        told = present_request(row, found.price, connection_id=row.connection_id)
+        names = ("connection_id", "customer_id", "meter_id", "model", "model_usage", "fee", "cost")
+        totals = ("charge", "total_request_cost", "total_wallet_cost", "total_merchant_cost")
+        return Response(
+            {
+                **{name: told[name] for name in (*names, *totals)},
+                "currency": found.currency,
+                # Whether credits alone would pay for it.
+                "covered": all(grant is not None for grant, _ in row.draws),
+                "balance_after": told["balance"],
+            }
+        )
+
+
+def _key(request: Request) -> str:
+    """The secret key that was sent, its checksum checked."""
+    key = authentication.bearer(request.META.get("HTTP_AUTHORIZATION", ""))
+    if not ids.check_secret_key(key):
+        keys.find(key)
+    return key
+
+
+def _refused(line: dict[str, Any], error: errors.LavaError) -> dict[str, Any]:
+    """The result of a line that was not charged, as the error of a single request."""
+    told: dict[str, Any] = {"message": error.message, "code": error.code}
+    status = statuses.of(error)
+    told["status"] = status
+    if error.param:
+        told["param"] = vocabulary.param(error.param, line)
+    name = line.get("request_id")
+    return {
+        "status": status,
+        "request_id": name if isinstance(name, str) else None,
+        "error": told,
+    }
+
+
 def _report(body: dict[str, Any]) -> usage.Report:
-    """Read and check the body of a reported request."""
+    """Read and check the body of a reported request, in either vocabulary."""
+    if "customer_id" in body:
+        body = vocabulary.read(body)
     connection = fields.required_text(body, "connection_id", most=64)
     slug = fields.required_text(body, "meter_slug", most=64)
     stamp = body.get("timestamp")
@@ -175,13 +262,18 @@ def _metadata_filters(text: str | None) -> list[tuple[str, str]]:
     if not isinstance(pairs, list) or not all(
         isinstance(pair, list)
         and len(pair) == 2
-        and all(isinstance(word, str) and "\x00" not in word for word in pair)
+        and all(isinstance(word, str) and _is_storable(word) for word in pair)
         for pair in pairs
     ):
         raise errors.Invalid(
             'Write `metadata_filters` as JSON: [["key", "value"], ...].', param="metadata_filters"
         )
     return [(key, value) for key, value in pairs]
+
+
+def _is_storable(text: str) -> bool:
+    """Whether PostgreSQL can hold a text: no NUL, no half of a character."""
+    return "\x00" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _request_key(view: View, request_id: str) -> UUID:
@@ -201,43 +293,25 @@ def _plus(text: str) -> str:
     return text.replace(" ", "+")
 
 
-_WALLET = Q(price__base_cost_payer="wallet")
-_SUMS: dict[str, Any] = {
-    "requests": Count("pk"),
-    "tokens": Sum(F("input_tokens") + F("output_tokens")),
-    "cost": Sum("provider_cost"),
-    "fee": Sum("fee"),
-    "wallet_cost": Sum("provider_cost", filter=_WALLET),
-    "charged": Sum("charged"),
-}
-
-
-def _sums_by_day(rows: Any, start: datetime) -> dict[Any, dict[str, Any]]:
-    """Sums per calendar day of the start's offset."""
-    days = rows.annotate(day=TruncDate("timestamp", tzinfo=start.tzinfo)).values("day")
-    return {row["day"]: row for row in days.annotate(**_SUMS).order_by("day")}
-
-
-def _totals(sums: dict[str, Any] | None) -> dict[str, Any]:
-    """One row of usage on the wire; nothing used is zeros."""
-    sums = sums or {}
-    fee = sums.get("fee") or ZERO
-    cost = sums.get("cost") or ZERO
-    by_customer = sums.get("wallet_cost") or ZERO
-    charged = sums.get("charged") or ZERO
+def _totals(sums: rollups.Sums) -> dict[str, Any]:
+    """One row of usage on the wire."""
+    # What the customer paid beyond the fee is the provider's cost, where they bear it.
+    by_customer = sums.charged - sums.fee
     return {
-        "total_requests": sums.get("requests") or 0,
-        "total_usage_tokens": int(sums.get("tokens") or 0),
-        "total_usage_cost": money.wire(cost),
-        "total_fee_amount": money.wire(fee),
+        "total_requests": sums.requests,
+        "total_usage_tokens": sums.tokens,
+        "total_usage_characters": sums.characters,
+        "total_usage_seconds": number(sums.seconds),
+        "total_usage_cost": money.wire(sums.provider_cost),
+        "total_fee_amount": money.wire(sums.fee),
         "total_service_charge_amount": money.wire(ZERO),
-        "total_request_cost": money.wire(cost + fee),
-        "total_wallet_cost": money.wire(charged),
-        "total_merchant_cost": money.wire(cost - by_customer),
-        "total_cost": money.wire(cost),
-        "total_charge": money.wire(fee),
-        "total_gross_volume": money.wire(charged),
-        "total_net_volume": money.wire(charged - cost),
+        "total_request_cost": money.wire(sums.provider_cost + sums.fee),
+        "total_wallet_cost": money.wire(sums.charged),
+        "total_merchant_cost": money.wire(sums.provider_cost - by_customer),
+        "total_cost": money.wire(sums.provider_cost),
+        "total_charge": money.wire(sums.fee),
+        "total_gross_volume": money.wire(sums.charged),
+        "total_net_volume": money.wire(sums.charged - sums.provider_cost),
     }
 
 
@@ -318,6 +392,8 @@ def _slice(price: Any, place: int, quantity: str, amount: str) -> dict[str, Any]
 
 urlpatterns = [
     re_path(r"^requests/?$", RequestsView.as_view(), name="requests"),
+    re_path(r"^requests/batch/?$", BatchView.as_view(), name="requests-batch"),
+    re_path(r"^requests/estimate/?$", EstimateView.as_view(), name="requests-estimate"),
     re_path(r"^requests/(?P<request_id>[^/]+)/?$", RequestView.as_view(), name="request"),
     re_path(r"^usage/?$", UsageView.as_view(), name="usage"),
     re_path(r"^meters/?$", api_meters.MetersView.as_view(), name="meters"),

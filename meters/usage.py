@@ -132,7 +132,7 @@ def report(key: str, *, sandbox: bool, told: Report) -> Charged:
         row = _run(params)
     outcome, detail, collect, currency = row[:4]
     if outcome not in ("charged", "replayed"):
-        raise _refusal(outcome, detail or "", told)
+        raise refusal(outcome, detail or "", told)
     request = UsageRequest(**dict(zip(_COLUMNS, row[_HEAD:], strict=True)))
     request.slices = json.loads(request.slices)
     request.draws = json.loads(request.draws)
@@ -154,7 +154,7 @@ def _run(params: tuple[Any, ...]) -> tuple[Any, ...]:
     return row
 
 
-def _refusal(outcome: str, detail: str, told: Report) -> errors.LavaError:
+def refusal(outcome: str, detail: str, told: Report) -> errors.LavaError:
     """The error for an outcome of `meters_charge`; nothing was written."""
     if outcome == "unauthenticated":
         return errors.Unauthenticated("The key is not valid.", code="invalid_key")
