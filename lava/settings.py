@@ -81,6 +81,8 @@ INSTALLED_APPS = [
     "django.contrib.postgres",
     "djmoney",
     "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
     "axes",
     "billing.apps.BillingConfig",
     "meters.apps.MetersConfig",
@@ -189,8 +191,20 @@ REST_FRAMEWORK = {
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "lava.api.parsers.JSONOnly",
     "EXCEPTION_HANDLER": "lava.api.errors.handler",
     "UNAUTHENTICATED_USER": None,
+    "DEFAULT_SCHEMA_CLASS": "lava.api.openapi.generate.Described",
     # OPTIONS describes nothing; the OpenAPI document does.
     "DEFAULT_METADATA_CLASS": None,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Lava",
+    "DESCRIPTION": "Prepaid, usage-based billing of AI services. Money is a string with 10 "
+    "decimals, times are ISO 8601 in UTC, and every error is one envelope.",
+    "VERSION": "1",
+    "OAS_VERSION": "3.1.1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SCHEMA_PATH_PREFIX": "/v1/",
+    "PREPROCESSING_HOOKS": ["lava.api.openapi.generate.without_slashes"],
+    "POSTPROCESSING_HOOKS": ["lava.api.openapi.generate.with_schemas"],
 }
 # Calls of one key that all web processes together take within a minute; each takes its share.
 API_CALLS_A_MINUTE = env.int("LAVA_API_CALLS_A_MINUTE", default=240_000)

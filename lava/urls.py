@@ -14,6 +14,7 @@ import checkout.urls
 import meters.api
 from lava import health, webhooks
 from lava.api import errors
+from lava.api.openapi import views as openapi
 
 
 def nothing_here(request: HttpRequest) -> HttpResponse:
@@ -26,6 +27,7 @@ v1 = [
     *billing.api.test_helpers.urlpatterns,
     *meters.api.urlpatterns,
     *checkout.api.urlpatterns,
+    re_path(r"^openapi\.json/?$", openapi.schema, name="openapi"),
     re_path(r"", nothing_here),
 ]
 
@@ -33,6 +35,7 @@ urlpatterns = [
     path("v1", nothing_here),
     path("v1/", include((v1, "v1"))),
     path("console/", admin.site.urls),
+    path("docs", openapi.docs, name="docs"),
     path("webhooks/stripe", webhooks.receive, name="stripe-webhook"),
     path("healthz", health.alive, name="alive"),
     path("readyz", health.ready, name="ready"),
