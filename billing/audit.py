@@ -250,6 +250,14 @@ STUCK = f"""
       FROM billing_outboxmessage o JOIN billing_merchant m ON m.id = o.merchant_id
      WHERE o.sent_at IS NULL AND m.mode = 'live' AND o.created_at < now() - interval '1 day'
     UNION ALL
+    SELECT 'event', e.id::text, e.created_at FROM billing_event e
+     WHERE NOT e.is_told AND e.created_at < now() - interval '1 hour'
+    UNION ALL
+    SELECT 'delivery', d.id::text, d.next_attempt_at
+      FROM billing_delivery d JOIN billing_webhookendpoint w ON w.id = d.endpoint_id
+     WHERE d.state = 'pending' AND d.next_attempt_at < now() - interval '1 hour'
+       AND w.paused_at IS NULL AND w.deleted_at IS NULL
+    UNION ALL
     SELECT 'renewal', s.id::text, coalesce(s.next_attempt_at, s.cycle_end)
       FROM billing_subscription s JOIN billing_merchant m ON m.id = s.merchant_id
       JOIN billing_connection c ON c.id = s.connection_id

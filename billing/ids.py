@@ -31,6 +31,7 @@ PREFIXES = {
     "webhook": "whk",
     "secret_key": "key",
     "event": "evt",
+    "delivery": "dlv",
     "customer": "cus",
     "organization": "org",
     "merchant": "mer",

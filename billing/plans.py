@@ -7,9 +7,10 @@ plans); the rest of its terms count from the next cycle or the next purchase on.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 from django.db import transaction
@@ -40,6 +41,27 @@ class Terms:
     when_depleted: str = Plan.WhenDepleted.OVERAGE
     overage_threshold: Decimal = Decimal(10)
     overage_cap: Decimal | None = None
+
+
+def of(plan: Plan) -> Terms:
+    """The terms a plan has now."""
+    return Terms(
+        name=plan.name,
+        price=plan.price.amount,
+        included_credit=plan.included_credit,
+        billing_interval=plan.billing_interval,
+        rollover_type=plan.rollover_type,
+        bundle_rollover_type=plan.bundle_rollover_type,
+        rollover_cap=plan.rollover_cap,
+        when_depleted=plan.when_depleted,
+        overage_threshold=plan.overage_threshold,
+        overage_cap=plan.overage_cap,
+    )
+
+
+def as_fields(terms: Terms) -> dict[str, Any]:
+    """Terms by their names, for a change of some of them."""
+    return asdict(terms)
 
 
 @transaction.atomic
@@ -208,6 +230,20 @@ def remove_bundle(bundle: CreditBundle, *, now: datetime) -> None:
         bundle.deleted_at = now
         bundle.save(update_fields=["deleted_at"])
         Subscription.objects.filter(auto_top_up_bundle=bundle).update(auto_top_up_bundle=None)
+        Plan.objects.filter(default_auto_top_up_bundle=bundle).update(
+            default_auto_top_up_bundle=None
+        )
+
+
+def set_default_top_up(plan: Plan, bundle: CreditBundle | None) -> None:
+    """Have who subscribes from now on top up with a bundle of the plan; None: nobody.
+
+    Raises:
+        billing.errors.NotFound: the bundle is another plan's, or removed.
+    """
+    if bundle is not None and (bundle.plan_id != plan.pk or bundle.deleted_at is not None):
+        raise errors.NotFound("This plan has no such bundle.")
+    Plan.objects.filter(pk=plan.pk).update(default_auto_top_up_bundle=bundle)
 
 
 def validate(terms: Terms, *, currency: str) -> None:

@@ -14,7 +14,15 @@ from decimal import Decimal
 from django.db import transaction
 
 from billing import courses, credits, errors, events, ledger, periods
-from billing.models import Connection, CreditBundle, CreditGrant, Cycle, Payment, Plan, Subscription
+from billing.models import (
+    Connection,
+    CreditBundle,
+    CreditGrant,
+    Cycle,
+    Payment,
+    Plan,
+    Subscription,
+)
 
 
 @transaction.atomic
@@ -49,6 +57,7 @@ def open(
         cycle_start=first.start,
         cycle_end=first.end,
         started_at=now,
+        auto_top_up_bundle_id=plan.default_auto_top_up_bundle_id,
     )
     subscription.save()
     fresh = connection.status == Connection.Status.PENDING

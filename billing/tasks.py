@@ -13,7 +13,18 @@ import structlog
 from celery import shared_task
 from django.utils import timezone
 
-from billing import depletion, moves, outbox, overage, payments, refunds, renewals, topups
+from billing import (
+    deliveries,
+    depletion,
+    moves,
+    outbox,
+    overage,
+    payments,
+    refunds,
+    renewals,
+    replays,
+    topups,
+)
 from billing import sweep as due
 from billing.models import Connection, Payment, PlanMove, Refund, Subscription
 
@@ -92,6 +103,32 @@ def deliver_message(message_id: str) -> None:
 
 
 @shared_task(ignore_result=True)
+def tell_events(merchant_id: str) -> None:
+    """Make the deliveries of a merchant's events and wake workers for them."""
+    while (made := deliveries.tell(UUID(merchant_id), now=timezone.now())) is not None:
+        for row in made:
+            deliver_event.delay(str(row))
+
+
+@shared_task(ignore_result=True)
+def note_balances() -> None:
+    """Record which balances moved, for the merchants that want to hear of it."""
+    deliveries.note_balances()
+
+
+@shared_task(ignore_result=True)
+def deliver_event(delivery_id: str) -> None:
+    """Send one event to one endpoint, if it is due."""
+    deliveries.deliver(UUID(delivery_id))
+
+
+@shared_task(ignore_result=True)
+def forget_calls() -> None:
+    """Drop the answers of idempotent calls that are kept no longer."""
+    replays.forget(timezone.now())
+
+
+@shared_task(ignore_result=True)
 def sweep() -> None:
     """Find everything that is due and hand each to a worker."""
     now = timezone.now()
@@ -108,6 +145,8 @@ def sweep() -> None:
         (refresh_payment, due.payments_open(now)),
         (refresh_refund, due.refunds_open(now)),
         (deliver_message, due.messages_owed()),
+        (tell_events, deliveries.untold()),
+        (deliver_event, deliveries.due(now)),
     ):
         for row in rows:
             task.delay(str(row))

@@ -105,7 +105,11 @@ def start(
 ) -> Page:
     """Step 1: what it costs and gives, then the phone."""
     offer = _offer(session, now=now)
-    known = session.connection_is_given and session.connection is not None
+    known = (
+        session.connection_is_given
+        and session.connection is not None
+        and bool(session.connection.customer.phone)
+    )
     heading = "Confirm it is you" if known else "Confirm your phone"
     context = frame(session, embedded=embedded, title=heading) | {
         "summary": offer,
@@ -141,7 +145,7 @@ def code(
         "valid_for": f"{phones.VALID_FOR.seconds // 60} minutes",
         "wait": wait,
         "wait_text": f"{wait // 60}:{wait % 60:02d}",
-        "can_change": not session.connection_is_given,
+        "can_change": not (session.connection_is_given and session.buyer.customer.phone),
         "problem": problem,
         "alert": alert,
     }

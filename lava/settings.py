@@ -82,6 +82,8 @@ INSTALLED_APPS = [
     "django.contrib.postgres",
     "djmoney",
     "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
     "axes",
     "billing.apps.BillingConfig",
     "meters.apps.MetersConfig",
@@ -191,9 +193,24 @@ REST_FRAMEWORK = {
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "lava.api.parsers.JSONOnly",
     "EXCEPTION_HANDLER": "lava.api.errors.handler",
     "UNAUTHENTICATED_USER": None,
+    "DEFAULT_SCHEMA_CLASS": "lava.api.openapi.generate.Described",
     # OPTIONS describes nothing; the OpenAPI document does.
     "DEFAULT_METADATA_CLASS": None,
 }
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Lava",
+    "DESCRIPTION": "Prepaid, usage-based billing of AI services. Money is a string with 10 "
+    "decimals, times are ISO 8601 in UTC, and every error is one envelope.",
+    "VERSION": "1",
+    "OAS_VERSION": "3.1.1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SCHEMA_PATH_PREFIX": "/v1/",
+    "PREPROCESSING_HOOKS": ["lava.api.openapi.generate.without_slashes"],
+    "POSTPROCESSING_HOOKS": ["lava.api.openapi.generate.with_schemas"],
+}
+# Calls of one key that all web processes together take within a minute; each takes its share.
+API_CALLS_A_MINUTE = env.int("LAVA_API_CALLS_A_MINUTE", default=240_000)
+WEB_PROCESSES = env.int("LAVA_WEB_PROCESSES", default=2)
 DATA_UPLOAD_MAX_MEMORY_SIZE = 8 * 1024 * 1024
 
 # --- Cards ---------------------------------------------------------------------------------------
@@ -244,6 +261,8 @@ if env.str("EMAIL_URL", default=""):
     vars().update(env.email_url("EMAIL_URL"))
 else:
     EMAIL_BACKEND = "django.core.mail.backends.console.EmailBackend"
+# Whether a sandbox's webhooks may go to this machine itself; live ones never do.
+WEBHOOKS_TO_LOCALHOST = not PRODUCTION
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="billing@localhost")
 
 # --- Time, files, security, logs -----------------------------------------------------------------

@@ -14,6 +14,7 @@ import checkout.urls
 import meters.api
 from lava import health, webhooks
 from lava.api import errors
+from lava.api.openapi import views as openapi
 
 
 def nothing_here(request: HttpRequest) -> HttpResponse:
@@ -27,6 +28,7 @@ v1 = [
     *billing.api.endpoints.urlpatterns,
     *billing.api.test_helpers.urlpatterns,
     *checkout.api.urlpatterns,
+    re_path(r"^openapi\.json/?$", openapi.schema, name="openapi"),
     re_path(r"", nothing_here),
 ]
 
@@ -34,6 +36,7 @@ urlpatterns = [
     path("v1/", include((v1, "v1"))),
     path("v1", nothing_here),
     path("console/", admin.site.urls),
+    path("docs", openapi.docs, name="docs"),
     path("webhooks/stripe", webhooks.receive, name="stripe-webhook"),
     path("webhooks/stripe/<str:merchant>", webhooks.receive, name="stripe-webhook-of-merchant"),
     path("healthz", health.alive, name="alive"),

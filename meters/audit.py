@@ -54,6 +54,37 @@ TWICE = """
      GROUP BY merchant_id, request_id HAVING count(*) > 1
 """
 
+ROLLUPS = """
+    WITH summed AS (
+        SELECT merchant_id, connection_id, meter_id, bucket, requests, tokens, characters, seconds,
+               provider_cost, fee, charged FROM meters_connectionusage
+        UNION ALL
+        SELECT merchant_id, connection_id, meter_id, bucket, requests, tokens, characters, seconds,
+               provider_cost, fee, charged FROM meters_usagedelta
+        UNION ALL
+        SELECT merchant_id, connection_id, meter_id,
+               to_timestamp(floor(extract(epoch FROM "timestamp") / 900) * 900), -1,
+               -(input_tokens + output_tokens), -(input_characters + output_characters),
+               -(input_seconds + output_seconds), -coalesce(provider_cost, 0), -fee, -charged
+          FROM meters_usagerequest WHERE status = 'completed'
+    ), whole AS (
+        SELECT merchant_id, meter_id, bucket, requests, tokens, fee, charged
+          FROM meters_merchantusage
+        UNION ALL
+        SELECT merchant_id, meter_id, bucket, -requests, -tokens, -fee, -charged
+          FROM meters_connectionusage
+    )
+    SELECT connection_id::text AS scope, meter_id AS meter, bucket, sum(requests) AS requests,
+           sum(fee) AS fee, sum(charged) AS charged
+      FROM summed GROUP BY 1, 2, 3
+    HAVING sum(requests) <> 0 OR sum(tokens) <> 0 OR sum(characters) <> 0 OR sum(seconds) <> 0
+        OR sum(provider_cost) <> 0 OR sum(fee) <> 0 OR sum(charged) <> 0
+    UNION ALL
+    SELECT merchant_id::text, meter_id, bucket, sum(requests), sum(fee), sum(charged)
+      FROM whole GROUP BY 1, 2, 3
+    HAVING sum(requests) <> 0 OR sum(tokens) <> 0 OR sum(fee) <> 0 OR sum(charged) <> 0
+"""
+
 # Each request is a step up from where the meter's count stood, each void a step down, and all of
 # them one walk from 0 to where it stands: at each place as many steps arrive as leave.
 POSITIONS = """
@@ -311,5 +342,10 @@ RULES = (
         "fees_recompute",
         "Every fee and slice follows from the stored price version.",
         fees_that_do_not_recompute,
+    ),
+    audit.Rule(
+        "usage_adds_up",
+        "The sums of usage and what is not yet summed are the requests, to the last digit.",
+        ROLLUPS,
     ),
 )

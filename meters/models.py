@@ -17,6 +17,9 @@ from django.utils import timezone
 from billing.models import Connection, Plan, Tenant
 from billing.models.base import bounded, credit_field
 from meters import pricing
+from meters.rollup_models import ConnectionUsage as ConnectionUsage
+from meters.rollup_models import MerchantUsage as MerchantUsage
+from meters.rollup_models import UsageDelta as UsageDelta
 
 
 class Meter(Tenant):

@@ -16,7 +16,7 @@ from decimal import Decimal
 from django.db import IntegrityError, transaction
 
 from billing import errors, plans
-from billing.models import Merchant, Plan
+from billing.models import Merchant, Plan, Subscription
 from meters import pricing
 from meters.models import Meter, MeterPlan, MeterPosition, MeterPrice
 
@@ -186,6 +186,30 @@ def new_plan_version(
 def detach(meter: Meter, plan: Plan) -> None:
     """Refuse a meter's requests on a plan, from the next one on; what was charged stays."""
     MeterPlan.objects.filter(meter=meter, plan=plan).delete()
+
+
+@transaction.atomic
+def archive(meter: Meter, *, now: datetime) -> Meter:
+    """Count no more with a meter; its requests and prices stay, and so does its slug.
+
+    Raises:
+        billing.errors.Conflict: it is active on a plan that is offered or that somebody is on.
+    """
+    meter = Meter.objects.select_for_update(of=("self",)).get(pk=meter.pk)
+    plans = Plan.objects.filter(meter_links__meter=meter)
+    using = plans.filter(archived_at=None) | plans.filter(
+        subscriptions__status__in=Subscription.CURRENT
+    )
+    plan = using.order_by("name").first()
+    if plan is not None:
+        raise errors.Conflict(
+            f"The plan {plan.name!r} has this meter. Take it off the plan first.",
+            code="meter_in_use",
+        )
+    if meter.archived_at is None:
+        meter.archived_at = now
+        meter.save(update_fields=["archived_at"])
+    return meter
 
 
 def was_used(meter: Meter) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -122,10 +123,18 @@ class Charged:
 
 
 _PRICE = tuple(field.name for field in dataclasses.fields(PriceTerms))
-_HEAD = 5 + len(_PRICE)
 _CAST = dict.fromkeys(("slices", "draws", "metadata"), "::text")
-_JSON = [_HEAD + Stored._fields.index(name) for name in _CAST]
+_JSON = [len(_PRICE) + Stored._fields.index(name) for name in _CAST]
+_HEAD = 5
 _ARGUMENTS = 21
+# What of a charge `c` is read back; `charged` reads it.
+SELECTED = ", ".join(
+    [
+        *(f"(c.price).{name}" for name in _PRICE),
+        "(c.request).id",
+        *(f'(c.request)."{name}"{_CAST.get(name, "")}' for name in Stored._fields[1:]),
+    ]
+)
 
 
 def statement(*arguments: str) -> str:
@@ -135,11 +144,8 @@ def statement(*arguments: str) -> str:
     """
     assert len(arguments) == _ARGUMENTS
     return (
-        "SELECT c.outcome, c.detail, c.collect, c.fell, c.currency, "  # noqa: S608
-        + ", ".join(f"(c.price).{name}" for name in _PRICE)
-        + ", (c.request).id, "
-        + ", ".join(f'(c.request)."{name}"{_CAST.get(name, "")}' for name in Stored._fields[1:])
-        + f" FROM meters_charge({', '.join(arguments)}) c"
+        f"SELECT c.outcome, c.detail, c.collect, c.fell, c.currency, {SELECTED} "  # noqa: S608
+        f"FROM meters_charge({', '.join(arguments)}) c"
     )
 
 
@@ -197,20 +203,25 @@ def report(
         row = _CHARGE.row(words)
     outcome, detail, collect, fell, currency = row[:5]
     if outcome not in ("charged", "replayed"):
-        raise _refusal(outcome, detail or "", told)
+        raise refusal(outcome, detail or "", told)
+    found = charged(row[_HEAD:], currency=currency, replayed=outcome == "replayed")
+    if collect and now is None:
+        tasks.hint_overage(found.request.connection_id)
+    if fell and now is None:
+        tasks.hint_fall(found.request.connection_id)
+    return found
+
+
+def charged(row: Sequence[Any], *, currency: str, replayed: bool) -> Charged:
+    """A charge out of the columns of `SELECTED`."""
     found = list(row)
     for place in _JSON:
         found[place] = orjson.loads(found[place])
-    request = Stored(*found[_HEAD:])
-    if collect and now is None:
-        tasks.hint_overage(request.connection_id)
-    if fell and now is None:
-        tasks.hint_fall(request.connection_id)
     return Charged(
-        request=request,
-        price=PriceTerms(*row[5:_HEAD]),
+        request=Stored(*found[len(_PRICE) :]),
+        price=PriceTerms(*found[: len(_PRICE)]),
         currency=currency,
-        replayed=outcome == "replayed",
+        replayed=replayed,
     )
 
 
@@ -278,7 +289,7 @@ def _step_back(row: UsageRequest) -> Decimal:
     return before
 
 
-def _refusal(outcome: str, detail: str, told: Report) -> errors.LavaError:
+def refusal(outcome: str, detail: str, told: Report) -> errors.LavaError:
     """The error for an outcome of `meters_charge`; nothing was written."""
     if outcome == "unauthenticated":
         return errors.Unauthenticated("The key is not valid.", code="invalid_key")

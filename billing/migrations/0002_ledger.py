@@ -5,6 +5,15 @@ from pathlib import Path
 from django.db import migrations
 
 SQL = Path(__file__).resolve().parent.parent / "sql"
+NAMES = (
+    "walls.sql",
+    "ledger.sql",
+    "cards.sql",
+    "changes.sql",
+    "renewals.sql",
+    "defaults.sql",
+    "webhooks.sql",
+)
 
 
 class Migration(migrations.Migration):
@@ -14,5 +23,5 @@ class Migration(migrations.Migration):
         migrations.RunSQL(
             (SQL / name).read_text(encoding="utf-8"), reverse_sql=migrations.RunSQL.noop
         )
-        for name in ("walls.sql", "ledger.sql", "cards.sql", "changes.sql", "renewals.sql")
+        for name in NAMES
     ]

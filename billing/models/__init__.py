@@ -6,6 +6,7 @@ functions of `billing/sql/ledger.sql` behind `billing.ledger`.
 
 from billing.models.accounts import CardAccount
 from billing.models.base import Tenant, TenantQuerySet
+from billing.models.calls import IdempotentCall
 from billing.models.connections import Connection, Customer, Cycle, Subscription
 from billing.models.credits import CreditGrant, LedgerEntry
 from billing.models.events import Event, OutboxMessage, StripeEvent
@@ -21,16 +22,21 @@ from billing.models.moves import PlanMove
 from billing.models.payments import Payment, PaymentMethod
 from billing.models.plans import CreditBundle, Plan
 from billing.models.refunds import Dispute, PaymentAttempt, Refund
+from billing.models.webhooks import BalanceTold, Delivery, DeliveryAttempt, WebhookEndpoint
 
 __all__ = [
+    "BalanceTold",
     "CardAccount",
     "Connection",
     "CreditBundle",
     "CreditGrant",
     "Customer",
     "Cycle",
+    "Delivery",
+    "DeliveryAttempt",
     "Dispute",
     "Event",
+    "IdempotentCall",
     "Invitation",
     "LedgerEntry",
     "Membership",
@@ -49,4 +55,5 @@ __all__ = [
     "Tenant",
     "TenantQuerySet",
     "User",
+    "WebhookEndpoint",
 ]

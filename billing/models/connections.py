@@ -22,8 +22,9 @@ class Customer(Tenant):
 
     ID_PREFIX = "cus"
 
-    # E.164, e.g. +14155550142.
-    phone = models.CharField(max_length=16)
+    # E.164, e.g. +14155550142. Empty: a backend made the customer without one, and the phone that
+    # is confirmed at their first checkout becomes theirs.
+    phone = models.CharField(max_length=16, blank=True)
     email = models.EmailField(blank=True)
     first_name = models.CharField(max_length=80, blank=True)
     last_name = models.CharField(max_length=80, blank=True)
@@ -34,12 +35,14 @@ class Customer(Tenant):
     class Meta:
         constraints = [
             models.UniqueConstraint(
-                fields=["merchant", "phone"], name="a_phone_is_one_customer_of_a_merchant"
+                fields=["merchant", "phone"],
+                name="a_phone_is_one_customer_of_a_merchant",
+                condition=~models.Q(phone=""),
             )
         ]
 
     def __str__(self) -> str:
-        return self.name or self.masked_phone
+        return self.name or self.masked_phone or self.email or "No name yet"
 
     @property
     def name(self) -> str:
@@ -48,7 +51,7 @@ class Customer(Tenant):
     @property
     def masked_phone(self) -> str:
         """The number with its last four digits, as people are shown it."""
-        return f"{self.phone[:2]} \u2022\u2022\u2022 {self.phone[-4:]}"
+        return f"{self.phone[:2]} \u2022\u2022\u2022 {self.phone[-4:]}" if self.phone else ""
 
 
 class ConnectionQuerySet(TenantQuerySet):

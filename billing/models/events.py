@@ -32,9 +32,16 @@ class Event(Tenant):
     data = models.JSONField(default=dict)
     # On the merchant's clock.
     created_at = models.DateTimeField()
+    # Whether its deliveries were made (`billing.deliveries`), also where nobody wanted any.
+    is_told = models.BooleanField(default=False, db_default=False, editable=False)
 
     class Meta:
-        indexes = [models.Index(fields=["merchant", "-created_at"], name="event_by_time")]
+        indexes = [
+            models.Index(fields=["merchant", "-created_at"], name="event_by_time"),
+            models.Index(
+                fields=["merchant", "id"], name="event_to_tell", condition=models.Q(is_told=False)
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.name

@@ -68,6 +68,16 @@ class Plan(Tenant):
         editable=False,
     )
     version = models.PositiveIntegerField(default=1, editable=False)
+    # What a new subscription tops up with, unless its customer says otherwise; a bundle of this
+    # plan (also a foreign key of both columns).
+    default_auto_top_up_bundle = models.ForeignKey(
+        "billing.CreditBundle",
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="+",
+        editable=False,
+    )
     archived_at = models.DateTimeField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 

@@ -21,6 +21,7 @@ from django.http import HttpResponse
 from django.middleware.security import SecurityMiddleware
 
 from billing import errors, ids
+from billing.api import limits
 from lava import middleware
 from lava.api import parsers
 from meters import api
@@ -49,6 +50,8 @@ class Door:
             or environ.get("CONTENT_TYPE") != "application/json"
             or not (length.isascii() and length.isdigit())
             or int(length) > parsers.LARGEST_BODY
+            # Beside its request_id it brings a key of its own, which the view knows.
+            or "HTTP_IDEMPOTENCY_KEY" in environ
             or (self.secure and environ.get(self.secure[0]) != self.secure[1])
         ):
             return self.django(environ, start_response)
@@ -57,11 +60,14 @@ class Door:
         body = _object(raw)
         if body is None:
             return self.django(environ, start_response)
+        header = environ.get("HTTP_AUTHORIZATION", "")
+        standing: limits.Standing | None = None
         close_old_connections()
         try:
-            answer = api.charge(environ.get("HTTP_AUTHORIZATION", ""), body)
+            standing = limits.take(header[-64:]) if header else None
+            answer = api.charge(header, body)
         except Exception as error:
-            environ[api.REFUSAL] = error
+            environ[api.REFUSAL] = error, standing
             return self.django(environ, start_response)
         finally:
             close_old_connections()
@@ -70,6 +76,7 @@ class Door:
             "200 OK",
             [
                 *self.headers,
+                *(standing.headers().items() if standing is not None else ()),
                 ("Content-Length", str(len(answer))),
                 ("x-lava-request-id", request_id),
             ],
