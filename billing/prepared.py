@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import psycopg
 from django.db import DEFAULT_DB_ALIAS, connections
@@ -38,7 +38,8 @@ class Statement:
         # A pooler may hand on a link on which another version of the product prepared its own.
         self.name = f"{name}_{zlib.crc32(sql.encode()):08x}".encode()
         self.sql = sql
-        self._prepared: WeakSet[psycopg.Connection[Any]] = WeakSet()
+        # Where it is prepared, with the loaders for its columns.
+        self._prepared: WeakKeyDictionary[psycopg.Connection[Any], Any] = WeakKeyDictionary()
 
     def row(self, params: Sequence[bytes | None]) -> tuple[Any, ...]:
         """Run it; the parameters in PostgreSQL's text form (see `text`).
@@ -70,7 +71,7 @@ class Statement:
             result = link.pgconn.exec_params(self.sql.encode(), params)
         _check(link, result)
         # psycopg's own loaders, in C; those that Django sets on its connections are in Python.
-        loader = Transformer()
+        loader = self._prepared.get(link) or Transformer()
         loader.set_pgresult(result)
         row: tuple[Any, ...] = loader.load_row(0, tuple)
         return row
@@ -88,7 +89,7 @@ class Statement:
         made = link.pgconn.prepare(self.name, self.sql.encode())
         if made.error_field(DiagnosticField.SQLSTATE) != _KNOWN:
             _check(link, made)
-        self._prepared.add(link)
+        self._prepared[link] = Transformer()
         return link.pgconn.exec_prepared(self.name, params)  # type: ignore[arg-type]
 
 

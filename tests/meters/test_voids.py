@@ -43,10 +43,10 @@ class Till:
 
     def use(self, name: str, amount: str) -> UsageRequest:
         tokens = int(Decimal(amount) * 1_000_000)
-        row: usage.Stored = report(self.key, self.connection, name, input_tokens=tokens).request
-        return row
+        made = report(self.key, self.connection, name, input_tokens=tokens)
+        return UsageRequest.objects.get(pk=made.request.pk)
 
-    def void(self, row: UsageRequest, **words: Any) -> Void:
+    def void(self, row: UsageRequest | usage.Stored, **words: Any) -> Void:
         return usage.void(row, **({"reason": "wrong", "actor": "Ana", "now": self.now} | words))
 
     def grants(self) -> list[tuple[str, Decimal]]:
