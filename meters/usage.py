@@ -132,6 +132,8 @@ def report(key: str, *, sandbox: bool, told: Report) -> Charged:
         row = _run(params)
     outcome, detail, collect, fell, currency = row[:5]
     if outcome not in ("charged", "replayed"):
+        if fell:
+            tasks.hint_fall(told.connection, refused=True)
         raise _refusal(outcome, detail or "", told)
     request = UsageRequest(**dict(zip(_COLUMNS, row[_HEAD:], strict=True)))
     request.slices = json.loads(request.slices)
