@@ -14,7 +14,7 @@ from uuid import UUID
 from django.db import transaction
 
 from billing import credits, events, ledger, money, notices, overage
-from billing.models import Connection
+from billing.models import Connection, Plan
 
 
 @transaction.atomic
@@ -51,10 +51,15 @@ def tell(connection_id: UUID, *, now: datetime) -> list[str]:
             depleted_at=connection.depleted_at.isoformat() if connection.depleted_at else None,
         )
         credits.tell_balance(connection, cause="depleted", now=now)
-        if not overage.tops_up(current, now=now):
+        # Who pays as they go, on a plan without credits, has lost nothing.
+        if not overage.tops_up(current, now=now) and not _pays_as_used(current.plan):
             notices.depleted(connection, current, now=now)
     elif fresh_low:
         told.append("low")
         if not overage.tops_up(current, now=now):
             notices.credits_low(connection, balance=connection.balance, now=now)
     return told
+
+
+def _pays_as_used(plan: Plan) -> bool:
+    return plan.when_depleted == Plan.WhenDepleted.OVERAGE and plan.included_credit == 0

@@ -46,12 +46,12 @@ def collect_overage(connection_id: str) -> None:
 
 
 @shared_task(ignore_result=True)
-def look_at_balance(connection_id: str) -> None:
+def look_at_balance(connection_id: str, refused: bool = False) -> None:
     """Tell that a balance ran out or runs low, and top it up if its customer wants that."""
     row = Connection.objects.select_related("merchant").get(pk=UUID(connection_id))
     now = row.merchant.now()
     depletion.tell(row.pk, now=now)
-    topups.top_up(row.pk, now=now)
+    topups.top_up(row.pk, now=now, refused=refused)
 
 
 @shared_task(ignore_result=True)
@@ -163,18 +163,21 @@ def hint_overage(connection_id: UUID) -> None:
     _hint(collect_overage, connection_id)
 
 
-def hint_fall(connection_id: UUID) -> None:
+def hint_fall(connection_id: UUID, *, refused: bool = False) -> None:
     """Wake a worker for a connection whose balance fell: to 0, below its plan's mark, or below the
-    threshold of its top-up. With the broker away the sweep finds it."""
-    _hint(look_at_balance, connection_id)
+    threshold of its top-up. With the broker away the sweep finds it.
+
+    `refused`: a request was refused for want of credits (see `topups.top_up`).
+    """
+    _hint(look_at_balance, connection_id, **({"refused": True} if refused else {}))
 
 
-def _hint(task: Any, connection_id: UUID) -> None:
+def _hint(task: Any, connection_id: UUID, **words: bool) -> None:
     global _quiet_until
     if time.monotonic() < _quiet_until:
         return
     try:
-        task.apply_async((str(connection_id),), retry=False)
+        task.apply_async((str(connection_id),), words, retry=False)
     except Exception as error:
         _quiet_until = time.monotonic() + HINT_PAUSE_S
         log.warning("broker_away", task=task.name, error=type(error).__name__)

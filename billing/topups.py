@@ -66,18 +66,22 @@ def configure(
     return subscription
 
 
-def top_up(connection_id: UUID, *, now: datetime) -> Payment | None:
+def top_up(connection_id: UUID, *, now: datetime, refused: bool = False) -> Payment | None:
     """Buy what is missing, if credits are below the customer's threshold.
+
+    `refused`: a request was refused although something is left, too little for it. Then one bundle
+    is bought, and none any more once a bundle's worth is there: whoever may send requests cannot
+    make a customer buy ever more.
 
     Gives the payment, or None where nothing was due: above the threshold, a purchase is open, a
     decline is being waited for, or the cap is reached (told once a month).
     """
-    payment = _begin(connection_id, now=now)
+    payment = _begin(connection_id, now=now, refused=refused)
     return payments.charge(payment, now=now) if payment is not None else None
 
 
 @transaction.atomic
-def _begin(connection_id: UUID, *, now: datetime) -> Payment | None:
+def _begin(connection_id: UUID, *, now: datetime, refused: bool = False) -> Payment | None:
     connection = ledger.lock(connection_id)
     current = connection.subscription
     if connection.status != Connection.Status.ACTIVE or current is None:
@@ -90,6 +94,8 @@ def _begin(connection_id: UUID, *, now: datetime) -> Payment | None:
         return None
     credits.expire(connection, now=now)
     wanted = shortfall(connection, current)
+    if wanted is None and refused and _available(connection) < bundle.credit_amount:
+        wanted = ZERO
     if wanted is None:
         return None
     bundles = _within_cap(current, bundle, _bundles_for(wanted, bundle), now=now)
@@ -115,12 +121,16 @@ def shortfall(connection: Connection, subscription: Subscription) -> Decimal | N
     """How much is missing to the threshold; None: enough is there. At 0 nothing is left to spend,
     so that fires too, with a shortfall of 0. What an open overage charge collects is not missing.
     """
-    head = Connection.objects.only("balance", "collecting").get(pk=connection.pk)
-    available = head.balance + head.collecting
+    available = _available(connection)
     threshold = subscription.top_up_threshold
     if available >= threshold and available > 0:
         return None
     return max(Decimal(threshold - available), ZERO)
+
+
+def _available(connection: Connection) -> Decimal:
+    head = Connection.objects.only("balance", "collecting").get(pk=connection.pk)
+    return Decimal(head.balance + head.collecting)
 
 
 def _bundles_for(wanted: Decimal, bundle: CreditBundle) -> int:

@@ -203,6 +203,8 @@ def report(
         row = _CHARGE.row(words)
     outcome, detail, collect, fell, currency = row[:5]
     if outcome not in ("charged", "replayed"):
+        if fell and now is None:
+            tasks.hint_fall(told.connection, refused=True)
         raise refusal(outcome, detail or "", told)
     found = charged(row[_HEAD:], currency=currency, replayed=outcome == "replayed")
     if collect and now is None:

@@ -120,7 +120,8 @@ $$;
 -- One charge. `outcome` is `charged`, `replayed`, or the code of what was refused; nothing is
 -- written unless it is `charged`. `detail` names what the message needs. `collect`: the debt has
 -- reached the plan's threshold. `fell`: the balance fell to 0, below the mark at which the customer
--- is told, or below the threshold of an automatic top-up.
+-- is told, or below the threshold of an automatic top-up; or a request was refused for want of
+-- credits that a top-up may buy.
 CREATE OR REPLACE FUNCTION meters_charge(
     p_id uuid, p_key_hash bytea, p_real_now timestamptz, p_connection uuid, p_meter text,
     p_meter_id uuid, p_request_id text, p_fingerprint bytea, p_timestamp timestamptz,
@@ -230,7 +231,9 @@ BEGIN
         IF charged > spendable AND (
             sub.when_depleted = 'block'
             OR conn.cycle_overage + charged - spendable > sub.overage_cap) THEN
-            outcome := 'insufficient_credits'; detail := spendable::text; RETURN;
+            outcome := 'insufficient_credits'; detail := spendable::text;
+            fell := sub.auto_top_up_bundle_id IS NOT NULL;
+            RETURN;
         END IF;
     END IF;
 

@@ -130,6 +130,12 @@ def test_the_balance_is_told_on_grants_and_when_it_ran_out_not_on_each_request(
     ]
 
 
+def test_who_pays_as_they_go_gets_no_mail(card_network: CardNetwork) -> None:
+    it = Watched(when_depleted="overage", credit="0")
+    it.use("r1", "1")
+    assert (it.events, it.mails) == (1, [])
+
+
 @pytest.mark.django_db(transaction=True)
 def test_twenty_tellers_at_once_tell_once(card_network: CardNetwork) -> None:
     it = Watched()

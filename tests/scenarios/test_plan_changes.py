@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -449,3 +451,68 @@ def test_what_is_owed_is_charged_before_the_upgrade(card_network: CardNetwork) -
     it.switch(it.scale)
     assert it.taken() == [2500, 800, 10000]
     assert it.left() == (Decimal(100), Decimal(0), Decimal(0))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_all_changes_at_once_end_in_one_of_them(card_network: CardNetwork) -> None:
+    it = Ladder()
+    subscription, now = it.subscription, it.shop.now
+    acts = (
+        lambda: changes.schedule(subscription, plan=it.hobby, now=now),
+        lambda: subscriptions.cancel(subscription, now=now),
+        lambda: subscriptions.resume(subscription, now=now),
+        lambda: upgrades.switch(subscription, plan=it.scale, now=now),
+    )
+    turn = iter(range(20))
+    answers = cn.at_once(20, lambda: acts[next(turn) % 4]())
+    refused = [answer for answer in answers if isinstance(answer, Exception)]
+    assert {getattr(answer, "code", answer) for answer in refused} <= {
+        "payment_under_way",
+        "already_subscribed",
+        "nothing_pending",
+    }
+    assert it.taken() == [2500, 7500]
+    assert it.subscription.plan == it.scale
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_is_done_each_cent_paid_is_used_left_or_ended(
+    card_network: CardNetwork, seed: int
+) -> None:
+    """On plans that give a credit for a unit of money: paid = used + ended + left, exactly."""
+    dice = random.Random(seed)
+    it = Ladder(rollover_type=dice.choice(["full", "none"]), overage_threshold=Decimal(10))
+    used = Decimal(0)
+    for step in range(18):
+        act = dice.choice(["use", "use", "drain", "up", "down", "renew", "pack", "resume", "page"])
+        cycle, bundle, _ = it.left()
+        if act in ("use", "drain"):
+            most = cycle + bundle + (5 if act == "use" else 0)
+            fee = Decimal(dice.randrange(0, int(most * 100) + 1)) / 100 if act == "use" else cycle
+            it.shop.use(it.connection, f"r{step}", str(fee))
+            used += fee
+        elif act in ("up", "down"):
+            with suppress(errors.Conflict):
+                it.switch(it.scale if act == "up" else dice.choice([it.hobby, it.studio]))
+        elif act == "renew":
+            it.shop.renew(it.connection)
+        elif act == "pack":
+            pack = it.subscription.plan.live_bundles.first() or factories.make_bundle(
+                it.subscription.plan
+            )
+            cn.buy(it.connection, pack, now=it.shop.now)
+        elif act == "resume":
+            with suppress(errors.Conflict):
+                subscriptions.resume(it.subscription, now=it.shop.now)
+        elif it.subscription.plan != it.scale:
+            page = upgrades.begin(it.subscription, plan=it.scale, key=f"p{step}", now=it.shop.now)
+            fee = min(cycle, Decimal(4))
+            it.shop.use(it.connection, f"r{step}", str(fee))
+            used += fee
+            if page is not None:
+                payments.present(page, now=it.shop.now)
+                payments.confirm(page, card_id=it.connection.card.card_id, now=it.shop.now)
+        left = credits.balance(it.connection, now=it.shop.now).total
+        ended = LedgerEntry.objects.filter(kind="expire", reason="")
+        gone = -sum(ended.values_list("amount", flat=True), Decimal(0))
+        assert Decimal(sum(it.taken())) / 100 == used + gone + left, (step, act)

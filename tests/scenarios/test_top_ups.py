@@ -228,6 +228,24 @@ def test_a_charge_that_falls_below_the_threshold_wakes_a_worker_once(
     assert woken == [it.connection.pk] * 2
 
 
+def test_a_refused_request_buys_one_bundle_and_no_more_than_a_bundles_worth(
+    card_network: CardNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from billing import tasks
+    from tests.meters.test_charge import report
+
+    woken: list[Any] = []
+    monkeypatch.setattr(tasks, "hint_fall", lambda *row, **words: woken.append((row, words)))
+    it = Topped(when_depleted="block")
+    it.shop.use(it.connection, "r1", "24.6")
+    for number in range(3):
+        with pytest.raises(errors.PaymentRequired):
+            report(it.shop.key, it.connection, f"e{number}", input_tokens=50_000_000, enforce=True)
+        topups.top_up(it.connection.pk, now=it.shop.now, refused=True)
+    assert woken == [((it.connection.pk,), {"refused": True})] * 3
+    assert (it.rows, it.balance) == ([("succeeded", 1)], Decimal("10.4"))
+
+
 @pytest.mark.parametrize("how", ["disabled", "deleted", "cancelled", "off", "bundle removed"])
 def test_nothing_is_bought_for_who_is_gone(card_network: CardNetwork, how: str) -> None:
     it = Topped()
