@@ -10,11 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from django.conf import settings
 from django.core import signing
+from django.template import loader
 
 from billing import errors, money, outbox
 from billing.models import Connection, Cycle, Merchant, Payment, Refund
@@ -262,6 +264,7 @@ def send(payment: Payment, *, now: datetime) -> None:
             f"Your receipt: {address(payment)}\n"
             f"As PDF: {address(payment)}.pdf\n"
         ),
+        page=_receipt_page(payment),
         now=now,
     )
 
@@ -282,6 +285,7 @@ def send_refund(refund: Refund, *, now: datetime) -> None:
             + (f"{credits} of credits were taken back with it.\n" if taken else "")
             + f"\nYour receipt: {address(refund)}\nAs PDF: {address(refund)}.pdf\n"
         ),
+        page=_receipt_page(refund),
         now=now,
     )
 
@@ -292,16 +296,26 @@ def send_action(payment: Payment, *, now: datetime) -> None:
     card = str(payment.connection.card or "your card")
     assert payment.action_until is not None
     until = local_moment(payment.action_until, merchant.time_zone)
+    asks = (
+        f"Your bank wants you to confirm {amount(payment)} for {what(payment)} on {card}. "
+        "Nothing was charged yet."
+    )
     _mail(
         merchant,
         payment.connection,
         subject=f"Confirm your payment of {amount(payment)} to {merchant.name}",
         body=(
-            f"Your bank wants you to confirm {amount(payment)} for {what(payment)} on {card}. "
-            "Nothing was charged yet.\n\n"
+            f"{asks}\n\n"
             f"Confirm it by {until}: {pay_address(payment)}\n\n"
             "You can pay with another card there too.\n"
         ),
+        page={
+            "heading": f"Confirm {amount(payment)}",
+            "lead": asks,
+            "text": f"Confirm it by {until}. You can pay with another card there too.",
+            "url": pay_address(payment),
+            "action": f"Confirm {amount(payment)}",
+        },
         now=now,
     )
 
@@ -312,29 +326,69 @@ def send_declined(payment: Payment, *, now: datetime) -> None:
         return
     merchant = payment.merchant
     card = str(payment.connection.card or "your card")
+    day = local_date(now, merchant.time_zone)
+    said = f"{amount(payment)} for {what(payment)} was declined on {day}. Nothing was charged."
+    mend = (
+        "We will try again in the next days. Check that the card is valid and has enough funds, or "
+        "use another one"
+    )
     _mail(
         merchant,
         payment.connection,
         subject=f"{merchant.name} could not charge {card}",
-        body=(
-            f"{amount(payment)} for {what(payment)} was declined on "
-            f"{local_date(now, merchant.time_zone)}. Nothing was charged.\n\n"
-            "We will try again in the next days. Check that the card is valid and has enough "
-            f"funds, or use another one: {card_address(payment.connection)}\n"
-        ),
+        body=f"{said}\n\n{mend}: {card_address(payment.connection)}\n",
+        page={
+            "heading": f"{card[:1].upper()}{card[1:]} was declined",
+            "lead": said,
+            "text": f"{mend}.",
+            "url": card_address(payment.connection),
+            "action": "Use another card",
+        },
         now=now,
     )
 
 
+def _receipt_page(paper: Paper) -> dict[str, Any]:
+    """What the mail of a receipt shows."""
+    receipt = document(paper)
+    return {
+        "receipt": receipt,
+        "heading": receipt.heading,
+        "lead": receipt.lead,
+        "url": address(paper),
+        "action": "View receipt",
+        "second_url": f"{address(paper)}.pdf",
+        "second": "Save as PDF",
+    }
+
+
 def _mail(
-    merchant: Merchant, connection: Connection, *, subject: str, body: str, now: datetime
+    merchant: Merchant,
+    connection: Connection,
+    *,
+    subject: str,
+    body: str,
+    page: dict[str, Any],
+    now: datetime,
 ) -> None:
+    """Owe a mail as text and as the page that mail readers show."""
     customer = connection.customer
-    if customer.email:
-        outbox.mail(
-            merchant,
-            to=customer.email,
-            subject=subject[:200],
-            body=f"Hello {customer.first_name or 'there'},\n\n{body}",
-            now=now,
-        )
+    if not customer.email:
+        return
+    organization = merchant.organization
+    shown = page | {
+        "subject": subject,
+        "merchant": merchant.name,
+        "sandbox": merchant.is_sandbox,
+        "brand_color": organization.brand_color,
+        "support": organization.support_email,
+    }
+    template = "mail/receipt.html" if "receipt" in page else "mail/notice.html"
+    outbox.mail(
+        merchant,
+        to=customer.email,
+        subject=subject[:200],
+        body=f"Hello {customer.first_name or 'there'},\n\n{body}",
+        html=loader.render_to_string(template, shown),
+        now=now,
+    )
