@@ -61,6 +61,8 @@ def report(key: str, *, sandbox: bool, told: Sequence[Report]) -> list[Charged |
             if fell:
                 fallen.add(charged.request.connection_id)
         else:
+            if fell:
+                tasks.hint_fall(line.connection, refused=True)
             answers[place - 1] = usage.refusal(outcome, detail or "", line)
     for connection_id in sorted(owing):
         tasks.hint_overage(connection_id)
