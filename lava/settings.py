@@ -59,6 +59,8 @@ def _secret_key() -> str:
 
 
 SECRET_KEY = _secret_key()
+# Earlier keys, newest first: they still open what they sealed (billing.secrets) and signed.
+SECRET_KEY_FALLBACKS = env.list("SECRET_KEY_FALLBACKS", default=[])
 
 # How many proxies of our own stand before it, each adding to X-Forwarded-For.
 LAVA_PROXIES = env.int("LAVA_PROXIES", default=0)
