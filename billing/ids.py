@@ -41,6 +41,11 @@ PREFIXES = {
     "meter_price": "mpr",
     "phone_verification": "phv",
     "http_request": "rid",
+    "hold": "hld",
+    "provider": "prv",
+    "provider_key": "pvk",
+    "model_price": "mdp",
+    "spend_key": "spk",
 }
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"

@@ -12,7 +12,7 @@ import structlog
 from celery import shared_task
 from django.utils import timezone
 
-from billing import outbox, overage, payments, renewals
+from billing import holds, outbox, overage, payments, renewals
 from billing import sweep as due
 from billing.models import Connection, Payment, Subscription
 
@@ -57,6 +57,7 @@ def deliver_message(message_id: str) -> None:
 def sweep() -> None:
     """Find everything that is due and hand each to a worker."""
     now = timezone.now()
+    holds.sweep(now=now)
     for task, rows in (
         (renew, due.renewals_due(now)),
         (expire_grants, due.grants_over(now)),

@@ -8,6 +8,7 @@ from billing.models.base import Tenant, TenantQuerySet
 from billing.models.connections import Connection, Customer, Cycle, Subscription
 from billing.models.credits import CreditGrant, LedgerEntry
 from billing.models.events import Event, OutboxMessage, StripeEvent
+from billing.models.holds import Hold
 from billing.models.merchants import Membership, Merchant, Organization, SecretKey, User
 from billing.models.payments import Payment, PaymentMethod
 from billing.models.plans import CreditBundle, Plan
@@ -19,6 +20,7 @@ __all__ = [
     "Customer",
     "Cycle",
     "Event",
+    "Hold",
     "LedgerEntry",
     "Membership",
     "Merchant",

@@ -89,6 +89,10 @@ DAMAGE: dict[str, tuple[str, list[str]]] = {
         "balance_is_the_sum",
         ["UPDATE billing_connection SET balance = balance + 0.0000000001"],
     ),
+    "a hold that nobody has": (
+        "held_is_open_holds",
+        ["UPDATE billing_connection SET held = held + 1"],
+    ),
     "a debt forgotten": (
         "balance_is_the_sum",
         ["UPDATE billing_connection SET debt = debt + 1, balance = balance - 1"],

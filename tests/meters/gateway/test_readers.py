@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import struct
 from decimal import Decimal
@@ -26,9 +27,7 @@ def read(
     reader = Reader(kind, rules=rules, is_array=is_array)
     places = sorted({0, len(data), *(min(cut, len(data)) for cut in cuts)})
     out = b"".join(
-        frame
-        for start, end in zip(places, places[1:], strict=False)
-        for frame in reader.feed(data[start:end])
+        frame for start, end in itertools.pairwise(places) for frame in reader.feed(data[start:end])
     )
     out += reader.close()
     assert not reader.is_stream or out == data
@@ -121,7 +120,8 @@ STREAMS: dict[str, tuple[bytes, Usage | None]] = {
     ),
     "anthropic, the delta states the input anew": (
         sse(
-            {"type": "message_start", "message": {"usage": {"input_tokens": 2, "output_tokens": 1}}},
+            {"type": "message_start",
+             "message": {"usage": {"input_tokens": 2, "output_tokens": 1}}},
             {"type": "message_delta", "usage": {"input_tokens": 30, "output_tokens": 9,
                                                 "cache_read_input_tokens": 8}},
         ),
