@@ -50,6 +50,11 @@ app.conf.update(
     beat_schedule_filename=str(settings.STATE_DIR / "beat"),
     beat_schedule={
         "sweep": {"task": "billing.tasks.sweep", "schedule": 5.0, "options": {"expires": 5}},
+        "settle dead calls": {
+            "task": "meters.tasks.sweep_calls",
+            "schedule": 10.0,
+            "options": {"expires": 10},
+        },
         "expire checkouts": {
             "task": "checkout.tasks.expire",
             "schedule": 60.0,
@@ -57,7 +62,7 @@ app.conf.update(
         },
     },
 )
-app.autodiscover_tasks(["billing", "checkout"])
+app.autodiscover_tasks(["billing", "meters", "checkout"])
 
 
 class OnlyBeat(beat.PersistentScheduler):

@@ -151,7 +151,7 @@ def _within(row: Provider, path: str, others: str) -> Target:
     if not any(_is_within(path, prefix) for prefix in row.paths):
         base = row.paths[0].rstrip("/")
         # A client that adds its own /v1 to a base that is not its root.
-        path = base + (path.removeprefix("/v1") if base.endswith("/v1") else path)
+        path = base + path.removeprefix("/v1")
     scheme, host, port = row.scheme, row.host, row.port
     return _allowed(f"{scheme}://{host}:{port}{path}", others, [row])
 
