@@ -132,7 +132,7 @@ def _by_override(row: Override, model: str, used: Usage, characters: int) -> Cos
         amount += used.images * rates.get("image_rate", Decimal(0))
         amount += used.input_seconds * rates.get("second_rate", Decimal(0))
         amount += characters * rates.get("character_rate", Decimal(0))
-    told = {name.removesuffix("_rate"): f"{value:f}" for name, value in rates.items()}
+    told = {name.removesuffix("_rate"): f"{value.normalize():f}" for name, value in rates.items()}
     return Cost(money.round_fee(amount), OVERRIDE, model, told)
 
 

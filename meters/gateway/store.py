@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -324,7 +325,8 @@ def _keys(text: str | None) -> dict[str, tuple[str, str]]:
 
 @functools.lru_cache(maxsize=256)
 def _overrides(text: str | None) -> tuple[costs.Override, ...]:
-    rows = orjson.loads(text or "[]")
+    # Rates are money: never through a float.
+    rows = json.loads(text or "[]", parse_float=Decimal)
     return tuple(
         costs.override(row | {"valid_from": datetime.fromisoformat(row["valid_from"])})
         for row in rows
