@@ -21,6 +21,8 @@ from billing import money
 from meters.gateway.readers import Usage
 
 OVERRIDE, PROVIDER, LIBRARY = "override", "provider", "library"
+# For `prices`: any provider of the library, by the model's name alone.
+ANY = "*"
 _MILLION = Decimal(10) ** 6
 _LARGEST = Decimal(10) ** 9
 _RATES = (
@@ -74,6 +76,7 @@ def find(
 
     Args:
         models: names of the model, the surest first: as the answer says it, as it was asked.
+        provider: its slug; empty: any, for usage that was reported without one.
         prices: the provider's name in the price library; empty: not in it.
     """
     names = [name for name in dict.fromkeys(models) if name]
@@ -101,7 +104,7 @@ def _override(
     fitting = [
         row
         for row in rows
-        if row.provider.lower() in ("*", provider.lower())
+        if (not provider or row.provider.lower() in ("*", provider.lower()))
         and row.valid_from <= now
         and fnmatch.fnmatchcase(model.lower(), row.model.lower().replace("[", "[[]"))
     ]
@@ -145,8 +148,8 @@ def _by_library(
     for counts in (_library_usage(used, characters), _plain_usage(used)):
         try:
             found = genai_prices.calc_price(
-                genai_prices.Usage(**counts), model, provider_id=provider,
-                genai_request_timestamp=now,
+                genai_prices.Usage(**counts), model,
+                provider_id=None if provider == ANY else provider, genai_request_timestamp=now,
             )  # fmt: skip
         except LookupError:
             return None

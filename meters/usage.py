@@ -20,9 +20,10 @@ import orjson
 from django.db import IntegrityError, connection
 from django.utils import timezone
 
-from billing import errors, ids, tasks
-from meters import pricing
-from meters.models import UsageRequest
+from billing import errors, ids, keys, tasks
+from meters import costs, pricing
+from meters.gateway import readers
+from meters.models import ModelPrice, RequestCost, UsageRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +131,12 @@ def report(key: str, *, sandbox: bool, told: Report) -> Charged:
     except IntegrityError:
         # The same id was charged to another connection in this very instant: look again.
         row = _run(params)
+    cost: costs.Cost | None = None
+    if row[0] == "cost_unknown" and told.model:
+        # A share of the provider's cost, and the cost not said: by the model's price, if known.
+        cost = _cost(key, told)
+        if cost is not None:
+            row = _run((*params[:16], cost.amount, *params[17:]))
     outcome, detail, collect, currency = row[:4]
     if outcome not in ("charged", "replayed"):
         raise _refusal(outcome, detail or "", told)
@@ -137,6 +144,20 @@ def report(key: str, *, sandbox: bool, told: Report) -> Charged:
     request.slices = json.loads(request.slices)
     request.draws = json.loads(request.draws)
     request.metadata = json.loads(request.metadata)
+    if cost is not None and outcome == "charged":
+        RequestCost.objects.bulk_create(
+            [
+                RequestCost(
+                    id=request.pk,
+                    merchant_id=request.merchant_id,
+                    model=cost.model,
+                    source=cost.source,
+                    amount=cost.amount,
+                    rates=cost.rates,
+                )
+            ],
+            ignore_conflicts=True,
+        )
     if collect:
         tasks.hint_overage(request.connection_id)
     return Charged(
@@ -144,6 +165,26 @@ def report(key: str, *, sandbox: bool, told: Report) -> Charged:
         price=PriceTerms(*row[4:_HEAD]),
         currency=currency,
         replayed=outcome == "replayed",
+    )
+
+
+def _cost(key: str, told: Report) -> costs.Cost | None:
+    """What the told model and counts cost the merchant: by their own price, or by the library's."""
+    merchant = keys.find(key).merchant
+    used = told.usage
+    return costs.find(
+        "",
+        (told.model,),
+        readers.Usage(
+            input=used.input_tokens,
+            output=used.output_tokens,
+            input_seconds=used.input_seconds + used.output_seconds,
+        ),
+        prices=costs.ANY,
+        overrides=[costs.override(row) for row in ModelPrice.objects.of(merchant).values()],
+        currency=merchant.currency,
+        now=merchant.now(),
+        characters=used.input_characters + used.output_characters,
     )
 
 
@@ -191,7 +232,8 @@ _SENTENCES = {
     "timestamp_in_future": ("The timestamp is over 5 minutes in the future.", "timestamp"),
     "timestamp_too_old": ("The timestamp is older than 30 days.", "timestamp"),
     "cost_unknown": (
-        "This meter takes a share of the provider's cost: send `provider_cost`.",
+        "This meter takes a share of the provider's cost: send `provider_cost`, or a `model` whose "
+        "price is known.",
         "provider_cost",
     ),
     "amount_too_large": ("The fee would pass 12 digits; check the counts.", None),
