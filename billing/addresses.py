@@ -1,9 +1,10 @@
 """Addresses of others that we may call: pure judgements on a URL and on an IP address.
 
-A server that posts where it is told must not be turned against its own network. `target` judges the
-text of a URL; `may_connect` judges an address at the moment of connecting, after the name was
-resolved, so that a name that points elsewhere the second time gains nothing. The deny list is
-explicit: `ipaddress.is_private` and `is_global` both miss ranges.
+Asked by the sender of webhooks and by the gateway. A server that posts where it is told must not be
+turned against its own network. `target` judges the text of a URL; `may_connect` judges an address
+at the moment of connecting, after the name was resolved, so that a name that points elsewhere the
+second time gains nothing. The lists are explicit: `ipaddress.is_private` and `is_global` both miss
+ranges.
 """
 
 from __future__ import annotations
@@ -17,40 +18,26 @@ from billing import errors
 
 LONGEST_URL = 2000
 
-_DENIED_4 = tuple(
-    map(
-        ipaddress.IPv4Network,
-        (
-            "0.0.0.0/8",  # this network
-            "10.0.0.0/8",
-            "100.64.0.0/10",  # carriers' NAT
-            "127.0.0.0/8",
-            "169.254.0.0/16",  # link-local, the clouds' metadata
-            "172.16.0.0/12",
-            "192.0.0.0/24",
-            "192.0.2.0/24",
-            "192.88.99.0/24",  # 6to4 relays
-            "192.168.0.0/16",
-            "198.18.0.0/15",  # benchmarks
-            "198.51.100.0/24",
-            "203.0.113.0/24",
-            "224.0.0.0/4",  # multicast
-            "240.0.0.0/4",
-        ),
-    )
-)
+_Networks = tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
+
+
+def _networks(*texts: str) -> _Networks:
+    return tuple(ipaddress.ip_network(text) for text in texts)
+
+
+_LOOPBACK = _networks("127.0.0.0/8", "::1/128")
+# One's own networks (carriers' NAT among them): only where a row says that it means them.
+_PRIVATE = _networks(
+    "10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7",
+)  # fmt: skip
+# Never: this network, link-local (the clouds' metadata), documentation, benchmarks, relays,
+# multicast, reserved; of IPv6 all but global unicast, and there every way to carry an IPv4 address.
+_NEVER_4 = _networks(
+    "0.0.0.0/8", "169.254.0.0/16", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24",
+    "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4",
+)  # fmt: skip
 _GLOBAL_6 = ipaddress.IPv6Network("2000::/3")
-_DENIED_6 = tuple(
-    map(
-        ipaddress.IPv6Network,
-        (
-            "2001::/23",  # protocol assignments, Teredo among them
-            "2001:db8::/32",
-            "2002::/16",  # 6to4: carries an IPv4 address of any kind
-            "3fff::/20",
-        ),
-    )
-)
+_NEVER_6 = _networks("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _NUMBER = re.compile(r"0x[0-9a-f]*|[0-9]+")
 _VISIBLE = re.compile(r"[!-\[\]-~]+")  # ASCII without space, controls and the backslash
@@ -125,10 +112,11 @@ def is_name(host: str) -> bool:
     )
 
 
-def may_connect(address: str, *, local: bool = False) -> bool:
+def may_connect(address: str, *, local: bool = False, private: bool = False) -> bool:
     """Whether an IP address that a name resolved to may be connected to.
 
-    Public unicast alone; with `local` also loopback. Anything that is no address: no.
+    Public unicast alone; with `local` also loopback, with `private` also loopback and one's own
+    networks; link-local never. Anything that is no address: no.
     """
     try:
         found = ipaddress.ip_address(address)
@@ -138,13 +126,14 @@ def may_connect(address: str, *, local: bool = False) -> bool:
         if found.scope_id is not None:
             return False
         if found.ipv4_mapped is not None:
-            return may_connect(str(found.ipv4_mapped), local=local)
-        if local and found == ipaddress.IPv6Address("::1"):
-            return True
-        return found in _GLOBAL_6 and not any(found in block for block in _DENIED_6)
-    if local and found in ipaddress.IPv4Network("127.0.0.0/8"):
-        return True
-    return not any(found in block for block in _DENIED_4)
+            return may_connect(str(found.ipv4_mapped), local=local, private=private)
+    if any(found in block for block in _LOOPBACK):
+        return local or private
+    if any(found in block for block in _PRIVATE):
+        return private
+    if isinstance(found, ipaddress.IPv6Address):
+        return found in _GLOBAL_6 and not any(found in block for block in _NEVER_6)
+    return not any(found in block for block in _NEVER_4)
 
 
 def _is_loopback(host: str) -> bool:

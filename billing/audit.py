@@ -102,6 +102,14 @@ COLLECTING = """
                               AND o.status IN ('pending', 'unknown', 'requires_action'))
 """
 
+HOLDS = """
+    SELECT c.id AS connection, c.held, coalesce(h.open, 0) AS open
+      FROM billing_connection c
+      LEFT JOIN (SELECT connection_id, sum(amount) AS open FROM billing_hold
+                  WHERE state = 'open' GROUP BY connection_id) h ON h.connection_id = c.id
+     WHERE c.held <> coalesce(h.open, 0)
+"""
+
 CONSERVES = """
     SELECT c.id AS connection, e.made, e.charged, e.paid, c.debt
       FROM billing_connection c JOIN (
@@ -258,6 +266,10 @@ STUCK = f"""
      WHERE d.state = 'pending' AND d.next_attempt_at < now() - interval '1 hour'
        AND w.paused_at IS NULL AND w.deleted_at IS NULL
     UNION ALL
+    SELECT 'hold', h.id::text, h.expires_at
+      FROM billing_hold h JOIN billing_merchant m ON m.id = h.merchant_id
+     WHERE h.state = 'open' AND h.expires_at < now() + m.clock_offset - interval '1 hour'
+    UNION ALL
     SELECT 'renewal', s.id::text, coalesce(s.next_attempt_at, s.cycle_end)
       FROM billing_subscription s JOIN billing_merchant m ON m.id = s.merchant_id
       JOIN billing_connection c ON c.id = s.connection_id
@@ -376,6 +388,9 @@ MERCHANTS = """
      WHERE c.merchant_id <> r.merchant_id OR p.connection_id <> r.connection_id
         OR y.merchant_id <> r.merchant_id OR b.merchant_id <> r.merchant_id
     UNION ALL
+    SELECT 'hold', r.id::text FROM billing_hold r
+      JOIN billing_connection c ON c.id = r.connection_id WHERE c.merchant_id <> r.merchant_id
+    UNION ALL
     SELECT 'ledger line', r.id::text FROM billing_ledgerentry r
       JOIN billing_connection c ON c.id = r.connection_id
       LEFT JOIN billing_creditgrant g ON g.id = r.grant_id
@@ -448,6 +463,7 @@ RULES = (
         draws_out_of_order,
     ),
     Rule("only_open_charges_collect", "Debt held for the card has its open charge.", COLLECTING),
+    Rule("held_is_open_holds", "What is held is the sum of the open holds.", HOLDS),
     Rule(
         "debt_is_conserved",
         "What was owed = what the card paid + what credits paid + what is still owed.",

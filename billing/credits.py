@@ -28,10 +28,17 @@ class Balance:
     bundle: Decimal
     debt: Decimal
     currency: str
+    # Set aside by open holds; part of `total`, and spendable by nothing else.
+    held: Decimal = ZERO
 
     @property
     def total(self) -> Decimal:
         return self.cycle + self.bundle - self.debt
+
+    @property
+    def available(self) -> Decimal:
+        """What a new hold or an enforced request can still take."""
+        return max(self.total - self.held, ZERO)
 
 
 def live(now: datetime) -> Q:
@@ -47,12 +54,13 @@ def balance(connection: Connection, *, now: datetime) -> Balance:
         .annotate(Sum("remaining"))
         .order_by()
     )
-    debt = Connection.objects.values_list("debt", flat=True).get(pk=connection.pk)
+    debt, held = Connection.objects.values_list("debt", "held").get(pk=connection.pk)
     return Balance(
         cycle=sums.get(CreditGrant.Pool.CYCLE, ZERO),
         bundle=sums.get(CreditGrant.Pool.BUNDLE, ZERO),
         debt=debt,
         currency=connection.currency,
+        held=held,
     )
 
 

@@ -48,6 +48,11 @@ PREFIXES = {
     "phone_verification": "phv",
     "plan_move": "mov",
     "http_request": "rid",
+    "hold": "hld",
+    "provider": "prv",
+    "provider_key": "pvk",
+    "model_price": "mdp",
+    "spend_key": "spk",
 }
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"

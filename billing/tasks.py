@@ -16,6 +16,7 @@ from django.utils import timezone
 from billing import (
     deliveries,
     depletion,
+    holds,
     moves,
     outbox,
     overage,
@@ -132,6 +133,7 @@ def forget_calls() -> None:
 def sweep() -> None:
     """Find everything that is due and hand each to a worker."""
     now = timezone.now()
+    holds.sweep(now=now)
     if due.free_renewals_due(now):
         renew_free.delay()
     for task, rows in (

@@ -65,6 +65,11 @@ app.conf.update(
             "schedule": 3600.0,
             "options": {"expires": 3600},
         },
+        "settle dead calls": {
+            "task": "meters.tasks.sweep_calls",
+            "schedule": 10.0,
+            "options": {"expires": 10},
+        },
         "expire checkouts": {
             "task": "checkout.tasks.expire",
             "schedule": 60.0,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -248,6 +249,25 @@ STRIPE_WEBHOOK_SECRETS = (
         if secret
     ]
 )
+
+# --- The AI gateway ------------------------------------------------------------------------------
+
+# At most so much is set aside for a request that does not limit its output, in any currency.
+GATEWAY_HOLD_CAP = Decimal(env.str("GATEWAY_HOLD_CAP", default="0.50"))
+# A model of no known price under a percentage meter: `refuse` it, or `allow` and flag it.
+GATEWAY_UNPRICED = env.str("GATEWAY_UNPRICED", default="refuse")
+# When a client leaves a stream: `drain` it for the exact usage, or `abort` and estimate.
+GATEWAY_WHEN_CLIENT_LEAVES = env.str("GATEWAY_WHEN_CLIENT_LEAVES", default="drain")
+GATEWAY_DRAIN_S = env.float("GATEWAY_DRAIN_S", default=120)
+GATEWAY_CONNECT_S = env.float("GATEWAY_CONNECT_S", default=10)
+# The longest pause between two bytes of an answer, and the longest answer.
+GATEWAY_IDLE_S = env.float("GATEWAY_IDLE_S", default=300)
+GATEWAY_LONGEST_S = env.float("GATEWAY_LONGEST_S", default=3600)
+GATEWAY_LARGEST_ANSWER = env.int("GATEWAY_LARGEST_ANSWER", default=1 << 30)
+# Connections of the gateway's own to the database, in each process.
+GATEWAY_DB_POOL = env.int("GATEWAY_DB_POOL", default=8)
+# What a dollar is in other currencies, e.g. {"EUR": "0.92"}: price lists are in dollars.
+LAVA_USD_RATES = env.json("LAVA_USD_RATES", default={})
 
 # --- Work, texts and mails -----------------------------------------------------------------------
 

@@ -184,6 +184,32 @@ MERCHANTS = """
      WHERE m.merchant_id <> l.merchant_id OR p.merchant_id <> l.merchant_id
 """
 
+CALLS = """
+    SELECT g.id AS call, g.status, g.charged, r.charged AS request_charged, h.state AS hold
+      FROM meters_gatewaycall g
+      LEFT JOIN meters_usagerequest r ON r.id = g.id
+      LEFT JOIN billing_hold h ON h.id = g.hold_id
+     WHERE g.charged <> coalesce(r.charged, 0)
+        OR (r.connection_id, r.meter_id) <> (g.connection_id, g.meter_id)
+        OR (g.status = 'pending') <> (g.ended_at IS NULL)
+        OR g.status <> 'pending' AND h.state = 'open'
+        OR g.status = 'pending' AND g.seen_at < now() - interval '10 minutes'
+"""
+
+TOKENS = """
+    SELECT t.id AS token, t.held, coalesce(g.held, 0) AS running
+      FROM meters_forwardtoken t
+      LEFT JOIN (SELECT token_id, sum(held) AS held FROM meters_gatewaycall
+                  WHERE status = 'pending' GROUP BY token_id) g ON g.token_id = t.id
+     WHERE t.held <> coalesce(g.held, 0)
+"""
+
+COSTS = """
+    SELECT r.id AS request, r.provider_cost, c.amount FROM meters_usagerequest r
+      JOIN meters_requestcost c ON c.id = r.id
+     WHERE r.provider_cost IS DISTINCT FROM c.amount OR r.merchant_id <> c.merchant_id
+"""
+
 _PRICED = """
     SELECT r.id AS request, r.connection_id AS connection, r.input_tokens, r.output_tokens,
            r.input_characters, r.output_characters, r.input_seconds, r.output_seconds, r.quantity,
@@ -338,6 +364,13 @@ RULES = (
         "A request, its meter and its price have one merchant.",
         MERCHANTS,
     ),
+    audit.Rule(
+        "calls_are_settled_once",
+        "A gateway call is charged as its request, ends its hold with itself, and does not hang.",
+        CALLS,
+    ),
+    audit.Rule("tokens_hold_what_runs", "A token holds what its running calls hold.", TOKENS),
+    audit.Rule("costs_are_the_requests", "A request's cost is the cost that was found.", COSTS),
     audit.Rule(
         "fees_recompute",
         "Every fee and slice follows from the stored price version.",

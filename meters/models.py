@@ -17,6 +17,12 @@ from django.utils import timezone
 from billing.models import Connection, Plan, Tenant
 from billing.models.base import bounded, credit_field
 from meters import pricing
+from meters.gateway.models import ForwardToken as ForwardToken
+from meters.gateway.models import GatewayCall as GatewayCall
+from meters.gateway.models import ModelPrice as ModelPrice
+from meters.gateway.models import Provider as Provider
+from meters.gateway.models import ProviderKey as ProviderKey
+from meters.gateway.models import RequestCost as RequestCost
 from meters.rollup_models import ConnectionUsage as ConnectionUsage
 from meters.rollup_models import MerchantUsage as MerchantUsage
 from meters.rollup_models import UsageDelta as UsageDelta

@@ -22,9 +22,17 @@ from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.utils import timezone
 
-from billing import credits, errors, ids, ledger, prepared, tasks
-from meters import pricing
-from meters.models import MeterPosition, MeterPrice, UsageRequest, Void
+from billing import credits, errors, ids, keys, ledger, prepared, tasks
+from meters import costs, pricing
+from meters.gateway import readers
+from meters.models import (
+    MeterPosition,
+    MeterPrice,
+    ModelPrice,
+    RequestCost,
+    UsageRequest,
+    Void,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +89,7 @@ class Stored(NamedTuple):
     """What of a stored request the answer says; the names are `UsageRequest`'s."""
 
     pk: UUID
+    merchant_id: UUID
     connection_id: UUID
     meter_id: UUID
     request_id: str
@@ -127,6 +136,8 @@ _CAST = dict.fromkeys(("slices", "draws", "metadata"), "::text")
 _JSON = [len(_PRICE) + Stored._fields.index(name) for name in _CAST]
 _HEAD = 5
 _ARGUMENTS = 21
+# Where among them the provider's cost stands.
+_COST = 16
 # What of a charge `c` is read back; `charged` reads it.
 SELECTED = ", ".join(
     [
@@ -201,12 +212,21 @@ def report(
     except IntegrityError:
         # The same id was charged to another connection in this very instant: look again.
         row = _CHARGE.row(words)
+    cost: costs.Cost | None = None
+    if row[0] == "cost_unknown" and told.model:
+        # A share of the provider's cost, and the cost not said: by the model's price, if known.
+        cost = _cost(key, told)
+        if cost is not None:
+            words[_COST] = prepared.text(cost.amount)
+            row = _CHARGE.row(words)
     outcome, detail, collect, fell, currency = row[:5]
     if outcome not in ("charged", "replayed"):
         if fell and now is None:
             tasks.hint_fall(told.connection, refused=True)
         raise refusal(outcome, detail or "", told)
     found = charged(row[_HEAD:], currency=currency, replayed=outcome == "replayed")
+    if cost is not None and not found.replayed:
+        _note(found.request, cost)
     if collect and now is None:
         tasks.hint_overage(found.request.connection_id)
     if fell and now is None:
@@ -224,6 +244,45 @@ def charged(row: Sequence[Any], *, currency: str, replayed: bool) -> Charged:
         price=PriceTerms(*found[: len(_PRICE)]),
         currency=currency,
         replayed=replayed,
+    )
+
+
+def _cost(key: str, told: Report) -> costs.Cost | None:
+    """What the told model and counts cost the merchant: by their own price, or by the library's."""
+    merchant = keys.find(key).merchant
+    used = told.usage
+    return costs.find(
+        "",
+        (told.model,),
+        readers.Usage(
+            input=used.input_tokens,
+            output=used.output_tokens,
+            cache_read=used.cache_read_tokens,
+            cache_write=used.cache_write_tokens,
+            input_seconds=used.input_seconds + used.output_seconds,
+        ),
+        prices=costs.ANY,
+        overrides=[costs.override(row) for row in ModelPrice.objects.of(merchant).values()],
+        currency=merchant.currency,
+        now=merchant.now(),
+        characters=used.input_characters + used.output_characters,
+    )
+
+
+def _note(request: Stored, cost: costs.Cost) -> None:
+    """Keep where a request's cost came from."""
+    RequestCost.objects.bulk_create(
+        [
+            RequestCost(
+                id=request.pk,
+                merchant_id=request.merchant_id,
+                model=cost.model,
+                source=cost.source,
+                amount=cost.amount,
+                rates=cost.rates,
+            )
+        ],
+        ignore_conflicts=True,
     )
 
 
@@ -328,7 +387,8 @@ _SENTENCES = {
     "timestamp_in_future": ("The timestamp is over 5 minutes in the future.", "timestamp"),
     "timestamp_too_old": ("The timestamp is older than 30 days.", "timestamp"),
     "cost_unknown": (
-        "This meter takes a share of the provider's cost: send `provider_cost`.",
+        "This meter takes a share of the provider's cost: send `provider_cost`, or a `model` whose "
+        "price is known.",
         "provider_cost",
     ),
     "amount_too_large": ("The fee would pass 12 digits; check the counts.", None),

@@ -62,6 +62,7 @@ def balance(found: credits.Balance) -> dict[str, Any]:
         "cycle_remaining": money.wire(found.cycle),
         "bundle_remaining": money.wire(found.bundle),
         "overage_due": money.wire(found.debt),
+        "held": money.wire(found.held),
     }
 
 
@@ -73,6 +74,7 @@ def subscription(row: Subscription, *, now: datetime) -> dict[str, Any]:
         pending = {"type": row.pending_change, "effective_at": fields.instant(row.cycle_end)}
     left = balance(credits.balance(row.connection, now=now))
     left.pop("overage_due")
+    left.pop("held")
     over = row.status == Subscription.Status.CANCELLED
     return {
         "subscription_id": row.public_id,

@@ -13,6 +13,7 @@ NAMES = (
     "renewals.sql",
     "defaults.sql",
     "webhooks.sql",
+    "holds.sql",
 )
 
 

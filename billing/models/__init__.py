@@ -10,6 +10,7 @@ from billing.models.calls import IdempotentCall
 from billing.models.connections import Connection, Customer, Cycle, Subscription
 from billing.models.credits import CreditGrant, LedgerEntry
 from billing.models.events import Event, OutboxMessage, StripeEvent
+from billing.models.holds import Hold
 from billing.models.merchants import (
     Invitation,
     Membership,
@@ -36,6 +37,7 @@ __all__ = [
     "DeliveryAttempt",
     "Dispute",
     "Event",
+    "Hold",
     "IdempotentCall",
     "Invitation",
     "LedgerEntry",

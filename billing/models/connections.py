@@ -99,6 +99,8 @@ class Connection(Tenant):
     )
     # The part of the debt that an open overage charge is collecting from the card right now.
     collecting = credit_field(default=Decimal(0), editable=False)
+    # The sum of its open holds; written by `billing/sql/holds.sql` alone.
+    held = credit_field(default=Decimal(0), editable=False)
     # Debt made since the cycle began, for the plan's overage cap.
     cycle_overage = credit_field(default=Decimal(0), editable=False)
     # After a declined overage charge: how many, and when the next try is due.
@@ -134,6 +136,7 @@ class Connection(Tenant):
                 condition=~models.Q(status="deleted"),
             ),
             models.CheckConstraint(condition=bounded("debt"), name="debt_is_not_negative"),
+            models.CheckConstraint(condition=bounded("held"), name="held_is_not_negative"),
             models.CheckConstraint(
                 condition=models.Q(collecting__gte=0, collecting__lte=models.F("debt")),
                 name="only_debt_is_collected",

@@ -122,6 +122,9 @@ $$;
 -- reached the plan's threshold. `fell`: the balance fell to 0, below the mark at which the customer
 -- is told, or below the threshold of an automatic top-up; or a request was refused for want of
 -- credits that a top-up may buy.
+-- `p_hold` ends with the charge: what it set aside is free for its draw. `p_call` is a gateway call
+-- that has run: its merchant, subscription and price were settled when it was let through, and what
+-- was checked then is not refused now.
 CREATE OR REPLACE FUNCTION meters_charge(
     p_id uuid, p_key_hash bytea, p_real_now timestamptz, p_connection uuid, p_meter text,
     p_meter_id uuid, p_request_id text, p_fingerprint bytea, p_timestamp timestamptz,
@@ -129,11 +132,13 @@ CREATE OR REPLACE FUNCTION meters_charge(
     p_output_characters bigint, p_input_seconds numeric, p_output_seconds numeric,
     p_provider_cost numeric, p_metadata jsonb, p_enforce boolean,
     p_cache_read_tokens bigint DEFAULT 0, p_cache_write_tokens bigint DEFAULT 0,
+    p_call uuid DEFAULT NULL, p_hold uuid DEFAULT NULL,
     OUT outcome text, OUT detail text, OUT collect boolean, OUT fell boolean, OUT currency text,
     OUT request meters_usagerequest, OUT price meters_meterprice
 ) LANGUAGE plpgsql AS $$
 DECLARE
     merchant record;
+    call record;
     conn billing_connection;
     sub record;
     spent record;
@@ -151,9 +156,17 @@ DECLARE
 BEGIN
     collect := false;
     fell := false;
-    SELECT m.id, m.clock_offset INTO merchant
-      FROM billing_secretkey k JOIN billing_merchant m ON m.id = k.merchant_id
-     WHERE k.secret_hash = p_key_hash AND k.revoked_at IS NULL;
+    IF p_call IS NULL THEN
+        SELECT m.id, m.clock_offset INTO merchant
+          FROM billing_secretkey k JOIN billing_merchant m ON m.id = k.merchant_id
+         WHERE k.secret_hash = p_key_hash AND k.revoked_at IS NULL;
+    ELSE
+        SELECT meter_id, price_id, subscription_id INTO STRICT call
+          FROM meters_gatewaycall WHERE id = p_call;
+        SELECT m.id, m.clock_offset INTO merchant
+          FROM meters_gatewaycall g JOIN billing_merchant m ON m.id = g.merchant_id
+         WHERE g.id = p_call;
+    END IF;
     IF NOT FOUND THEN outcome := 'unauthenticated'; RETURN; END IF;
     moment := p_real_now + merchant.clock_offset;
     happened := COALESCE(p_timestamp, moment);
@@ -173,30 +186,42 @@ BEGIN
         RETURN;
     END IF;
 
-    IF conn.status = 'disabled' THEN outcome := 'connection_disabled'; RETURN; END IF;
+    IF conn.status = 'disabled' AND p_call IS NULL THEN outcome := 'connection_disabled'; RETURN; END IF;
     IF happened > moment + interval '5 minutes' THEN outcome := 'timestamp_in_future'; RETURN; END IF;
     IF happened < moment - interval '30 days' THEN outcome := 'timestamp_too_old'; RETURN; END IF;
 
-    IF p_meter_id IS NULL THEN
-        SELECT p.* INTO price FROM meters_meter m JOIN meters_meterprice p ON p.id = m.price_id
-         WHERE m.merchant_id = merchant.id AND m.slug = p_meter AND m.archived_at IS NULL;
+    IF p_call IS NULL THEN
+        IF p_meter_id IS NULL THEN
+            SELECT p.* INTO price FROM meters_meter m JOIN meters_meterprice p ON p.id = m.price_id
+             WHERE m.merchant_id = merchant.id AND m.slug = p_meter AND m.archived_at IS NULL;
+        ELSE
+            SELECT p.* INTO price FROM meters_meter m JOIN meters_meterprice p ON p.id = m.price_id
+             WHERE m.merchant_id = merchant.id AND m.id = p_meter_id AND m.archived_at IS NULL;
+        END IF;
+        IF NOT FOUND THEN outcome := 'meter_not_found'; RETURN; END IF;
+        SELECT s.id, s.cycle_index, s.cycle_start, p.when_depleted, p.overage_threshold,
+               p.overage_cap, s.auto_top_up_bundle_id, s.top_up_threshold
+          INTO sub
+          FROM billing_subscription s
+          JOIN billing_plan p ON p.id = s.plan_id
+          JOIN meters_meterplan mp ON mp.plan_id = s.plan_id AND mp.meter_id = price.meter_id
+         WHERE s.connection_id = conn.id AND s.status IN ('active', 'past_due')
+           AND NOT (s.pending_change IS NOT DISTINCT FROM 'cancellation' AND s.cycle_end <= moment);
+        IF NOT FOUND THEN
+            outcome := 'meter_not_on_plan';
+            SELECT m.name INTO detail FROM meters_meter m WHERE m.id = price.meter_id;
+            RETURN;
+        END IF;
     ELSE
-        SELECT p.* INTO price FROM meters_meter m JOIN meters_meterprice p ON p.id = m.price_id
-         WHERE m.merchant_id = merchant.id AND m.id = p_meter_id AND m.archived_at IS NULL;
-    END IF;
-    IF NOT FOUND THEN outcome := 'meter_not_found'; RETURN; END IF;
-    SELECT s.id, s.cycle_index, s.cycle_start, p.when_depleted, p.overage_threshold,
-           p.overage_cap, s.auto_top_up_bundle_id, s.top_up_threshold
-      INTO sub
-      FROM billing_subscription s
-      JOIN billing_plan p ON p.id = s.plan_id
-      JOIN meters_meterplan mp ON mp.plan_id = s.plan_id AND mp.meter_id = price.meter_id
-     WHERE s.connection_id = conn.id AND s.status IN ('active', 'past_due')
-       AND NOT (s.pending_change IS NOT DISTINCT FROM 'cancellation' AND s.cycle_end <= moment);
-    IF NOT FOUND THEN
-        outcome := 'meter_not_on_plan';
-        SELECT m.name INTO detail FROM meters_meter m WHERE m.id = price.meter_id;
-        RETURN;
+        SELECT * INTO STRICT price FROM meters_meterprice WHERE id = call.price_id;
+        -- The subscription that counts now, else the one that the call ran on.
+        SELECT s.id, s.cycle_index, s.cycle_start, p.when_depleted, p.overage_threshold,
+               p.overage_cap, s.auto_top_up_bundle_id, s.top_up_threshold
+          INTO STRICT sub
+          FROM billing_subscription s JOIN billing_plan p ON p.id = s.plan_id
+         WHERE s.connection_id = conn.id
+           AND (s.status IN ('active', 'past_due') OR s.id = call.subscription_id)
+         ORDER BY s.status IN ('active', 'past_due') DESC LIMIT 1;
     END IF;
     IF price.rate_type = 'percentage' AND p_provider_cost IS NULL THEN
         outcome := 'cost_unknown'; RETURN;
@@ -227,16 +252,20 @@ BEGIN
         SELECT COALESCE(sum(remaining), 0) - conn.debt INTO spendable FROM billing_creditgrant
          WHERE connection_id = conn.id AND NOT is_spent AND effective_at <= moment
            AND (expires_at IS NULL OR expires_at > moment);
-        spendable := GREATEST(spendable, 0);
+        -- What open holds have set aside is not there to spend.
+        spendable := GREATEST(spendable, 0) - conn.held;
         IF charged > spendable AND (
             sub.when_depleted = 'block'
             OR conn.cycle_overage + charged - spendable > sub.overage_cap) THEN
-            outcome := 'insufficient_credits'; detail := spendable::text;
+            outcome := 'insufficient_credits'; detail := GREATEST(spendable, 0)::text;
             fell := sub.auto_top_up_bundle_id IS NOT NULL;
             RETURN;
         END IF;
     END IF;
 
+    IF p_hold IS NOT NULL THEN
+        PERFORM billing_end_hold(p_hold, conn.id, 'settled', moment);
+    END IF;
     spent := billing_spend(conn.id, charged, p_id, moment);
     INSERT INTO meters_meterposition (connection_id, meter_id, scope, "window", quantity, peak)
     VALUES (conn.id, price.meter_id, v_scope, v_window, counted, counted)

@@ -87,11 +87,56 @@ LAST_USAGE = "(SELECT id FROM billing_ledgerentry WHERE kind = 'usage' ORDER BY 
 REQUEST = "(SELECT id FROM meters_usagerequest WHERE request_id = 't2')"
 PAID = "(SELECT id FROM billing_payment WHERE purpose = 'renewal')"
 
+A_CALL = """
+    INSERT INTO meters_gatewaycall (
+        id, merchant_id, connection_id, meter_id, price_id, status, billing_disabled, provider,
+        own_key, method, endpoint, model, stream, held, estimated_input, estimated_output,
+        seen_output, seen_bytes, seen_at, usage, flags, charged, http_status, error, overhead_ms,
+        first_byte_ms, total_ms, metadata, created_at, ended_at)
+    SELECT id, merchant_id, connection_id, meter_id, price_id, {status}, false, 'openai', false,
+           'POST', '/v1', '', false, 0, 0, 0, 0, 0, now(), '{{}}', '{{}}', {charged}, 200, '', 0, 0,
+           0, '{{}}', now(), {ended} FROM meters_usagerequest WHERE request_id = 'c1'
+"""
+A_TOKEN = """
+    INSERT INTO meters_forwardtoken (
+        id, merchant_id, name, secret_hash, hint, status, request_shape, spend_cycle,
+        request_cycle, created_by, created_at, spent, held, requests, total_spent, total_requests)
+    SELECT id, id, 't', 'x', '', 'active', 'openai', 'total', 'total', '', now(), 0, 1, 0, 0, 0
+      FROM billing_merchant LIMIT 1
+"""
+A_COST = """
+    INSERT INTO meters_requestcost (id, merchant_id, provider, model, source, amount, rates)
+    SELECT id, merchant_id, '', 'm', 'library', provider_cost + 1, '{}'
+      FROM meters_usagerequest WHERE request_id = 'c1'
+"""
+
+
+def a_call(*, status: str = "completed", charged: str = "charged", ended: str = "now()") -> str:
+    return A_CALL.format(status=f"'{status}'", charged=charged, ended=ended)
+
+
 DAMAGE: dict[str, tuple[str, list[str]]] = {
     "a balance a ten-billionth off": (
         "balance_is_the_sum",
         ["UPDATE billing_connection SET balance = balance + 0.0000000001"],
     ),
+    "a hold that nobody has": (
+        "held_is_open_holds",
+        ["UPDATE billing_connection SET held = held + 1"],
+    ),
+    "a call that says another charge": (
+        "calls_are_settled_once",
+        [a_call(charged="charged + 1")],
+    ),
+    "a call that hangs": (
+        "calls_are_settled_once",
+        [
+            a_call(status="pending", ended="NULL"),
+            "UPDATE meters_gatewaycall SET seen_at = now() - interval '11 minutes'",
+        ],
+    ),
+    "a token that holds for nobody": ("tokens_hold_what_runs", [A_TOKEN]),
+    "a cost that is not the request's": ("costs_are_the_requests", [A_COST]),
     "a debt forgotten": (
         "balance_is_the_sum",
         ["UPDATE billing_connection SET debt = debt + 1, balance = balance - 1"],

@@ -179,9 +179,9 @@ class Run:
     def start_web(self) -> None:
         """Web, as worker and beat with the role that may not touch the ledger's lines."""
         web = self._python(
-            "-m", "granian", "--interface", "wsgi", "lava.wsgi:application",
+            "-m", "granian", "--interface", "asgi", "lava.asgi:application",
             "--host", "127.0.0.1", "--port", str(self.port), "--workers", str(self.workers),
-            "--blocking-threads", "8", "--backlog", "1024", "--no-ws", "--log-level", "warning",
+            "--backlog", "1024", "--no-ws", "--log-level", "warning",
             "--respawn-failed-workers", "--workers-kill-timeout", "5",
         )  # fmt: skip
         self.supervisor.start(Child("web", web, self.env | {"LAVA_DB_MAX_AGE": "600"}))
