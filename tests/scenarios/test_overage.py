@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from billing import clock, overage, payments, renewals, sweep
+from billing import clock, depletion, overage, payments, renewals, sweep
 from billing.models import Payment, StripeEvent
 from lava.demo.card_network.process import CardNetwork
 from tests import card_network as cn
@@ -135,6 +135,7 @@ def test_a_declining_card_is_not_asked_again_with_every_look_at_the_renewal(
     shop = cn.Shop()
     connection = shop.subscribe()
     shop.use(connection, "r1", "37")
+    depletion.tell(connection.pk, now=shop.now)
     cn.behave_as(card_network, connection, cn.DECLINES_LATER)
     end = connection.subscription.cycle_end
     clock.advance(shop.merchant, to=end, run=False)
@@ -151,6 +152,7 @@ def test_a_declining_card_is_not_asked_again_while_the_renewal_has_no_answer(
     shop = cn.Shop()
     connection = shop.subscribe()
     shop.use(connection, "r1", "37")
+    depletion.tell(connection.pk, now=shop.now)
     cn.behave_as(card_network, connection, cn.DECLINES_LATER)
     end = connection.subscription.cycle_end
     assert overage.collect(connection.pk, now=end - timedelta(hours=1)) is not None

@@ -87,10 +87,12 @@ def test_sold_terms_stay_whoever_writes(card_network: CardNetwork) -> None:
 
 
 def test_moved_with_the_next_cycle_each_pays_the_new_price_from_then_on(
-    card_network: CardNetwork,
+    card_network: CardNetwork, django_assert_max_num_queries: Any
 ) -> None:
     it = Family(2)
-    seen = moves.preview(it.first, to_plan=it.second, when=NEXT, now=it.shop.now)
+    with django_assert_max_num_queries(2):
+        seen = moves.preview(it.first, to_plan=it.second, when=NEXT, now=it.shop.now)
+    assert not any(row.lacks_card for row in seen)
     assert [(row.from_price.amount, row.to_price.amount, row.left) for row in seen] == [
         (25, 30, "")
     ] * 2
