@@ -129,8 +129,9 @@ def shortfall(connection: Connection, subscription: Subscription) -> Decimal | N
 
 
 def _available(connection: Connection) -> Decimal:
-    head = Connection.objects.only("balance", "collecting").get(pk=connection.pk)
-    return Decimal(head.balance + head.collecting)
+    # What open holds have set aside is as good as spent.
+    head = Connection.objects.only("balance", "collecting", "held").get(pk=connection.pk)
+    return Decimal(head.balance + head.collecting - head.held)
 
 
 def _bundles_for(wanted: Decimal, bundle: CreditBundle) -> int:
