@@ -9,6 +9,7 @@ from billing.models.connections import Connection, Customer, Cycle, Subscription
 from billing.models.credits import CreditGrant, LedgerEntry
 from billing.models.events import Event, OutboxMessage, StripeEvent
 from billing.models.merchants import (
+    AuditEntry,
     Invitation,
     Membership,
     Merchant,
@@ -20,6 +21,7 @@ from billing.models.payments import Payment, PaymentMethod
 from billing.models.plans import CreditBundle, Plan
 
 __all__ = [
+    "AuditEntry",
     "Connection",
     "CreditBundle",
     "CreditGrant",

@@ -27,7 +27,7 @@ from django.views.decorators.http import require_GET
 from billing import connections as verbs
 from billing import credits, errors, ids, ledger, money, subscriptions
 from billing.models import Connection, CreditGrant, Plan, Subscription
-from lava.console import access, charts, meters, moments, timeline, typed
+from lava.console import access, charts, meters, moments, timeline, trail, typed
 from lava.console.plans import PER, symbol
 from meters import pricing
 from meters.models import Meter, MeterPosition
@@ -223,6 +223,12 @@ def _give(
                 actor=str(request.user),
                 now=now,
             )
+            trail.record(
+                request,
+                "credits.given",
+                connection,
+                after={"amount": typed.plain(amount, places=2), "reason": form.text("reason")},
+            )
     except errors.LavaError as error:
         form.refuse(error)
         return None
@@ -240,14 +246,23 @@ def cancel(request: access.ConsoleRequest, key: str) -> HttpResponse:
         messages.info(request, "There is no plan to cancel.")
         return redirect(f"/console/connections/{connection.public_id}")
     pending = subscription.pending_change == Subscription.PendingChange.CANCELLATION
+    plan_name = subscription.plan.name
     problem = ""
     if request.method == "POST":
         try:
             if request.POST.get("keep"):
-                subscriptions.resume(subscription, now=merchant.now())
+                with transaction.atomic():
+                    subscriptions.resume(subscription, now=merchant.now())
+                    if pending:
+                        trail.record(request, "plan.kept", connection, after={"plan": plan_name})
                 messages.success(request, f"{subscription.plan.name} goes on.")
             else:
-                subscriptions.cancel(subscription, now=merchant.now())
+                with transaction.atomic():
+                    subscriptions.cancel(subscription, now=merchant.now())
+                    if not pending:
+                        trail.record(
+                            request, "plan.cancelled", connection, after={"plan": plan_name}
+                        )
                 day = moments.short(subscription.cycle_end, merchant.time_zone)
                 messages.success(request, f"{subscription.plan.name} ends {day}.")
         except errors.LavaError as error:
@@ -283,7 +298,16 @@ def disable(request: access.ConsoleRequest, key: str) -> HttpResponse:
     if request.method == "POST":
         enabled = bool(request.POST.get("enable"))
         try:
-            verbs.set_enabled(connection, enabled=enabled, now=merchant.now())
+            with transaction.atomic():
+                before = connection.status
+                after = verbs.set_enabled(connection, enabled=enabled, now=merchant.now()).status
+                trail.record(
+                    request,
+                    "customer.enabled" if enabled else "customer.disabled",
+                    connection,
+                    before={"status": before},
+                    after={"status": after},
+                )
         except errors.LavaError as error:
             problem = error.message
         else:

@@ -25,7 +25,7 @@ from django.views.decorators.http import require_GET, require_POST
 
 from billing import errors, ids, money
 from billing.models import Connection, Plan, Subscription
-from lava.console import access, charts, typed
+from lava.console import access, charts, trail, typed
 from lava.console.plans import symbol
 from meters import prices, pricing
 from meters.models import Meter, MeterPrice
@@ -171,14 +171,16 @@ def new(request: access.ConsoleRequest) -> HttpResponse:
     terms = builder.terms()
     if builder.is_sound:
         try:
-            meter = prices.create_meter(
-                merchant,
-                slug=builder.form.text("slug"),
-                name=builder.form.text("name"),
-                terms=terms,
-                actor=_actor(request),
-                now=merchant.now(),
-            )
+            with transaction.atomic():
+                meter = prices.create_meter(
+                    merchant,
+                    slug=builder.form.text("slug"),
+                    name=builder.form.text("name"),
+                    terms=terms,
+                    actor=_actor(request),
+                    now=merchant.now(),
+                )
+                trail.record(request, "meter.made", meter, after=facts(meter, meter.price))
         except errors.LavaError as error:
             builder.refuse(error)
         else:
@@ -207,10 +209,13 @@ def _save(request: access.ConsoleRequest, meter: Meter) -> HttpResponse:
         before = meter.price
         try:
             with transaction.atomic():
+                old = facts(meter, before)
                 prices.rename(meter, name=builder.form.text("name"))
                 price = prices.publish(
                     meter, terms=terms, actor=_actor(request), now=merchant.now()
                 )
+                new = facts(meter, price) | {"name": builder.form.text("name")}
+                trail.record(request, "meter.changed", meter, before=old, after=new)
         except errors.LavaError as error:
             builder.refuse(error)
         else:
@@ -233,11 +238,16 @@ def attach(request: access.ConsoleRequest, key: str) -> HttpResponse:
         plan = Plan.objects.of(merchant).by_public_id(request.POST.get("plan", ""))
     except errors.NotFound as error:
         raise Http404 from error
-    if request.POST.get("take_off"):
-        prices.detach(meter, plan)
+    off = bool(request.POST.get("take_off"))
+    with transaction.atomic():
+        before = {"on_plan": plan.meters.filter(pk=meter.pk).exists(), "plan": plan.name}
+        (prices.detach if off else prices.attach)(meter, plan)
+        after = {"on_plan": not off, "plan": plan.name}
+        action = "meter.detached" if off else "meter.attached"
+        trail.record(request, action, meter, before=before, after=after)
+    if off:
         messages.success(request, f"{meter.name} is off {plan.name}. Its requests are refused.")
     else:
-        prices.attach(meter, plan)
         messages.success(request, f"{meter.name} is on {plan.name} from the next request on.")
     return redirect(f"/console/meters/{meter.public_id}")
 
@@ -314,6 +324,18 @@ def calculation(builder: Builder, *, currency: str) -> dict[str, Any]:
             context["margin_share"] = f"{margin * 100 / paid:.1f} %" if paid else ""
     context["chart"] = charts.steps(terms.price, at=quantity, word=word, currency=currency)
     return context
+
+
+def facts(meter: Meter, price: MeterPrice | None) -> dict[str, Any]:
+    """What a meter says, as the audit trail keeps it."""
+    found: dict[str, Any] = {"name": meter.name, "slug": meter.slug}
+    if price is not None:
+        found |= {name: getattr(price, name) for name in ("rate_type", *_CHOICES)}
+        found["version"] = price.version
+        found["tiers"] = [
+            f"from {typed.plain(tier.start)}: {typed.plain(tier.rate)}" for tier in price.tiers
+        ]
+    return found
 
 
 def fee_of(price: pricing.Price, quantity: Decimal, cost: Decimal | None) -> pricing.Fee:

@@ -27,6 +27,7 @@ from lava.console import (
     requests,
     search,
     team,
+    trail,
     whatif,
 )
 
@@ -51,6 +52,7 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]
             *brand.urls,
             *team.urls,
             *search.urls,
+            *trail.urls,
             *exports.urls,
         ]
 
