@@ -25,7 +25,7 @@ from django.views.decorators.http import require_GET, require_POST
 
 from billing import errors, ids, money
 from billing.models import Connection, Plan, Subscription
-from lava.console import access, charts, trail, typed
+from lava.console import access, charts, rates, trail, typed
 from lava.console.plans import symbol
 from meters import prices, pricing
 from meters.models import Meter, MeterPrice
@@ -36,22 +36,6 @@ _CHOICES = ("unit", "token_basis", "tier_window", "base_cost_payer")
 _FIELDS = ("name", "slug", "kind", "tier_rate_type", *_CHOICES)
 
 
-@dataclass(frozen=True, slots=True)
-class Word:
-    """How people say a unit: many, one, and what a rate is per."""
-
-    many: str
-    one: str
-    per: str
-    short: str
-
-
-WORDS = {
-    "tokens_1m": Word("tokens", "token", "a million", "tok"),
-    "characters_1m": Word("characters", "character", "a million", "chr"),
-    "minutes": Word("minutes", "minute", "a min", "min"),
-    "requests": Word("requests", "request", "each", "req"),
-}
 _MONTH = {"tokens_1m": 12_000_000, "characters_1m": 12_000_000, "minutes": 12_000, "requests": 5000}
 
 
@@ -82,7 +66,7 @@ class Builder:
     @property
     def unit(self) -> str:
         unit = self.form.text("unit")
-        return unit if unit in WORDS else "tokens_1m"
+        return unit if unit in rates.WORDS else "tokens_1m"
 
     @property
     def rate_type(self) -> str:
@@ -146,7 +130,7 @@ def listing(request: access.ConsoleRequest) -> HttpResponse:
         .order_by("name", "id")
     )
     shown = [
-        (meter, describe(meter.price, merchant.currency), WORDS[meter.price.unit].many)
+        (meter, rates.describe(meter.price, merchant.currency), rates.WORDS[meter.price.unit].many)
         for meter in rows
         if meter.price is not None
     ]
@@ -284,7 +268,7 @@ def calculation(builder: Builder, *, currency: str) -> dict[str, Any]:
     """The calculator's figures for a builder: fee, slices, margin, the chart of the next unit."""
     form = typed.Form(dict(builder.form.values))
     unit = builder.unit
-    word = WORDS[unit]
+    word = rates.WORDS[unit]
     quantity = form.amount("calculator_quantity", blank=Decimal(_MONTH[unit]))
     cost = form.optional("calculator_cost")
     trial = Builder(form, [Row(row.number, row.start, row.rate) for row in builder.rows])
@@ -366,52 +350,12 @@ def fee_of(price: pricing.Price, quantity: Decimal, cost: Decimal | None) -> pri
     return pricing.price(many, spent, before=ZERO)
 
 
-def rate(amount: Decimal, currency: str) -> str:
-    """A rate for people: at least four digits behind the point below one unit, e.g. $0.0080."""
-    digits = max(money.places(amount, currency), 4 if amount < 1 else 0)
-    return f"{symbol(currency)}{amount:,.{digits}f}"
-
-
-def tier_rate(price: Any, place: int, currency: str) -> str:
-    """The rate of one tier with what it is per: `$0.0080 a min`, `20 %`."""
-    amount = price.tiers[place].rate
-    if price.rate_type == "percentage":
-        return f"{typed.plain(amount)} %"
-    return f"{rate(amount, currency)} {WORDS[price.unit].per}"
-
-
-def describe(price: Any, currency: str) -> str:
-    """A price in a few words: `from $0.0120 a min`, `cost plus 20 %`."""
-    first = price.tiers[0].rate
-    if price.rate_type == "percentage":
-        text = f"cost plus {typed.plain(first)} %"
-        if price.base_cost_payer == "merchant":
-            text = f"{typed.plain(first)} % of cost"
-        return text if len(price.tiers) == 1 else f"from {text}"
-    text = f"{rate(first, currency)} {WORDS[price.unit].per}"
-    return text if len(price.tiers) == 1 else f"from {text}"
-
-
-def count(quantity: Decimal, unit: str) -> str:
-    """How much was used, for people; `quantity` as stored (seconds for minutes): `96.5 min`."""
-    if unit == "minutes":
-        return f"{plain_count(quantity / 60)} min"
-    word = WORDS[unit]
-    return f"{plain_count(quantity)} {word.one if quantity == 1 else word.many}"
-
-
-def plain_count(quantity: Decimal) -> str:
-    """A number with commas, at most two decimals, none that are 0."""
-    text = f"{quantity:,.2f}".rstrip("0").rstrip(".")
-    return text or "0"
-
-
 def _slice(price: pricing.Price, part: pricing.Slice, currency: str) -> dict[str, Any]:
     tier = price.tiers[part.tier]
-    shown = rate(tier.rate, currency) if price.rate_type == "fixed" else None
+    shown = rates.rate(tier.rate, currency) if price.rate_type == "fixed" else None
     return {
         "number": part.tier + 1,
-        "quantity": plain_count(part.quantity),
+        "quantity": rates.plain_count(part.quantity),
         "rate": shown or f"{typed.plain(tier.rate)} %",
         "amount": part.amount,
     }
@@ -426,8 +370,10 @@ def page(request: access.ConsoleRequest, builder: Builder, *, meter: Meter | Non
         "builder": builder,
         "form": builder.form,
         "symbol": symbol(currency),
-        "units": [(key, word.many.capitalize()) for key, word in WORDS.items()],
-        "words": {key: [word.many, word.one, word.per, word.short] for key, word in WORDS.items()},
+        "units": [(key, word.many.capitalize()) for key, word in rates.WORDS.items()],
+        "words": {
+            key: [word.many, word.one, word.per, word.short] for key, word in rates.WORDS.items()
+        },
         "template_row": Row(-1, "", ""),
         "used": meter is not None and prices.was_used(meter),
     }
@@ -474,7 +420,7 @@ def _in_use(merchant: Any, meter: Meter) -> dict[str, Any]:
             sum((charged for _, _, charged in rows), ZERO),
         ),
         "versions": [
-            (version, describe(version, merchant.currency))
+            (version, rates.describe(version, merchant.currency))
             for version in MeterPrice.objects.filter(meter=meter).order_by("-version")[:20]
         ],
         "code": _code(meter, connection),
@@ -483,7 +429,7 @@ def _in_use(merchant: Any, meter: Meter) -> dict[str, Any]:
 
 
 def _counted(quantity: Decimal, unit: str) -> str:
-    return plain_count(quantity / 60 if unit == "minutes" else quantity)
+    return rates.plain_count(quantity / 60 if unit == "minutes" else quantity)
 
 
 def _by_plan(merchant: Any, meter: Meter, *, since: datetime) -> dict[Any, tuple[Decimal, Decimal]]:

@@ -12,6 +12,7 @@ from django.urls import path
 from unfold.sites import UnfoldAdminSite
 
 from lava.console import (
+    acts,
     books,
     brand,
     clock,
@@ -40,6 +41,7 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]
             path("", overview.front, name="index"),
             *doors.urls,
             *connections.urls,
+            *acts.urls,
             *requests.urls,
             *payments.urls,
             *plans.urls,
