@@ -9,7 +9,7 @@ from datetime import datetime
 
 from django.db import transaction
 
-from billing import errors, ledger, settlement, stripe
+from billing import errors, events, ledger, settlement, stripe
 from billing.models import Connection, Customer, Merchant, PaymentMethod
 from billing.stripe import Card, ClientIntent
 
@@ -51,6 +51,27 @@ def finish_setup(connection: Connection, *, setup_intent_id: str, now: datetime)
     card = stripe.retrieve_card(connection.merchant, setup.card_id)
     with transaction.atomic():
         return settlement.save_card(ledger.lock(connection.pk), card, now=now)
+
+
+def remove(connection: Connection, *, now: datetime) -> None:
+    """Remove the saved card, here and at the network. What falls due then fails for want of one."""
+    card = connection.card
+    if card is not None:
+        forget(connection.merchant, card.card_id, now=now)
+        stripe.detach_card(connection.merchant, card.card_id)
+
+
+def forget(merchant: Merchant, card_id: str, *, now: datetime) -> None:
+    """A card is gone at the network: it is not charged any more. Called by its webhook too."""
+    owners = PaymentMethod.objects.of(merchant).filter(card_id=card_id, detached_at=None)
+    for owner in list(owners.values_list("connection_id", flat=True)):
+        with transaction.atomic():
+            connection = ledger.lock(owner)
+            row = PaymentMethod.objects.filter(connection=connection, card_id=card_id)
+            if row.filter(detached_at=None).update(detached_at=now, is_default=False):
+                events.record(
+                    connection.merchant, "connection.card_removed", now=now, connection=connection
+                )
 
 
 def confirm_setup(connection: Connection, *, setup_intent_id: str, card_id: str) -> None:

@@ -1,13 +1,16 @@
 """Connections: who a verified phone is, and a connection's end.
 
-Called by checkout (`identify`) and by the API and console (`delete`, `disable`, `enable`).
+Called by checkout (`identify`, `take_phone`) and by the API and console (the rest).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
+from typing import Any
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 
 from billing import errors, events, ledger, subscriptions
 from billing.models import Connection, Customer, Merchant
@@ -40,10 +43,105 @@ def identify(merchant: Merchant, *, phone: str, now: datetime) -> Connection:
     return made
 
 
+@transaction.atomic
+def create(
+    merchant: Merchant,
+    *,
+    phone: str = "",
+    email: str = "",
+    name: str = "",
+    reference: str = "",
+    metadata: dict[str, str] | None = None,
+    now: datetime,
+) -> Connection:
+    """A customer whom the merchant's backend names, with a connection that can be used at once.
+
+    Raises:
+        billing.errors.Conflict: the merchant has a customer of that phone.
+    """
+    customer = Customer(merchant=merchant, phone=phone, email=email, created_at=now)
+    customer.first_name, customer.last_name = _names(name)
+    with _one_phone():
+        customer.save()
+    connection = Connection(
+        merchant=merchant,
+        customer=customer,
+        currency=merchant.currency,
+        status=Connection.Status.ACTIVE,
+        reference=reference,
+        metadata=metadata or {},
+        activated_at=now,
+        created_at=now,
+    )
+    connection.save()
+    events.record(merchant, "connection.created", now=now, connection=connection)
+    return connection
+
+
+@transaction.atomic
+def update(
+    connection: Connection,
+    *,
+    phone: str | None = None,
+    email: str | None = None,
+    name: str | None = None,
+    reference: str | None = None,
+    metadata: dict[str, str] | None = None,
+) -> None:
+    """Change what a connection says of its customer; None leaves a word as it is, "" empties it.
+
+    Raises:
+        billing.errors.Conflict: another customer has that phone.
+    """
+    customer = Customer.objects.select_for_update(no_key=True).get(pk=connection.customer_id)
+    if name is not None:
+        customer.first_name, customer.last_name = _names(name)
+    if email is not None:
+        customer.email = email
+    if phone is not None:
+        customer.phone = phone
+    with _one_phone():
+        customer.save(update_fields=["first_name", "last_name", "email", "phone"])
+    said: dict[str, Any] = {}
+    if reference is not None:
+        said["reference"] = reference
+    if metadata is not None:
+        said["metadata"] = metadata
+    if said:
+        Connection.objects.filter(pk=connection.pk).update(**said)
+
+
+def take_phone(connection: Connection, *, phone: str) -> None:
+    """The phone a customer without one has confirmed is theirs from now on.
+
+    Raises:
+        billing.errors.Conflict: another customer has that phone.
+    """
+    update(connection, phone=phone)
+
+
+@contextmanager
+def _one_phone() -> Iterator[None]:
+    try:
+        with transaction.atomic():
+            yield
+    except IntegrityError as error:
+        raise errors.Conflict(
+            "There is a customer with this phone number already.",
+            code="phone_taken",
+            param="phone",
+        ) from error
+
+
+def _names(name: str) -> tuple[str, str]:
+    """First and family name; the last word is the family name."""
+    first, _, last = name.strip().rpartition(" ")
+    return (first or last)[:80], (last if first else "")[:80]
+
+
 def name_customer(customer: Customer, *, name: str, email: str) -> None:
     """Keep the name and e-mail a customer gave; the last word is the family name."""
-    first, _, last = name.strip().rpartition(" ")
-    customer.first_name, customer.last_name = (first or last)[:80], (last if first else "")[:80]
+    customer.first_name, customer.last_name = _names(name)
     customer.email = email.strip()
     customer.save(update_fields=["first_name", "last_name", "email"])
 

@@ -1,4 +1,4 @@
-"""Credits: grant them, let them end, roll them over, say how many are left.
+"""Credits: grant them, take them back, let them end, roll them over, say how many are left.
 
 Every verb here runs inside a transaction that holds the connection's lock (`ledger.lock`). The
 draw itself (which grants pay a fee, in which order) is `billing_spend` in
@@ -12,9 +12,9 @@ from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
 
-from django.db.models import Q, Sum
+from django.db.models import F, Q, Sum
 
-from billing import errors, ids, ledger, money
+from billing import errors, events, ids, ledger, money
 from billing.models import Connection, CreditBundle, CreditGrant, Cycle, Payment
 
 ZERO = Decimal(0)
@@ -28,10 +28,17 @@ class Balance:
     bundle: Decimal
     debt: Decimal
     currency: str
+    # Set aside by open holds; part of `total`, and spendable by nothing else.
+    held: Decimal = ZERO
 
     @property
     def total(self) -> Decimal:
         return self.cycle + self.bundle - self.debt
+
+    @property
+    def available(self) -> Decimal:
+        """What a new hold or an enforced request can still take."""
+        return max(self.total - self.held, ZERO)
 
 
 def live(now: datetime) -> Q:
@@ -47,12 +54,13 @@ def balance(connection: Connection, *, now: datetime) -> Balance:
         .annotate(Sum("remaining"))
         .order_by()
     )
-    debt = Connection.objects.values_list("debt", flat=True).get(pk=connection.pk)
+    debt, held = Connection.objects.values_list("debt", "held").get(pk=connection.pk)
     return Balance(
         cycle=sums.get(CreditGrant.Pool.CYCLE, ZERO),
         bundle=sums.get(CreditGrant.Pool.BUNDLE, ZERO),
         debt=debt,
         currency=connection.currency,
+        held=held,
     )
 
 
@@ -72,7 +80,8 @@ def grant(
 ) -> UUID | None:
     """Add a lot of credits; debt is paid first out of it, as lines of its own.
 
-    Returns the id of the grant, or None for an amount of 0 (nothing is written).
+    Returns the id of the grant, or None for an amount of 0 (nothing is written). The merchant hears
+    of the balance after each grant; of a cycle's with the event that opened the cycle.
     """
     if amount == 0:
         return None
@@ -98,7 +107,28 @@ def grant(
         actor,
         now,
     )
+    if pool == CreditGrant.Pool.BUNDLE:
+        tell_balance(connection, cause=str(source), now=now)
     return grant_id
+
+
+def tell_balance(connection: Connection, *, cause: str, now: datetime) -> None:
+    """Record `connection.wallet.balance.updated`: on grants and when credits have run out, never
+    on each request."""
+    events.record(
+        connection.merchant,
+        "connection.wallet.balance.updated",
+        now=now,
+        connection=connection,
+        cause=cause,
+        **head(connection),
+    )
+
+
+def head(connection: Connection) -> dict[str, str]:
+    """The balance as events tell it."""
+    total = Connection.objects.values_list("balance", flat=True).get(pk=connection.pk)
+    return {"balance": money.wire(total), "currency": connection.currency}
 
 
 def give(
@@ -125,6 +155,95 @@ def give(
     )
     assert grant_id is not None
     return grant_id
+
+
+def take(
+    connection: Connection,
+    *,
+    amount: Decimal,
+    reason: str,
+    actor: str,
+    now: datetime,
+    grant_id: UUID | None = None,
+) -> list[tuple[UUID, Decimal]]:
+    """Take credits away by hand, as `adjust` lines, in the order of the draw or from one grant.
+
+    Only what is there is taken: it never makes debt. Gives what came out of which grant.
+
+    Raises:
+        billing.errors.Invalid: no positive amount, no reason, or no name of who takes.
+        billing.errors.NotFound: no such grant of the connection.
+        billing.errors.Refused: more than is left (`more_than_is_left`).
+    """
+    if amount <= 0:
+        raise errors.Invalid("Take an amount above 0.", param="amount")
+    if not reason.strip():
+        raise errors.Invalid("Say why the credits are taken.", param="reason")
+    if not actor.strip():
+        raise errors.Invalid("Say who takes the credits.", param="actor")
+    need = money.round_fee(amount)
+    expire(connection, now=now)
+    lots = CreditGrant.objects.filter(live(now), connection=connection, is_spent=False)
+    if grant_id is not None:
+        if not CreditGrant.objects.filter(connection=connection, pk=grant_id).exists():
+            raise errors.NotFound("No such grant.", param="grant_id")
+        lots = lots.filter(pk=grant_id)
+    lots = lots.order_by(
+        "priority", F("expires_at").asc(nulls_last=True), "pool", "origin_at", "pk"
+    )
+    left = sum((lot.remaining for lot in lots), ZERO)
+    if need > left:
+        raise errors.Refused(
+            f"Only {left.normalize():f} is left to take.",
+            code="more_than_is_left",
+            param="amount",
+            available=money.wire(left),
+        )
+    taken: list[tuple[UUID, Decimal]] = []
+    for lot in lots:
+        part = min(need, lot.remaining)
+        if part == 0:
+            break
+        ledger.append(
+            connection,
+            kind="adjust",
+            amount=-part,
+            grant_id=lot.pk,
+            reason=reason.strip(),
+            actor=actor.strip(),
+            now=now,
+        )
+        taken.append((lot.pk, part))
+        need -= part
+    return taken
+
+
+def unspend(
+    connection: Connection,
+    *,
+    request_id: UUID,
+    in_cycle: bool,
+    reason: str,
+    actor: str,
+    now: datetime,
+) -> Decimal:
+    """Give back what a request drew, once, to the grants it came from; gives the sum.
+
+    What became debt is owed no more; the part of it that is paid already becomes a grant without
+    end (`billing_unspend`). `in_cycle`: the request counted to the overage of the running cycle.
+    """
+    return Decimal(
+        ledger.call(
+            "SELECT billing_unspend(%s, %s, %s, %s, %s, %s, %s)",
+            connection.pk,
+            request_id,
+            ids.new(sandbox=connection.merchant.is_sandbox),
+            in_cycle,
+            reason,
+            actor,
+            now,
+        )
+    )
 
 
 def expire(connection: Connection, *, now: datetime) -> Decimal:

@@ -1,6 +1,7 @@
 """Tell the merchant: record what happened in the transaction that caused it.
 
-Any money verb may call `record`; nothing here talks to a network.
+Any money verb may call `record`; nothing here talks to a network. After the commit a worker makes
+the deliveries of an event and sends them (`billing.deliveries`).
 """
 
 from __future__ import annotations
@@ -9,6 +10,23 @@ from datetime import datetime
 from typing import Any
 
 from billing.models import Connection, Event, Merchant
+
+# What an endpoint may ask for (api.md, Events to the merchant).
+NAMES = (
+    "connection.created",
+    "connection.wallet.balance.updated",
+    "connection.depleted",
+    "connection.deleted",
+    "subscription.created",
+    "subscription.renewed",
+    "subscription.past_due",
+    "subscription.changed",
+    "subscription.cancelled",
+    "payment.succeeded",
+    "payment.failed",
+    "payment.refunded",
+    "topup.capped",
+)
 
 
 def record(

@@ -31,6 +31,7 @@ PREFIXES = {
     "webhook": "whk",
     "secret_key": "key",
     "event": "evt",
+    "delivery": "dlv",
     "customer": "cus",
     "organization": "org",
     "merchant": "mer",
@@ -38,10 +39,20 @@ PREFIXES = {
     "grant": "grt",
     "payment_method": "pm",
     "cycle": "cyc",
+    "refund": "ref",
+    "dispute": "dsp",
+    "payment_attempt": "att",
+    "card_account": "cac",
     "message": "msg",
     "meter_price": "mpr",
     "phone_verification": "phv",
+    "plan_move": "mov",
     "http_request": "rid",
+    "hold": "hld",
+    "provider": "prv",
+    "provider_key": "pvk",
+    "model_price": "mdp",
+    "spend_key": "spk",
 }
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"

@@ -199,6 +199,11 @@ def display(amount: Decimal, currency: str, *, sign: bool = False) -> str:
     return whole + beyond
 
 
+def show(price: Money) -> str:
+    """An amount of money for people, as `display`."""
+    return display(price.amount, str(price.currency))
+
+
 def parts(amount: Decimal, currency: str, *, sign: bool = False) -> tuple[str, str]:
     """`display` in two: up to the minor unit, and the digits past it (shown muted)."""
     digits = places(amount, currency)

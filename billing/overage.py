@@ -14,8 +14,8 @@ from django.db import transaction
 from django.db.models import F
 from moneyed import Money
 
-from billing import ledger, money, payments
-from billing.models import Connection, Payment, Plan
+from billing import disputes, ledger, money, payments
+from billing.models import Connection, Payment, Plan, Subscription
 
 
 def collect(connection_id: UUID, *, now: datetime, cycle_ends: bool = False) -> Payment | None:
@@ -29,6 +29,17 @@ def collect(connection_id: UUID, *, now: datetime, cycle_ends: bool = False) -> 
     return payments.charge(payment, now=now) if payment is not None else None
 
 
+def tops_up(subscription: Subscription, *, now: datetime) -> bool:
+    """Whether an automatic top-up pays for what credits do not cover; not while it waits, after a
+    decline or at its cap."""
+    waits = subscription.top_up_next_attempt_at
+    return (
+        subscription.auto_top_up_bundle_id is not None
+        and subscription.status == Subscription.Status.ACTIVE
+        and (waits is None or waits <= now)
+    )
+
+
 @transaction.atomic
 def _begin(connection_id: UUID, *, now: datetime, cycle_ends: bool) -> Payment | None:
     connection = ledger.lock(connection_id)
@@ -36,6 +47,9 @@ def _begin(connection_id: UUID, *, now: datetime, cycle_ends: bool) -> Payment |
     if current is None or current.plan.when_depleted != Plan.WhenDepleted.OVERAGE:
         return None
     if connection.status != Connection.Status.ACTIVE:
+        return None
+    if disputes.holds(connection):
+        # Its holder disputes what the card paid: nothing more is taken from it.
         return None
     amount = money.floor_minor(connection.debt - connection.collecting, connection.currency)
     if amount < money.minimum_charge(connection.currency):
@@ -45,9 +59,15 @@ def _begin(connection_id: UUID, *, now: datetime, cycle_ends: bool) -> Payment |
         return None
     if not cycle_ends and connection.debt < current.plan.overage_threshold:
         return None
+    # The credits of a top-up that is being paid will pay the debt.
     if Payment.objects.filter(
-        connection=connection, purpose=Payment.Purpose.OVERAGE, status__in=Payment.OPEN
+        connection=connection,
+        purpose__in=(Payment.Purpose.OVERAGE, Payment.Purpose.TOP_UP),
+        off_session=True,
+        status__in=Payment.OPEN,
     ).exists():
+        return None
+    if not cycle_ends and tops_up(current, now=now):
         return None
     payment = payments.intend(
         connection,

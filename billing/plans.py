@@ -7,12 +7,14 @@ plans); the rest of its terms count from the next cycle or the next purchase on.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import Count, Q
 from moneyed import Money
 
 from billing import errors, money
@@ -22,6 +24,7 @@ from billing.models import CreditBundle, Merchant, Plan, Subscription
 LARGEST = Decimal(10) ** 11
 LONGEST_NAME = 80
 MOST_BUNDLES = 20
+LONGEST_GRACE_DAYS = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +41,27 @@ class Terms:
     when_depleted: str = Plan.WhenDepleted.OVERAGE
     overage_threshold: Decimal = Decimal(10)
     overage_cap: Decimal | None = None
+
+
+def of(plan: Plan) -> Terms:
+    """The terms a plan has now."""
+    return Terms(
+        name=plan.name,
+        price=plan.price.amount,
+        included_credit=plan.included_credit,
+        billing_interval=plan.billing_interval,
+        rollover_type=plan.rollover_type,
+        bundle_rollover_type=plan.bundle_rollover_type,
+        rollover_cap=plan.rollover_cap,
+        when_depleted=plan.when_depleted,
+        overage_threshold=plan.overage_threshold,
+        overage_cap=plan.overage_cap,
+    )
+
+
+def as_fields(terms: Terms) -> dict[str, Any]:
+    """Terms by their names, for a change of some of them."""
+    return asdict(terms)
 
 
 @transaction.atomic
@@ -71,11 +95,77 @@ def update(plan: Plan, *, terms: Terms) -> Plan:
         if not same and was_sold(plan):
             raise errors.Conflict(
                 "Customers have subscribed at these terms, so the price and the interval stay. "
-                "Make a new plan for another price.",
+                "Make a new version of the plan for another price.",
                 code="plan_has_subscribers",
                 param=field,
             )
     _write(plan, terms, currency=plan.currency)
+    return plan
+
+
+@transaction.atomic
+def new_version(plan: Plan, *, terms: Terms, now: datetime, keep_offering: bool = False) -> Plan:
+    """Make the next version of a plan, with its bundles; whoever is subscribed stays on theirs.
+
+    `billing.moves` moves them. The version before is offered no more, unless `keep_offering`.
+    Meters attach to plans a floor above: call `meters.prices.new_plan_version`, which brings them.
+
+    Raises:
+        billing.errors.Invalid: as `create`.
+    """
+    plan = Plan.objects.select_for_update().select_related("merchant").get(pk=plan.pk)
+    validate(terms, currency=plan.currency)
+    # The head's row counts its versions: two at once take turns.
+    Plan.objects.select_for_update().get(pk=plan.head_id)
+    last = versions(plan)[-1].version
+    made = Plan(
+        merchant=plan.merchant,
+        created_at=now,
+        family_id=plan.head_id,
+        version=last + 1,
+        low_credit_threshold=plan.low_credit_threshold,
+        grace_days=plan.grace_days,
+    )
+    _write(made, terms, currency=plan.currency)
+    for bundle in plan.live_bundles:
+        CreditBundle(
+            merchant=plan.merchant,
+            plan=made,
+            name=bundle.name,
+            cost=bundle.cost,
+            credit_amount=bundle.credit_amount,
+            position=bundle.position,
+            created_at=now,
+        ).save()
+    if not keep_offering:
+        archive(plan, now=now)
+    return made
+
+
+def versions(plan: Plan) -> list[Plan]:
+    """All versions of a plan, first to last; `subscribers` of each: how many are on it now."""
+    current = Count("subscriptions", filter=Q(subscriptions__status__in=Subscription.CURRENT))
+    rows = Plan.objects.filter(Q(pk=plan.head_id) | Q(family_id=plan.head_id))
+    return list(rows.annotate(subscribers=current).order_by("version"))
+
+
+@transaction.atomic
+def set_limits(plan: Plan, *, low_credit_threshold: Decimal | None, grace_days: int) -> Plan:
+    """Say below which balance customers hear that credits run low (None: never), and how many days
+    after a declined renewal the gateway goes on serving.
+
+    The threshold counts from each subscriber's next cycle on, the days at once.
+
+    Raises:
+        billing.errors.Invalid: a negative amount, or not 0 to 30 days.
+    """
+    plan = Plan.objects.select_for_update().get(pk=plan.pk)
+    if low_credit_threshold is not None:
+        _amount(low_credit_threshold, "low_credit_threshold", plan.currency)
+    if not 0 <= grace_days <= LONGEST_GRACE_DAYS:
+        raise errors.Invalid(f"Choose 0 to {LONGEST_GRACE_DAYS} days.", param="grace_days")
+    plan.low_credit_threshold, plan.grace_days = low_credit_threshold, grace_days
+    plan.save(update_fields=["low_credit_threshold", "grace_days"])
     return plan
 
 
@@ -140,6 +230,20 @@ def remove_bundle(bundle: CreditBundle, *, now: datetime) -> None:
         bundle.deleted_at = now
         bundle.save(update_fields=["deleted_at"])
         Subscription.objects.filter(auto_top_up_bundle=bundle).update(auto_top_up_bundle=None)
+        Plan.objects.filter(default_auto_top_up_bundle=bundle).update(
+            default_auto_top_up_bundle=None
+        )
+
+
+def set_default_top_up(plan: Plan, bundle: CreditBundle | None) -> None:
+    """Have who subscribes from now on top up with a bundle of the plan; None: nobody.
+
+    Raises:
+        billing.errors.NotFound: the bundle is another plan's, or removed.
+    """
+    if bundle is not None and (bundle.plan_id != plan.pk or bundle.deleted_at is not None):
+        raise errors.NotFound("This plan has no such bundle.")
+    Plan.objects.filter(pk=plan.pk).update(default_auto_top_up_bundle=bundle)
 
 
 def validate(terms: Terms, *, currency: str) -> None:

@@ -14,7 +14,17 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import DateTimeField, Exists, ExpressionWrapper, F, OuterRef, Q, Value
 
-from billing import credits, ledger, overage, payments, renewals
+from billing import (
+    credits,
+    depletion,
+    disputes,
+    ledger,
+    moves,
+    overage,
+    payments,
+    renewals,
+    topups,
+)
 from billing.models import (
     Connection,
     CreditGrant,
@@ -22,11 +32,15 @@ from billing.models import (
     OutboxMessage,
     Payment,
     Plan,
+    PlanMove,
+    Refund,
     Subscription,
 )
 
 # An off-session charge with no answer is asked about after this pause, in real time.
 ASK_AFTER = timedelta(seconds=30)
+# A refund that the bank has: days may pass; its webhook tells before.
+REFUND_PAUSE = timedelta(hours=6)
 BATCH = 500
 
 
@@ -50,25 +64,35 @@ def renewals_due(now: datetime, merchant: Merchant | None = None) -> list[UUID]:
             cycle_end__lte=F("clock"),
         )
         # A charge under way is asked about by its own question; it must not fill the batch.
-        .exclude(
-            Exists(
-                Payment.objects.filter(
-                    subscription=OuterRef("pk"),
-                    purpose=Payment.Purpose.RENEWAL,
-                    status__in=Payment.OPEN,
-                )
-            )
-        )
+        .exclude(Exists(renewals.under_way().filter(subscription=OuterRef("pk"))))
     )
     if merchant is not None:
         rows = rows.of(merchant)
     return list(rows.order_by("cycle_end", "pk").values_list("pk", flat=True)[:BATCH])
 
 
+def free_renewals_due(now: datetime) -> bool:
+    """Whether a subscription of price 0 is due that `renewals.renew_set` may take."""
+    rows = Subscription.objects.annotate(clock=_clock(now)).filter(
+        status=Subscription.Status.ACTIVE,
+        pending_change=None,
+        next_attempt_at=None,
+        cycle_end__lte=F("clock"),
+        plan__price=0,
+        connection__status=Connection.Status.ACTIVE,
+        connection__owes=False,
+    )
+    return bool(rows.exists())
+
+
 def overage_due(now: datetime, merchant: Merchant | None = None) -> list[UUID]:
     """Connections that owe as much as their plan lets grow, with no charge under way."""
     rows = Connection.objects.annotate(clock=_clock(now)).filter(
         Q(overage_next_attempt_at=None) | Q(overage_next_attempt_at__lte=F("clock")),
+        # Where a top-up pays instead, there is nothing to collect.
+        Q(subscriptions__auto_top_up_bundle=None)
+        | Q(subscriptions__status=Subscription.Status.PAST_DUE)
+        | Q(subscriptions__top_up_next_attempt_at__gt=F("clock")),
         owes=True,
         collecting=0,
         status=Connection.Status.ACTIVE,
@@ -76,6 +100,53 @@ def overage_due(now: datetime, merchant: Merchant | None = None) -> list[UUID]:
         subscriptions__plan__when_depleted=Plan.WhenDepleted.OVERAGE,
         debt__gte=F("subscriptions__plan__overage_threshold"),
     )
+    # What a dispute holds back waits for another card; it must not fill the batch.
+    rows = rows.exclude(Exists(disputes.holding(OuterRef("pk"))))
+    if merchant is not None:
+        rows = rows.of(merchant)
+    return list(rows.order_by("pk").values_list("pk", flat=True)[:BATCH])
+
+
+def top_ups_due(now: datetime, merchant: Merchant | None = None) -> list[UUID]:
+    """Connections below their customer's threshold, with no purchase or wait under way."""
+    rows = (
+        Subscription.objects.annotate(clock=_clock(now))
+        .filter(
+            Q(connection__balance__lt=F("top_up_threshold") - F("connection__collecting"))
+            | Q(connection__balance__lte=-F("connection__collecting")),
+            Q(top_up_next_attempt_at=None) | Q(top_up_next_attempt_at__lte=F("clock")),
+            status=Subscription.Status.ACTIVE,
+            auto_top_up_bundle__isnull=False,
+            connection__status=Connection.Status.ACTIVE,
+        )
+        .exclude(
+            Exists(
+                Payment.objects.filter(
+                    connection=OuterRef("connection"),
+                    purpose=Payment.Purpose.TOP_UP,
+                    status__in=Payment.OPEN,
+                )
+            )
+        )
+    )
+    if merchant is not None:
+        rows = rows.of(merchant)
+    return list(rows.order_by("pk").values_list("connection_id", flat=True)[:BATCH])
+
+
+def falls_to_tell(now: datetime, merchant: Merchant | None = None) -> list[UUID]:
+    """Connections whose credits ran out or run low, and nobody was told yet."""
+    rows = Connection.objects.filter(
+        Q(depleted_at__isnull=False, depleted_told=False) | Q(low_at__isnull=False, low_told=False)
+    )
+    if merchant is not None:
+        rows = rows.of(merchant)
+    return list(rows.order_by("pk").values_list("pk", flat=True)[:BATCH])
+
+
+def moves_under_way(now: datetime, merchant: Merchant | None = None) -> list[UUID]:
+    """Jobs that move subscribers to another version of their plan and are not done."""
+    rows = PlanMove.objects.filter(state=PlanMove.State.RUNNING)
     if merchant is not None:
         rows = rows.of(merchant)
     return list(rows.order_by("pk").values_list("pk", flat=True)[:BATCH])
@@ -94,6 +165,31 @@ def grants_over(now: datetime, merchant: Merchant | None = None) -> list[UUID]:
 def payments_open(now: datetime, merchant: Merchant | None = None) -> list[UUID]:
     """Off-session charges whose answer never came, or whose process died before asking."""
     rows = payments.open_since(now - ASK_AFTER).filter(created_at__lte=_clock(now - ASK_AFTER))
+    if merchant is not None:
+        rows = rows.of(merchant)
+    return list(rows.order_by("created_at").values_list("pk", flat=True)[:BATCH])
+
+
+def actions_over(now: datetime, merchant: Merchant | None = None) -> list[UUID]:
+    """Charges whose customer did not confirm them in time."""
+    rows = Payment.objects.annotate(clock=_clock(now)).filter(
+        off_session=True,
+        status=Payment.Status.REQUIRES_ACTION,
+        action_until__lte=F("clock"),
+    )
+    if merchant is not None:
+        rows = rows.of(merchant)
+    return list(rows.order_by("action_until", "pk").values_list("pk", flat=True)[:BATCH])
+
+
+def refunds_open(now: datetime, merchant: Merchant | None = None) -> list[UUID]:
+    """Refunds whose answer never came, whose process died before asking, or that the bank has."""
+    pause = Q(status=Refund.Status.SENT, asked_at__gt=now - REFUND_PAUSE)
+    rows = (
+        Refund.objects.filter(status__in=Refund.OPEN, created_at__lte=_clock(now - ASK_AFTER))
+        .exclude(asked_at__gt=now - ASK_AFTER)
+        .exclude(pause)
+    )
     if merchant is not None:
         rows = rows.of(merchant)
     return list(rows.order_by("created_at").values_list("pk", flat=True)[:BATCH])
@@ -119,14 +215,25 @@ def run(merchant: Merchant, *, now: datetime) -> None:
     `now` is the merchant's instant.
     """
     real = now - merchant.clock_offset
+    while renewals.renew_set(real, merchant=merchant):
+        pass
     acts: list[tuple[Callable[..., list[UUID]], Callable[..., Any]]] = [
+        # First: what waited in vain makes room for the next try.
+        (actions_over, payments.give_up),
+        (moves_under_way, moves.run),
         (renewals_due, renewals.renew),
         (grants_over, expire),
+        (falls_to_tell, depletion.tell),
+        (top_ups_due, topups.top_up),
         (overage_due, overage.collect),
     ]
     for due, act in acts:
-        for row in due(real, merchant):
-            act(row, now=now)
+        done: set[UUID] = set()
+        # Each row once; more than one batch may be due.
+        while rows := [row for row in due(real, merchant) if row not in done]:
+            for row in rows:
+                act(row, now=now)
+            done.update(rows)
 
 
 def next_instant(merchant: Merchant, *, after: datetime, until: datetime) -> datetime | None:
@@ -141,6 +248,14 @@ def next_instant(merchant: Merchant, *, after: datetime, until: datetime) -> dat
         .order_by("next_attempt_at")
         .values_list("next_attempt_at", flat=True)
         .first(),
+        subscriptions.filter(
+            auto_top_up_bundle__isnull=False,
+            top_up_next_attempt_at__gt=after,
+            top_up_next_attempt_at__lte=until,
+        )
+        .order_by("top_up_next_attempt_at")
+        .values_list("top_up_next_attempt_at", flat=True)
+        .first(),
         CreditGrant.objects.of(merchant)
         .filter(is_spent=False, expires_at__gt=after, expires_at__lte=until)
         .order_by("expires_at")
@@ -152,5 +267,14 @@ def next_instant(merchant: Merchant, *, after: datetime, until: datetime) -> dat
         .values_list("overage_next_attempt_at", flat=True)
         .first(),
     ]
+    instants.append(
+        Payment.objects.of(merchant)
+        .filter(
+            status=Payment.Status.REQUIRES_ACTION, action_until__gt=after, action_until__lte=until
+        )
+        .order_by("action_until")
+        .values_list("action_until", flat=True)
+        .first()
+    )
     found = [instant for instant in instants if instant is not None]
     return min(found) if found else None

@@ -6,15 +6,28 @@ A message is a hint; `sweep` runs on the timetable of `lava/celery.py` and finds
 from __future__ import annotations
 
 import time
+from typing import Any
 from uuid import UUID
 
 import structlog
 from celery import shared_task
 from django.utils import timezone
 
-from billing import outbox, overage, payments, renewals
+from billing import (
+    deliveries,
+    depletion,
+    holds,
+    moves,
+    outbox,
+    overage,
+    payments,
+    refunds,
+    renewals,
+    replays,
+    topups,
+)
 from billing import sweep as due
-from billing.models import Connection, Payment, Subscription
+from billing.models import Connection, Payment, PlanMove, Refund, Subscription
 
 log = structlog.get_logger(__name__)
 
@@ -34,10 +47,47 @@ def collect_overage(connection_id: str) -> None:
 
 
 @shared_task(ignore_result=True)
+def look_at_balance(connection_id: str, refused: bool = False) -> None:
+    """Tell that a balance ran out or runs low, and top it up if its customer wants that."""
+    row = Connection.objects.select_related("merchant").get(pk=UUID(connection_id))
+    now = row.merchant.now()
+    depletion.tell(row.pk, now=now)
+    topups.top_up(row.pk, now=now, refused=refused)
+
+
+@shared_task(ignore_result=True)
+def move_subscribers(move_id: str) -> None:
+    """Go on with a job that moves subscribers to another version of their plan."""
+    row = PlanMove.objects.select_related("merchant").get(pk=UUID(move_id))
+    moves.run(row.pk, now=row.merchant.now())
+
+
+@shared_task(ignore_result=True)
+def renew_free() -> None:
+    """Renew what is due and free, set by set, until nothing is."""
+    while renewals.renew_set(timezone.now()):
+        pass
+
+
+@shared_task(ignore_result=True)
 def refresh_payment(payment_id: str) -> None:
     """Ask the card network about a payment whose answer never came."""
     row = Payment.objects.select_related("merchant").get(pk=UUID(payment_id))
     payments.refresh(row, now=row.merchant.now())
+
+
+@shared_task(ignore_result=True)
+def give_up_payment(payment_id: str) -> None:
+    """Withdraw a charge that its customer did not confirm in time."""
+    row = Payment.objects.select_related("merchant").get(pk=UUID(payment_id))
+    payments.give_up(row.pk, now=row.merchant.now())
+
+
+@shared_task(ignore_result=True)
+def refresh_refund(refund_id: str) -> None:
+    """Ask the card network about a refund whose answer never came."""
+    row = Refund.objects.select_related("merchant").get(pk=UUID(refund_id))
+    refunds.refresh(row, now=row.merchant.now())
 
 
 @shared_task(ignore_result=True)
@@ -54,15 +104,51 @@ def deliver_message(message_id: str) -> None:
 
 
 @shared_task(ignore_result=True)
+def tell_events(merchant_id: str) -> None:
+    """Make the deliveries of a merchant's events and wake workers for them."""
+    while (made := deliveries.tell(UUID(merchant_id), now=timezone.now())) is not None:
+        for row in made:
+            deliver_event.delay(str(row))
+
+
+@shared_task(ignore_result=True)
+def note_balances() -> None:
+    """Record which balances moved, for the merchants that want to hear of it."""
+    deliveries.note_balances()
+
+
+@shared_task(ignore_result=True)
+def deliver_event(delivery_id: str) -> None:
+    """Send one event to one endpoint, if it is due."""
+    deliveries.deliver(UUID(delivery_id))
+
+
+@shared_task(ignore_result=True)
+def forget_calls() -> None:
+    """Drop the answers of idempotent calls that are kept no longer."""
+    replays.forget(timezone.now())
+
+
+@shared_task(ignore_result=True)
 def sweep() -> None:
     """Find everything that is due and hand each to a worker."""
     now = timezone.now()
+    holds.sweep(now=now)
+    if due.free_renewals_due(now):
+        renew_free.delay()
     for task, rows in (
+        (give_up_payment, due.actions_over(now)),
         (renew, due.renewals_due(now)),
         (expire_grants, due.grants_over(now)),
+        (look_at_balance, due.falls_to_tell(now)),
+        (look_at_balance, due.top_ups_due(now)),
         (collect_overage, due.overage_due(now)),
+        (move_subscribers, due.moves_under_way(now)),
         (refresh_payment, due.payments_open(now)),
+        (refresh_refund, due.refunds_open(now)),
         (deliver_message, due.messages_owed()),
+        (tell_events, deliveries.untold()),
+        (deliver_event, deliveries.due(now)),
     ):
         for row in rows:
             task.delay(str(row))
@@ -76,11 +162,24 @@ _quiet_until = 0.0
 
 def hint_overage(connection_id: UUID) -> None:
     """Wake a worker for a connection at its threshold; with the broker away the sweep finds it."""
+    _hint(collect_overage, connection_id)
+
+
+def hint_fall(connection_id: UUID, *, refused: bool = False) -> None:
+    """Wake a worker for a connection whose balance fell: to 0, below its plan's mark, or below the
+    threshold of its top-up. With the broker away the sweep finds it.
+
+    `refused`: a request was refused for want of credits (see `topups.top_up`).
+    """
+    _hint(look_at_balance, connection_id, **({"refused": True} if refused else {}))
+
+
+def _hint(task: Any, connection_id: UUID, **words: bool) -> None:
     global _quiet_until
     if time.monotonic() < _quiet_until:
         return
     try:
-        collect_overage.apply_async((str(connection_id),), retry=False)
+        task.apply_async((str(connection_id),), words, retry=False)
     except Exception as error:
         _quiet_until = time.monotonic() + HINT_PAUSE_S
-        log.warning("broker_away", task="collect_overage", error=type(error).__name__)
+        log.warning("broker_away", task=task.name, error=type(error).__name__)

@@ -1,6 +1,6 @@
 """`/v1/checkout_sessions`: a backend makes a session and looks at it; a test completes it.
 
-Shapes are those of the official client (RestCheckoutSession) with both vocabularies' ids.
+Shapes are those of the official clients (RestCheckoutSession) in both vocabularies.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ def present(session: CheckoutSession) -> dict[str, Any]:
     }
     shown = session.connection_is_given or session.state == CheckoutSession.State.COMPLETED
     if session.connection is not None and shown:
-        body["connection_id"] = body["customer_id"] = session.connection.public_id
+        body["connection_id"] = session.connection.public_id
     if session.plan is not None:
-        body["subscription_config_id"] = body["plan_id"] = session.plan.public_id
+        body["subscription_config_id"] = session.plan.public_id
     if session.bundle is not None:
         body["credit_bundle_id"] = session.bundle.public_id
     if session.return_url:
@@ -73,11 +73,7 @@ class CheckoutSessionsView(View):
             origin_url=fields.required_text(body, "origin_url"),
             return_url=fields.text(body, "return_url", most=2000),
             connection=self._connection(body),
-            plan=self._one(
-                body,
-                "subscription_config_id" if "subscription_config_id" in body else "plan_id",
-                Plan.objects.of(self.merchant),
-            ),
+            plan=self._one(body, "subscription_config_id", Plan.objects.of(self.merchant)),
             bundle=self._one(
                 body,
                 "credit_bundle_id",
@@ -88,9 +84,8 @@ class CheckoutSessionsView(View):
         return Response(present(session), status=201)
 
     def _connection(self, body: dict[str, Any]) -> Connection | None:
-        name = "connection_id" if "connection_id" in body else "customer_id"
         rows = Connection.objects.of(self.merchant).visible()
-        found: Connection | None = self._one(body, name, rows.select_related("customer"))
+        found: Connection | None = self._one(body, "connection_id", rows.select_related("customer"))
         return found
 
     def _one(self, body: dict[str, Any], name: str, rows: Any) -> Any:
@@ -114,14 +109,17 @@ class CheckoutSessionView(View):
 class CompleteView(SandboxView):
     """`POST /v1/test_helpers/checkout_sessions/{id}/complete {"phone", "card"}`"""
 
+    one_transaction = False
+
     def post(self, request: Request, session_id: str) -> Response:
         body = self.body
         session = _find(self, session_id)
         phone = fields.text(body, "phone", most=32)
         if phone is None:
-            if not session.connection_is_given or session.connection is None:
+            known = session.connection if session.connection_is_given else None
+            if known is None or not known.customer.phone:
                 raise errors.Invalid("`phone` is missing.", param="phone")
-            phone = session.connection.customer.phone
+            phone = known.customer.phone
         try:
             number = dialing.e164(phone, region=dialing.DEFAULT_REGION, strict=False)
         except errors.Invalid as error:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 from django import forms
 from django.core.exceptions import ValidationError
+
+LARGEST_JSON = 8 * 1024
 
 
 def _plain(text: str) -> None:
@@ -64,3 +68,16 @@ class PayerForm(StepForm):
     def problems(self) -> dict[str, str]:
         """One sentence a field that has a problem."""
         return {name: str(found[0]) for name, found in self.errors.items()}
+
+
+def json_strings(raw: bytes) -> dict[str, str] | None:
+    """A small JSON object of strings; None for anything else."""
+    if len(raw) > LARGEST_JSON:
+        return None
+    try:
+        body = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(body, dict):
+        return None
+    return {key: value for key, value in body.items() if isinstance(value, str)}

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.urls import reverse
 from django.views.decorators.http import require_safe
 
-from billing import errors, money, receipts
-from billing.models import Cycle, Organization, Payment
-from checkout import brand, pages, policy, summary
+from billing import errors, receipt_pdf, receipts
+from billing.models import Organization
+from checkout import brand, pages, policy
 
 FOREVER = "public, max-age=31536000, immutable"
 
@@ -41,42 +42,30 @@ def logo(request: HttpRequest, organization: UUID, fingerprint: str) -> HttpResp
 
 @require_safe
 def receipt(request: HttpRequest, token: str) -> HttpResponse:
-    """A payment's receipt; whoever has its address may read it."""
+    """The receipt of a payment or refund; whoever has its address may read it. `.pdf` after the
+    address is the same as a file."""
     try:
-        shown = _receipt(receipts.find(token))
+        document = receipts.document(receipts.find(token.removesuffix(".pdf")))
     except errors.NotFound:
         shown = pages.missing()
-    response = render(request, shown.template, shown.context, status=shown.status)
-    return policy.seal(response, "'none'")
+        return policy.seal(render(request, shown.template, shown.context, status=404), "'none'")
+    if token.endswith(".pdf"):
+        response = HttpResponse(receipt_pdf.render(document), content_type="application/pdf")
+        name = f"{document.title.lower().replace(' ', '-')}-{document.number}.pdf"
+        response["Content-Disposition"] = f'inline; filename="{name}"'
+        return policy.seal(response, "'none'")
+    address = reverse("receipt", args=[f"{token}.pdf"])
+    return policy.seal(
+        render(request, "checkout/receipt.html", _receipt(document) | {"pdf_url": address}),
+        "'none'",
+    )
 
 
-def _receipt(payment: Payment) -> pages.Page:
-    zone = payment.merchant.time_zone
-    settled = payment.settled_at
-    assert settled is not None
-    paid = receipts.amount(payment)
-    facts = [
-        ("Billed to", payment.connection.customer.name or payment.connection.customer.masked_phone),
-        ("Receipt", payment.receipt_number),
-        ("Paid", summary.day(settled, zone, year=True)),
-    ]
-    if payment.card is not None:
-        facts.append(("Card", str(payment.card)))
-    granted = sum((grant.amount for grant in payment.grants.all()), start=Decimal(0))
-    currency = str(payment.amount.currency)
-    cycle = Cycle.objects.filter(payment=payment).first()
-    what = receipts.what(payment)
-    if cycle is not None:
-        what += f", {summary.day(cycle.start, zone)} to {summary.day(cycle.end, zone)}"
-    context = {
-        "title": f"Receipt {payment.receipt_number} \u2013 {payment.merchant.name}",
-        "brand": pages.brand_of(payment.merchant),
-        "heading": f"{paid} paid",
-        "lead": what,
-        "facts": [{"label": label, "text": text} for label, text in facts],
-        "what": receipts.what(payment),
-        "paid": paid,
-        "support": payment.merchant.organization.support_email,
-        "granted": money.display(granted, currency) if granted else "",
+def _receipt(document: receipts.Document) -> dict[str, Any]:
+    merchant = document.merchant
+    return {
+        "title": f"{document.title} {document.number} \u2013 {merchant.name}",
+        "brand": pages.brand_of(merchant),
+        "receipt": document,
+        "support": merchant.organization.support_email,
     }
-    return pages.Page("checkout/receipt.html", context)

@@ -105,7 +105,11 @@ def start(
 ) -> Page:
     """Step 1: what it costs and gives, then the phone."""
     offer = _offer(session, now=now)
-    known = session.connection_is_given and session.connection is not None
+    known = (
+        session.connection_is_given
+        and session.connection is not None
+        and bool(session.connection.customer.phone)
+    )
     heading = "Confirm it is you" if known else "Confirm your phone"
     context = frame(session, embedded=embedded, title=heading) | {
         "summary": offer,
@@ -141,7 +145,7 @@ def code(
         "valid_for": f"{phones.VALID_FOR.seconds // 60} minutes",
         "wait": wait,
         "wait_text": f"{wait // 60}:{wait % 60:02d}",
-        "can_change": not session.connection_is_given,
+        "can_change": not (session.connection_is_given and session.buyer.customer.phone),
         "problem": problem,
         "alert": alert,
     }
@@ -191,18 +195,17 @@ def pay(
     typed = typed or {"name": customer.name, "email": customer.email}
     asks = not (saved and customer.name and customer.email) or bool(problems)
     begun = session.state == State.PAYING
-    us = dialing.region(session.phone) == "US"
     context = frame(session, embedded=embedded, title="Payment") | {
         "summary": _offer(session, now=now, saved=saved),
         "step": "" if saved else _step(session, 3),
         "heading": "Your details" if means == sessions.Means.NONE else "Payment",
         "card": None if means == sessions.Means.NONE else _network(session.merchant),
-        "saved_card": _card(saved),
+        "saved_card": shown_card(saved),
         "masked_phone": dialing.masked(session.phone),
         "can_change": not session.connection_is_given and not begun,
         "can_rechoose": session.mode == Mode.TOPUP and not begun,
         "ask_name": asks,
-        "postal_label": "ZIP code" if us else "Postal code",
+        "postal_label": postal_label(session.phone),
         "problems": problems or {},
         "alert": alert,
     }
@@ -332,10 +335,20 @@ def _purpose(session: CheckoutSession) -> str:
 
 def _network(merchant: Merchant) -> dict[str, str]:
     found = stripe.client_intent(merchant, "", "", "")
-    return {"script_url": found.script_url, "publishable_key": found.publishable_key}
+    return {
+        "script_url": found.script_url,
+        "publishable_key": found.publishable_key,
+        "account": found.account,
+    }
 
 
-def _card(saved: PaymentMethod | None) -> dict[str, str] | None:
+def postal_label(phone: str) -> str:
+    """What a postal code is called where the phone is."""
+    return "ZIP code" if dialing.region(phone) == "US" else "Postal code"
+
+
+def shown_card(saved: PaymentMethod | None) -> dict[str, str] | None:
+    """A saved card as the pages show it; None without one."""
     if saved is None:
         return None
     image = saved.brand if saved.brand in _CARD_IMAGES else "unknown"

@@ -58,10 +58,7 @@ def alert_of(session: CheckoutSession, error: errors.LavaError) -> Alert:
     if isinstance(error, errors.Throttled):
         return Alert("Wait a moment", error.message)
     if isinstance(error, errors.Unavailable | errors.CardUnknown):
-        return Alert(
-            "The card network does not answer",
-            "Nothing was charged. Try again in a minute; you are never charged twice.",
-        )
+        return of_silence()
     if isinstance(error, errors.Conflict):
         return Alert(
             "This page had moved on",
@@ -77,6 +74,20 @@ def alert_of(session: CheckoutSession, error: errors.LavaError) -> Alert:
     return Alert("That was not understood", f"{error.message} Nothing was charged.")
 
 
+def of_silence() -> Alert:
+    """The box while the card network is away."""
+    return Alert(
+        "The card network does not answer",
+        "Nothing was charged. Try again in a minute; you are never charged twice.",
+    )
+
+
+def of_decline(code: str, merchant: str, *, not_had: str = "") -> Alert:
+    """The box for a decline: what happened, what did not, and the mend."""
+    title, mend = _DECLINES.get(code, ("Your bank declined this card", _USE_ANOTHER))
+    return Alert(title, f"Nothing was charged{not_had}. {mend.format(merchant=merchant)}")
+
+
 def of_outcome(session: CheckoutSession, outcome: sessions.Outcome) -> Alert | None:
     """The box for a press on the pay button that did not end in a payment; None: no box."""
     if outcome == sessions.Outcome.UNPAID:
@@ -86,14 +97,11 @@ def of_outcome(session: CheckoutSession, outcome: sessions.Outcome) -> Alert | N
         )
     if outcome != sessions.Outcome.DECLINED:
         return None
-    merchant = session.merchant.name
     payment = session.payment
     if payment is not None:
         payment.refresh_from_db(fields=["failure_code"])
-    title, mend = _DECLINES.get(
-        payment.failure_code if payment else "", ("Your bank declined this card", _USE_ANOTHER)
-    )
-    return Alert(title, f"Nothing was charged{_not_had(session)}. {mend.format(merchant=merchant)}")
+    code = payment.failure_code if payment else ""
+    return of_decline(code, session.merchant.name, not_had=_not_had(session))
 
 
 def _not_had(session: CheckoutSession) -> str:

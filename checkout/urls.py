@@ -1,10 +1,11 @@
-"""The hosted pages: checkout alone and framed, receipts, and a merchant's colours and logo."""
+"""The hosted pages: checkout alone and framed, receipts, the links of our mails, and a
+merchant's colours and logo."""
 
 from __future__ import annotations
 
 from django.urls import URLPattern, path
 
-from checkout import hosted, views
+from checkout import hosted, links, views
 
 STEPS = {
     "phone": views.phone,
@@ -32,6 +33,10 @@ urlpatterns = [
     *_pages("checkout", "checkout", embedded=False),
     *_pages("embed/checkout", "embed-checkout", embedded=True),
     path("receipts/<str:token>", hosted.receipt, name="receipt"),
+    path("pay/<str:token>", links.confirm, name="pay"),
+    path("pay/<str:token>/begin", links.begin, name="pay-begin"),
+    path("pay/<str:token>/finish", links.finish, name="pay-finish"),
+    path("card/<str:token>", links.card, name="card"),
     path(
         "hosted/brand/<uuid:organization>/<str:fingerprint>.css",
         hosted.brand_sheet,

@@ -7,7 +7,6 @@ policy: framed by the session's origin alone, or by nobody.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -26,8 +25,6 @@ from checkout.pages import Alert, Page
 
 State = CheckoutSession.State
 Step = Callable[..., HttpResponse]
-
-LARGEST_JSON = 8 * 1024
 
 
 def found(step: Step) -> Step:
@@ -149,7 +146,7 @@ def pay(request: HttpRequest, session: CheckoutSession, embedded: bool) -> HttpR
     """Step 3, from the page's script: begin the payment, and give it what it confirms."""
     if request.method != "POST":
         return to_page(session, embedded)
-    body = _json_strings(request.body)
+    body = forms.json_strings(request.body)
     if body is None:
         return JsonResponse({"reload": True}, status=400)
     name, email, problems = _payer(session, body)
@@ -331,16 +328,3 @@ def _refuse_json(session: CheckoutSession, error: errors.LavaError) -> JsonRespo
         return JsonResponse({"reload": True, "code": error.code}, status=status)
     alert = refusals.alert_of(session, error)
     return JsonResponse({"title": alert.title, "text": alert.text}, status=status)
-
-
-def _json_strings(raw: bytes) -> dict[str, str] | None:
-    """A small JSON object of strings; None for anything else."""
-    if len(raw) > LARGEST_JSON:
-        return None
-    try:
-        body = json.loads(raw)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(body, dict):
-        return None
-    return {key: value for key, value in body.items() if isinstance(value, str)}

@@ -50,6 +50,26 @@ app.conf.update(
     beat_schedule_filename=str(settings.STATE_DIR / "beat"),
     beat_schedule={
         "sweep": {"task": "billing.tasks.sweep", "schedule": 5.0, "options": {"expires": 5}},
+        "note balances": {
+            "task": "billing.tasks.note_balances",
+            "schedule": 15.0,
+            "options": {"expires": 15},
+        },
+        "compact usage": {
+            "task": "meters.tasks.compact_usage",
+            "schedule": 5.0,
+            "options": {"expires": 5},
+        },
+        "forget calls": {
+            "task": "billing.tasks.forget_calls",
+            "schedule": 3600.0,
+            "options": {"expires": 3600},
+        },
+        "settle dead calls": {
+            "task": "meters.tasks.sweep_calls",
+            "schedule": 10.0,
+            "options": {"expires": 10},
+        },
         "expire checkouts": {
             "task": "checkout.tasks.expire",
             "schedule": 60.0,
@@ -57,7 +77,7 @@ app.conf.update(
         },
     },
 )
-app.autodiscover_tasks(["billing", "checkout"])
+app.autodiscover_tasks(["billing", "meters", "checkout"])
 
 
 class OnlyBeat(beat.PersistentScheduler):

@@ -29,7 +29,10 @@ class RequestIds:
 
 
 class ContentSecurityPolicy:
-    """A strict policy on every page that set none itself: its own origin, nothing inline."""
+    """A strict policy on every page that set none itself: its own origin, nothing inline.
+
+    The API answers no pages: nothing may be loaded by what it sends.
+    """
 
     POLICY = (
         "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
@@ -40,6 +43,10 @@ class ContentSecurityPolicy:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
+        if request.path.startswith("/v1/"):
+            response = self.get_response(request)
+            response["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'none'"
+            return response
         response = self.get_response(request)
         if "Content-Security-Policy" not in response:
             response["Content-Security-Policy"] = self.POLICY

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -59,6 +60,8 @@ def _secret_key() -> str:
 
 
 SECRET_KEY = _secret_key()
+# Earlier keys, newest first: they still open what they sealed (billing.secrets) and signed.
+SECRET_KEY_FALLBACKS = env.list("SECRET_KEY_FALLBACKS", default=[])
 
 # How many proxies of our own stand before it, each adding to X-Forwarded-For.
 LAVA_PROXIES = env.int("LAVA_PROXIES", default=0)
@@ -80,6 +83,8 @@ INSTALLED_APPS = [
     "django.contrib.postgres",
     "djmoney",
     "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
     "axes",
     "billing.apps.BillingConfig",
     "meters.apps.MetersConfig",
@@ -189,9 +194,24 @@ REST_FRAMEWORK = {
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "lava.api.parsers.JSONOnly",
     "EXCEPTION_HANDLER": "lava.api.errors.handler",
     "UNAUTHENTICATED_USER": None,
+    "DEFAULT_SCHEMA_CLASS": "lava.api.openapi.generate.Described",
     # OPTIONS describes nothing; the OpenAPI document does.
     "DEFAULT_METADATA_CLASS": None,
 }
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Lava",
+    "DESCRIPTION": "Prepaid, usage-based billing of AI services. Money is a string with 10 "
+    "decimals, times are ISO 8601 in UTC, and every error is one envelope.",
+    "VERSION": "1",
+    "OAS_VERSION": "3.1.1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SCHEMA_PATH_PREFIX": "/v1/",
+    "PREPROCESSING_HOOKS": ["lava.api.openapi.generate.without_slashes"],
+    "POSTPROCESSING_HOOKS": ["lava.api.openapi.generate.with_schemas"],
+}
+# Calls of one key that all web processes together take within a minute; each takes its share.
+API_CALLS_A_MINUTE = env.int("LAVA_API_CALLS_A_MINUTE", default=240_000)
+WEB_PROCESSES = env.int("LAVA_WEB_PROCESSES", default=2)
 DATA_UPLOAD_MAX_MEMORY_SIZE = 8 * 1024 * 1024
 
 # --- Cards ---------------------------------------------------------------------------------------
@@ -230,6 +250,25 @@ STRIPE_WEBHOOK_SECRETS = (
     ]
 )
 
+# --- The AI gateway ------------------------------------------------------------------------------
+
+# At most so much is set aside for a request that does not limit its output, in any currency.
+GATEWAY_HOLD_CAP = Decimal(env.str("GATEWAY_HOLD_CAP", default="0.50"))
+# A model of no known price under a percentage meter: `refuse` it, or `allow` and flag it.
+GATEWAY_UNPRICED = env.str("GATEWAY_UNPRICED", default="refuse")
+# When a client leaves a stream: `drain` it for the exact usage, or `abort` and estimate.
+GATEWAY_WHEN_CLIENT_LEAVES = env.str("GATEWAY_WHEN_CLIENT_LEAVES", default="drain")
+GATEWAY_DRAIN_S = env.float("GATEWAY_DRAIN_S", default=120)
+GATEWAY_CONNECT_S = env.float("GATEWAY_CONNECT_S", default=10)
+# The longest pause between two bytes of an answer, and the longest answer.
+GATEWAY_IDLE_S = env.float("GATEWAY_IDLE_S", default=300)
+GATEWAY_LONGEST_S = env.float("GATEWAY_LONGEST_S", default=3600)
+GATEWAY_LARGEST_ANSWER = env.int("GATEWAY_LARGEST_ANSWER", default=1 << 30)
+# Connections of the gateway's own to the database, in each process.
+GATEWAY_DB_POOL = env.int("GATEWAY_DB_POOL", default=8)
+# What a dollar is in other currencies, e.g. {"EUR": "0.92"}: price lists are in dollars.
+LAVA_USD_RATES = env.json("LAVA_USD_RATES", default={})
+
 # --- Work, texts and mails -----------------------------------------------------------------------
 
 # Empty: the embedded broker.
@@ -242,6 +281,8 @@ if env.str("EMAIL_URL", default=""):
     vars().update(env.email_url("EMAIL_URL"))
 else:
     EMAIL_BACKEND = "django.core.mail.backends.console.EmailBackend"
+# Whether a sandbox's webhooks may go to this machine itself; live ones never do.
+WEBHOOKS_TO_LOCALHOST = not PRODUCTION
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="billing@localhost")
 
 # --- Time, files, security, logs -----------------------------------------------------------------

@@ -14,6 +14,7 @@ import checkout.urls
 import meters.api
 from lava import health, webhooks
 from lava.api import errors
+from lava.api.openapi import views as openapi
 
 
 def nothing_here(request: HttpRequest) -> HttpResponse:
@@ -21,19 +22,23 @@ def nothing_here(request: HttpRequest) -> HttpResponse:
     return errors.not_found(request, Exception())
 
 
+# Tried in turn: what is asked most stands first.
 v1 = [
+    *meters.api.urlpatterns,
     *billing.api.endpoints.urlpatterns,
     *billing.api.test_helpers.urlpatterns,
-    *meters.api.urlpatterns,
     *checkout.api.urlpatterns,
+    re_path(r"^openapi\.json/?$", openapi.schema, name="openapi"),
     re_path(r"", nothing_here),
 ]
 
 urlpatterns = [
-    path("v1", nothing_here),
     path("v1/", include((v1, "v1"))),
+    path("v1", nothing_here),
     path("console/", admin.site.urls),
+    path("docs", openapi.docs, name="docs"),
     path("webhooks/stripe", webhooks.receive, name="stripe-webhook"),
+    path("webhooks/stripe/<str:merchant>", webhooks.receive, name="stripe-webhook-of-merchant"),
     path("healthz", health.alive, name="alive"),
     path("readyz", health.ready, name="ready"),
     path("", include(checkout.urls.urlpatterns)),

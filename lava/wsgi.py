@@ -1,4 +1,4 @@
-"""The WSGI application: Django behind granian."""
+"""The WSGI application: Django behind granian, with a short way in for the charge."""
 
 import os
 
@@ -6,4 +6,8 @@ from django.core.wsgi import get_wsgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "lava.settings")
 
-application = get_wsgi_application()
+django = get_wsgi_application()
+
+from lava.api.door import Door  # noqa: E402
+
+application = Door(django)

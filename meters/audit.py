@@ -54,30 +54,105 @@ TWICE = """
      GROUP BY merchant_id, request_id HAVING count(*) > 1
 """
 
+ROLLUPS = """
+    WITH summed AS (
+        SELECT merchant_id, connection_id, meter_id, bucket, requests, tokens, characters, seconds,
+               provider_cost, fee, charged FROM meters_connectionusage
+        UNION ALL
+        SELECT merchant_id, connection_id, meter_id, bucket, requests, tokens, characters, seconds,
+               provider_cost, fee, charged FROM meters_usagedelta
+        UNION ALL
+        SELECT merchant_id, connection_id, meter_id,
+               to_timestamp(floor(extract(epoch FROM "timestamp") / 900) * 900), -1,
+               -(input_tokens + output_tokens), -(input_characters + output_characters),
+               -(input_seconds + output_seconds), -coalesce(provider_cost, 0), -fee, -charged
+          FROM meters_usagerequest WHERE status = 'completed'
+    ), whole AS (
+        SELECT merchant_id, meter_id, bucket, requests, tokens, fee, charged
+          FROM meters_merchantusage
+        UNION ALL
+        SELECT merchant_id, meter_id, bucket, -requests, -tokens, -fee, -charged
+          FROM meters_connectionusage
+    )
+    SELECT connection_id::text AS scope, meter_id AS meter, bucket, sum(requests) AS requests,
+           sum(fee) AS fee, sum(charged) AS charged
+      FROM summed GROUP BY 1, 2, 3
+    HAVING sum(requests) <> 0 OR sum(tokens) <> 0 OR sum(characters) <> 0 OR sum(seconds) <> 0
+        OR sum(provider_cost) <> 0 OR sum(fee) <> 0 OR sum(charged) <> 0
+    UNION ALL
+    SELECT merchant_id::text, meter_id, bucket, sum(requests), sum(fee), sum(charged)
+      FROM whole GROUP BY 1, 2, 3
+    HAVING sum(requests) <> 0 OR sum(tokens) <> 0 OR sum(fee) <> 0 OR sum(charged) <> 0
+"""
+
+# Each request is a step up from where the meter's count stood, each void a step down, and all of
+# them one walk from 0 to where it stands: at each place as many steps arrive as leave.
 POSITIONS = """
-    WITH used AS (
+    WITH charged AS (
         SELECT r.id, r.connection_id, r.meter_id, r.quantity, r.position_before,
                CASE p.tier_window WHEN 'cycle' THEN r.subscription_id ELSE r.connection_id END
                     AS scope,
                CASE p.tier_window WHEN 'cycle' THEN r.cycle_index ELSE -1 END AS place
-          FROM meters_usagerequest r JOIN meters_meterprice p ON p.id = r.price_id)
-    SELECT connection_id AS connection, meter_id AS meter, id::text AS request,
-           position_before AS has, expected AS should
-      FROM (SELECT *, coalesce(sum(quantity) OVER (
-                    PARTITION BY connection_id, meter_id, scope, place
-                    ORDER BY position_before, quantity, id
-                    ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS expected
-              FROM used) u
-     WHERE position_before <> expected
+          FROM meters_usagerequest r JOIN meters_meterprice p ON p.id = r.price_id),
+    steps AS (
+        SELECT connection_id, meter_id, scope, place, position_before AS "from",
+               position_before + quantity AS "to", id FROM charged
+        UNION ALL
+        SELECT c.connection_id, c.meter_id, c.scope, c.place, v.position_before,
+               v.position_before - c.quantity, c.id
+          FROM meters_void v JOIN charged c ON c.id = v.request_id),
+    places AS (
+        SELECT connection_id, meter_id, scope, place, "from" AS at, id,
+               CASE WHEN "from" <> "to" THEN 1 ELSE 0 END AS leaves FROM steps
+        UNION ALL
+        SELECT connection_id, meter_id, scope, place, "to", id, -1 FROM steps WHERE "from" <> "to"
+        UNION ALL
+        SELECT DISTINCT connection_id, meter_id, scope, place, 0::numeric, NULL::uuid, -1
+          FROM charged
+        UNION ALL
+        SELECT connection_id, meter_id, scope, "window", quantity, NULL, 1
+          FROM meters_meterposition)
+    SELECT connection_id AS connection, meter_id AS meter, place, at,
+           sum(leaves) AS steps_too_many, min(id::text) AS request
+      FROM places GROUP BY connection_id, meter_id, scope, place, at
+    HAVING sum(leaves) <> 0 OR bool_and(leaves = 0)
+"""
+
+# Where the count was furthest is the highest step; a request remembers it only when it stood back.
+PEAKS = """
+    SELECT p.connection_id AS connection, p.meter_id AS meter, p.peak, max(r.reached) AS reached
+      FROM meters_meterposition p LEFT JOIN (
+        SELECT u.connection_id, u.meter_id, u.position_before + u.quantity AS reached,
+               CASE m.tier_window WHEN 'cycle' THEN u.subscription_id ELSE u.connection_id END
+                    AS scope,
+               CASE m.tier_window WHEN 'cycle' THEN u.cycle_index ELSE -1 END AS place,
+               u.peak_before, u.position_before
+          FROM meters_usagerequest u JOIN meters_meterprice m ON m.id = u.price_id) r
+             ON (r.connection_id, r.meter_id, r.scope, r.place)
+              = (p.connection_id, p.meter_id, p.scope, p."window")
+     GROUP BY p.connection_id, p.meter_id, p.scope, p."window"
+    HAVING p.peak IS DISTINCT FROM max(r.reached) OR p.peak < p.quantity
+        OR bool_or(r.peak_before <= r.position_before OR r.peak_before > p.peak)
+"""
+
+# A request taken back gave each draw back once: to its grant, or out of the debt and as a grant.
+VOIDS = """
+    SELECT r.id AS request, r.status, v.id AS void, NULL::numeric AS drawn, NULL::numeric AS given
+      FROM meters_usagerequest r LEFT JOIN meters_void v ON v.request_id = r.id
+     WHERE (r.status = 'voided') <> (v.id IS NOT NULL) OR v.merchant_id <> r.merchant_id
     UNION ALL
-    SELECT coalesce(u.connection_id, p.connection_id), coalesce(u.meter_id, p.meter_id), NULL,
-           p.quantity, u.total
-      FROM (SELECT connection_id, meter_id, scope, place, sum(quantity) AS total FROM used
-             GROUP BY connection_id, meter_id, scope, place) u
-      FULL JOIN meters_meterposition p
-             ON (p.connection_id, p.meter_id, p.scope, p."window")
-              = (u.connection_id, u.meter_id, u.scope, u.place)
-     WHERE p.quantity IS DISTINCT FROM u.total
+    SELECT * FROM (
+        SELECT r.id, r.status, v.id, -sum(e.amount) FILTER (WHERE e.kind = 'usage') AS drawn,
+               sum(e.amount) FILTER (WHERE e.kind IN ('refund', 'grant')) AS given
+          FROM meters_void v JOIN meters_usagerequest r ON r.id = v.request_id
+          JOIN billing_ledgerentry e ON e.connection_id = r.connection_id AND e.request_id = r.id
+         GROUP BY r.id, v.id, CASE WHEN e.kind <> 'grant' THEN e.grant_id END) g
+     WHERE drawn IS DISTINCT FROM given
+    UNION ALL
+    SELECT e.request_id, r.status, NULL, NULL, e.amount
+      FROM billing_ledgerentry e LEFT JOIN meters_usagerequest r
+             ON r.id = e.request_id AND r.connection_id = e.connection_id
+     WHERE e.kind = 'refund' AND r.status IS DISTINCT FROM 'voided'
 """
 
 OVERAGE = """
@@ -90,7 +165,7 @@ OVERAGE = """
           JOIN billing_ledgerentry e ON e.connection_id = c.id AND e.request_id = r.id
                AND e.kind = 'usage' AND e.grant_id IS NULL
          WHERE r.connection_id = c.id AND r.subscription_id = s.id
-           AND r.cycle_index = s.cycle_index) o ON true
+           AND r.cycle_index = s.cycle_index AND r.status <> 'voided') o ON true
      WHERE c.cycle_overage <> coalesce(o.total, 0)
 """
 
@@ -109,11 +184,39 @@ MERCHANTS = """
      WHERE m.merchant_id <> l.merchant_id OR p.merchant_id <> l.merchant_id
 """
 
+CALLS = """
+    SELECT g.id AS call, g.status, g.charged, r.charged AS request_charged, h.state AS hold
+      FROM meters_gatewaycall g
+      LEFT JOIN meters_usagerequest r ON r.id = g.id
+      LEFT JOIN billing_hold h ON h.id = g.hold_id
+     WHERE g.charged <> coalesce(r.charged, 0)
+        OR (r.connection_id, r.meter_id) <> (g.connection_id, g.meter_id)
+        OR (g.status = 'pending') <> (g.ended_at IS NULL)
+        OR g.status <> 'pending' AND h.state = 'open'
+        OR g.status = 'pending' AND g.seen_at < now() - interval '10 minutes'
+"""
+
+TOKENS = """
+    SELECT t.id AS token, t.held, coalesce(g.held, 0) AS running
+      FROM meters_forwardtoken t
+      LEFT JOIN (SELECT token_id, sum(held) AS held FROM meters_gatewaycall
+                  WHERE status = 'pending' GROUP BY token_id) g ON g.token_id = t.id
+     WHERE t.held <> coalesce(g.held, 0)
+"""
+
+COSTS = """
+    SELECT r.id AS request, r.provider_cost, c.amount FROM meters_usagerequest r
+      JOIN meters_requestcost c ON c.id = r.id
+     WHERE r.provider_cost IS DISTINCT FROM c.amount OR r.merchant_id <> c.merchant_id
+"""
+
 _PRICED = """
     SELECT r.id AS request, r.connection_id AS connection, r.input_tokens, r.output_tokens,
            r.input_characters, r.output_characters, r.input_seconds, r.output_seconds, r.quantity,
            r.position_before, r.fee, r.slices::text AS slices, r.provider_cost, r.charged,
-           p.rate_type, p.unit, p.token_basis, p.base_cost_payer, p.tier_starts, p.tier_rates
+           r.cache_read_tokens, r.cache_write_tokens, r.peak_before,
+           p.rate_type, p.unit, p.token_basis, p.base_cost_payer, p.tier_starts, p.tier_rates,
+           p.tier_flats, p.tier_kinds, p.free_allowance, p.package_size, p.package_rounding
       FROM meters_usagerequest r JOIN meters_meterprice p ON p.id = r.price_id
 """
 
@@ -163,27 +266,61 @@ def _slices(row: audit.Row, counted: Decimal) -> list[tuple[int, Decimal, Decima
     a_minute = 60 if row["unit"] == "minutes" else 1
     starts = [Fraction(start) * a_minute for start in row["tier_starts"]]
     rates = [Fraction(rate) for rate in row["tier_rates"]]
-    at = Fraction(row["position_before"])
+    at = _seen(row, Fraction(row["position_before"]), a_minute)
     if counted == 0:
         if not percent or cost == 0:
             return []
         tier = max([0, *(i for i, start in enumerate(starts) if i and start < at)])
         return [(tier, Decimal(0), _money(cost * rates[tier] / 100))]
+    if row["tier_kinds"]:
+        parts = enumerate(_by_kind(row))
+    else:
+        end = _seen(row, Fraction(row["position_before"]) + Fraction(counted), a_minute)
+        ends = [*starts[1:], end]
+        parts = enumerate(
+            min(ceiling, end) - max(start, at) for start, ceiling in zip(starts, ends, strict=True)
+        )
+    flats = row["tier_flats"]
+    furthest = max(at, _seen(row, Fraction(row["peak_before"] or 0), a_minute))
     a_unit = {"tokens_1m": 10**6, "characters_1m": 10**6, "minutes": 60, "requests": 1}
-    end = at + Fraction(counted)
     running, upto, found = Fraction(0), Decimal(0), []
-    for tier, rate in enumerate(rates):
-        ceiling = starts[tier + 1] if tier + 1 < len(starts) else end
-        part = min(ceiling, end) - at
+    for tier, part in parts:
         if part <= 0:
             continue
+        if flats and flats[tier] > 0 and starts[tier] >= furthest:
+            found.append((tier, Decimal(0), flats[tier]))
         share = part / Fraction(counted) * cost / 100 if percent else part / a_unit[row["unit"]]
-        running += share * rate
+        running += share * rates[tier]
         amount = _money(running) - upto
         upto += amount
         found.append((tier, _exact(part), amount))
-        at += part
     return found
+
+
+def _seen(row: audit.Row, position: Fraction, a_minute: int) -> Fraction:
+    """What of a count the tiers see: past the free allowance, in packages begun or used up."""
+    past = max(position - Fraction(row["free_allowance"]) * a_minute, Fraction(0))
+    size = Fraction(row["package_size"]) * a_minute
+    if size == 0:
+        return past
+    whole = past // size
+    begun = row["package_rounding"] == "up" and whole * size < past
+    return (whole + (1 if begun else 0)) * size
+
+
+def _by_kind(row: audit.Row) -> list[Fraction]:
+    """The tokens of each kind that has a rate; cached input without one is input."""
+    tokens = {
+        "input": row["input_tokens"],
+        "output": row["output_tokens"],
+        "cache_read": row["cache_read_tokens"] or 0,
+        "cache_write": row["cache_write_tokens"] or 0,
+    }
+    rated = row["tier_kinds"]
+    for kind in ("cache_read", "cache_write"):
+        if kind in rated:
+            tokens["input"] -= tokens[kind]
+    return [Fraction(tokens[kind]) for kind in rated]
 
 
 def _money(amount: Fraction) -> Decimal:
@@ -211,6 +348,16 @@ RULES = (
         "Requests stand one behind the other in the tiers, and the position is their sum.",
         POSITIONS,
     ),
+    audit.Rule(
+        "peaks_are_the_furthest",
+        "A meter's peak is the furthest its count ever was, so that a flat amount is asked once.",
+        PEAKS,
+    ),
+    audit.Rule(
+        "voids_give_back_once",
+        "A request taken back gave each of its draws back, once; no other gave any.",
+        VOIDS,
+    ),
     audit.Rule("overage_of_the_cycle", "The cycle's overage is what its requests owe.", OVERAGE),
     audit.Rule(
         "usage_of_one_merchant",
@@ -218,8 +365,20 @@ RULES = (
         MERCHANTS,
     ),
     audit.Rule(
+        "calls_are_settled_once",
+        "A gateway call is charged as its request, ends its hold with itself, and does not hang.",
+        CALLS,
+    ),
+    audit.Rule("tokens_hold_what_runs", "A token holds what its running calls hold.", TOKENS),
+    audit.Rule("costs_are_the_requests", "A request's cost is the cost that was found.", COSTS),
+    audit.Rule(
         "fees_recompute",
         "Every fee and slice follows from the stored price version.",
         fees_that_do_not_recompute,
+    ),
+    audit.Rule(
+        "usage_adds_up",
+        "The sums of usage and what is not yet summed are the requests, to the last digit.",
+        ROLLUPS,
     ),
 )

@@ -1,7 +1,8 @@
 """Meters, the versions of their prices, and the requests they charged.
 
 `MeterPrice` rows are written once by `meters.prices.publish` and never change; `UsageRequest` and
-`MeterPosition` are written by `meters/sql/charge.sql` alone.
+`MeterPosition` are written by `meters/sql/charge.sql`, and by `meters.usage.void`, which writes
+`Void`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,15 @@ from django.utils import timezone
 from billing.models import Connection, Plan, Tenant
 from billing.models.base import bounded, credit_field
 from meters import pricing
+from meters.gateway.models import ForwardToken as ForwardToken
+from meters.gateway.models import GatewayCall as GatewayCall
+from meters.gateway.models import ModelPrice as ModelPrice
+from meters.gateway.models import Provider as Provider
+from meters.gateway.models import ProviderKey as ProviderKey
+from meters.gateway.models import RequestCost as RequestCost
+from meters.rollup_models import ConnectionUsage as ConnectionUsage
+from meters.rollup_models import MerchantUsage as MerchantUsage
+from meters.rollup_models import UsageDelta as UsageDelta
 
 
 class Meter(Tenant):
@@ -98,6 +108,10 @@ class MeterPrice(Tenant):
         LIFETIME = "lifetime", "Count for life"
         CYCLE = "cycle", "Start again each cycle"
 
+    class PackageRounding(models.TextChoices):
+        UP = "up", "A package begun is paid"
+        DOWN = "down", "A package is paid when it is used up"
+
     class Payer(models.TextChoices):
         MERCHANT = "merchant", "You pay the provider"
         WALLET = "wallet", "The customer pays the provider's cost too"
@@ -111,6 +125,15 @@ class MeterPrice(Tenant):
     base_cost_payer = models.CharField(max_length=8, choices=Payer, default=Payer.MERCHANT)
     tier_starts = ArrayField(models.DecimalField(max_digits=22, decimal_places=6))
     tier_rates = ArrayField(models.DecimalField(max_digits=22, decimal_places=10))
+    # Flat amounts and kinds of tokens by tier; empty: none (`meters.pricing.Tier`).
+    tier_flats = ArrayField(models.DecimalField(max_digits=22, decimal_places=10), default=list)
+    tier_kinds = ArrayField(models.CharField(max_length=11), default=list)
+    # In the unit counted, as `tier_starts`; 0: none.
+    free_allowance = models.DecimalField(max_digits=22, decimal_places=6, default=Decimal(0))
+    package_size = models.DecimalField(max_digits=22, decimal_places=6, default=Decimal(0))
+    package_rounding = models.CharField(
+        max_length=4, choices=PackageRounding, default=PackageRounding.UP
+    )
     created_by = models.CharField(max_length=255, blank=True)
     created_at = models.DateTimeField(default=timezone.now)
 
@@ -127,9 +150,16 @@ class MeterPrice(Tenant):
 
     @property
     def tiers(self) -> list[pricing.Tier]:
+        count = len(self.tier_starts)
         return [
-            pricing.Tier(start=start, rate=rate)
-            for start, rate in zip(self.tier_starts, self.tier_rates, strict=True)
+            pricing.Tier(start=start, rate=rate, flat=flat, kind=kind)
+            for start, rate, flat, kind in zip(
+                self.tier_starts,
+                self.tier_rates,
+                self.tier_flats or [Decimal(0)] * count,
+                self.tier_kinds or [""] * count,
+                strict=True,
+            )
         ]
 
 
@@ -149,10 +179,16 @@ class MeterPosition(models.Model):
     scope = models.UUIDField()
     window = models.IntegerField()
     quantity = models.DecimalField(max_digits=28, decimal_places=6)
+    # The furthest `quantity` ever was: a void steps it back, and asks no flat amount again.
+    peak = models.DecimalField(max_digits=28, decimal_places=6, default=Decimal(0))
 
 
 class UsageRequest(Tenant):
-    """One charged request: what was used, the price it met, what paid for it. Never changed."""
+    """One charged request: what was used, the price it met, what paid for it.
+
+    Never changed, but for its status: a request that was taken back has a `Void`, and keeps its
+    figures as they were charged.
+    """
 
     ID_PREFIX = "req"
 
@@ -160,8 +196,16 @@ class UsageRequest(Tenant):
         PENDING = "pending", "Running"
         COMPLETED = "completed", "Charged"
         ERROR = "error", "Failed"
+        VOIDED = "voided", "Taken back"
 
     # The foreign keys of this table are composite, with the merchant: `meters/sql/charge.sql`.
+    merchant = models.ForeignKey(
+        "billing.Merchant",
+        on_delete=models.PROTECT,
+        related_name="+",
+        db_index=False,
+        db_constraint=False,
+    )
     connection = models.ForeignKey(
         Connection,
         on_delete=models.PROTECT,
@@ -193,9 +237,14 @@ class UsageRequest(Tenant):
     output_characters = models.BigIntegerField(default=0)
     input_seconds = models.DecimalField(max_digits=18, decimal_places=6, default=Decimal(0))
     output_seconds = models.DecimalField(max_digits=18, decimal_places=6, default=Decimal(0))
+    # Parts of the input tokens; null: none.
+    cache_read_tokens = models.BigIntegerField(null=True)
+    cache_write_tokens = models.BigIntegerField(null=True)
     # What was rated, and the position in the tiers before it.
     quantity = models.DecimalField(max_digits=28, decimal_places=6)
     position_before = models.DecimalField(max_digits=28, decimal_places=6)
+    # The furthest the position was before it, where a void had moved it back; else null.
+    peak_before = models.DecimalField(max_digits=28, decimal_places=6, null=True)
     fee = credit_field()
     # [[tier number, quantity, amount], ...]; numbers as strings; adds up to the fee.
     slices = models.JSONField(default=list)
@@ -234,3 +283,33 @@ class UsageRequest(Tenant):
     def total_remaining(self) -> Decimal:
         left: Decimal = self.cycle_remaining + self.bundle_remaining - self.debt_after
         return left
+
+
+class Void(Tenant):
+    """A request taken back, once: why, by whom, and what the balance was after it.
+
+    Its credits returned as `refund` lines of the ledger that name the request. Never changed.
+    """
+
+    ID_PREFIX = "void"
+
+    request = models.OneToOneField(UsageRequest, on_delete=models.PROTECT, related_name="void")
+    reason = models.CharField(max_length=255)
+    actor = models.CharField(max_length=255)
+    # Where the meter's count stood; it stepped back by the request's quantity.
+    position_before = models.DecimalField(max_digits=28, decimal_places=6)
+    cycle_remaining = credit_field()
+    bundle_remaining = credit_field()
+    debt_after = credit_field()
+    created_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=~models.Q(reason="") & ~models.Q(actor=""),
+                name="a_void_has_a_reason_and_a_name",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.request}, taken back"

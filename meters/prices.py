@@ -11,11 +11,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 
 from django.db import IntegrityError, transaction
 
-from billing import errors
-from billing.models import Merchant, Plan
+from billing import errors, plans
+from billing.models import Merchant, Plan, Subscription
 from meters import pricing
 from meters.models import Meter, MeterPlan, MeterPosition, MeterPrice
 
@@ -34,6 +35,9 @@ class Terms:
     token_basis: str = MeterPrice.TokenBasis.BOTH
     tier_window: str = MeterPrice.TierWindow.LIFETIME
     base_cost_payer: str = MeterPrice.Payer.MERCHANT
+    free_allowance: Decimal = Decimal(0)
+    package_size: Decimal = Decimal(0)
+    package_rounding: str = MeterPrice.PackageRounding.UP
 
     @property
     def price(self) -> pricing.Price:
@@ -43,6 +47,9 @@ class Terms:
             unit=self.unit,
             token_basis=self.token_basis,
             tiers=tuple(self.tiers),
+            free_allowance=self.free_allowance,
+            package_size=self.package_size,
+            package_rounding=self.package_rounding,
         )
 
 
@@ -55,6 +62,9 @@ def of(price: MeterPrice) -> Terms:
         token_basis=price.token_basis,
         tier_window=price.tier_window,
         base_cost_payer=price.base_cost_payer,
+        free_allowance=price.free_allowance,
+        package_size=price.package_size,
+        package_rounding=price.package_rounding,
     )
 
 
@@ -158,9 +168,48 @@ def attach(meter: Meter, plan: Plan) -> None:
     )
 
 
+@transaction.atomic
+def new_plan_version(
+    plan: Plan, *, terms: plans.Terms, now: datetime, keep_offering: bool = False
+) -> Plan:
+    """Make the next version of a plan (`billing.plans.new_version`) with the meters of this one.
+
+    Raises:
+        billing.errors.Invalid: as `billing.plans.create`.
+    """
+    made = plans.new_version(plan, terms=terms, now=now, keep_offering=keep_offering)
+    for meter in Meter.objects.filter(links__plan=plan):
+        attach(meter, made)
+    return made
+
+
 def detach(meter: Meter, plan: Plan) -> None:
     """Refuse a meter's requests on a plan, from the next one on; what was charged stays."""
     MeterPlan.objects.filter(meter=meter, plan=plan).delete()
+
+
+@transaction.atomic
+def archive(meter: Meter, *, now: datetime) -> Meter:
+    """Count no more with a meter; its requests and prices stay, and so does its slug.
+
+    Raises:
+        billing.errors.Conflict: it is active on a plan that is offered or that somebody is on.
+    """
+    meter = Meter.objects.select_for_update(of=("self",)).get(pk=meter.pk)
+    plans = Plan.objects.filter(meter_links__meter=meter)
+    using = plans.filter(archived_at=None) | plans.filter(
+        subscriptions__status__in=Subscription.CURRENT
+    )
+    plan = using.order_by("name").first()
+    if plan is not None:
+        raise errors.Conflict(
+            f"The plan {plan.name!r} has this meter. Take it off the plan first.",
+            code="meter_in_use",
+        )
+    if meter.archived_at is None:
+        meter.archived_at = now
+        meter.save(update_fields=["archived_at"])
+    return meter
 
 
 def was_used(meter: Meter) -> bool:
@@ -185,6 +234,11 @@ def _publish(meter: Meter, terms: Terms, *, version: int, actor: str, now: datet
         base_cost_payer=terms.base_cost_payer,
         tier_starts=[tier.start for tier in terms.tiers],
         tier_rates=[tier.rate for tier in terms.tiers],
+        tier_flats=[tier.flat for tier in terms.tiers] if any(t.flat for t in terms.tiers) else [],
+        tier_kinds=[tier.kind for tier in terms.tiers] if terms.tiers[0].kind else [],
+        free_allowance=terms.free_allowance,
+        package_size=terms.package_size,
+        package_rounding=terms.package_rounding,
         created_by=actor,
         created_at=now,
     )

@@ -4,12 +4,15 @@ Anybody may call it: the console's calculator, estimates, the audit's recomputat
 itself prices in `meters/sql/charge.sql`, under the connection's lock; a test holds both equal.
 
 Several tiers are graduated: each unit pays the rate of the tier it falls in, and a quantity exactly
-on a boundary is still in the lower tier (money.md, Meters).
+on a boundary is still in the lower tier (money.md, Meters). Before the tiers see it, a count is
+turned into what is billable: less the free allowance, then in whole packages. What is billable of a
+request is the difference of the two counts it lies between, so that requests cost together what one
+would. A tier's flat amount is asked once, with the first unit in it. A price by kinds of tokens has
+a rate for each kind in place of tiers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -19,6 +22,9 @@ from billing import errors, money
 UNITS = ("tokens_1m", "characters_1m", "minutes", "requests")
 RATE_TYPES = ("fixed", "percentage")
 TOKEN_BASES = ("input+output", "output")
+PACKAGE_ROUNDINGS = ("up", "down")
+# Of which input and output are always there; cached input without a rate pays the input's.
+KINDS = ("input", "output", "cache_read", "cache_write")
 MOST_TIERS = 20
 LARGEST = Decimal(10) ** 12
 
@@ -26,25 +32,36 @@ LARGEST = Decimal(10) ** 12
 @dataclass(frozen=True, slots=True)
 class Tier:
     """From `start` (in the unit counted: tokens, characters, minutes, requests) the rate is
-    `rate`: money per million, per minute, per request, or percent of the provider's cost."""
+    `rate`: money per million, per minute, per request, or percent of the provider's cost. `flat`:
+    money asked once, with the first unit in the tier. `kind`: the kind of tokens it is for."""
 
     start: Decimal
     rate: Decimal
+    flat: Decimal = Decimal(0)
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """One version of a meter's price."""
+    """One version of a meter's price.
+
+    `free_allowance` and `package_size` in the unit counted; 0: none. `package_rounding`: a package
+    begun is paid (`up`), or only one that is used up (`down`).
+    """
 
     rate_type: str
     unit: str
     token_basis: str
     tiers: tuple[Tier, ...]
+    free_allowance: Decimal = Decimal(0)
+    package_size: Decimal = Decimal(0)
+    package_rounding: str = "up"
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one request used; `provider_cost` in money, None when nobody said."""
+    """What one request used; `provider_cost` in money, None when nobody said. Cached tokens are
+    part of the input tokens."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -53,11 +70,14 @@ class Usage:
     input_seconds: Decimal = Decimal(0)
     output_seconds: Decimal = Decimal(0)
     provider_cost: Decimal | None = None
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """The part of a request in one tier; `tier` is its index, `quantity` as in `quantity()`."""
+    """The part of a request in one tier; `tier` is its index, `quantity` as in `quantity()`. A
+    tier's flat amount is a slice of its own, of no quantity."""
 
     tier: int
     quantity: Decimal
@@ -83,6 +103,7 @@ def validate(price: Price) -> None:
         (price.rate_type, RATE_TYPES, "rate_type"),
         (price.unit, UNITS, "unit"),
         (price.token_basis, TOKEN_BASES, "token_basis"),
+        (price.package_rounding, PACKAGE_ROUNDINGS, "package_rounding"),
     ):
         if value not in options:
             raise errors.Invalid(f"Use one of {', '.join(options)}.", param=name)
@@ -90,22 +111,64 @@ def validate(price: Price) -> None:
         raise errors.Invalid("Give at least one tier.", param="tiers")
     if len(price.tiers) > MOST_TIERS:
         raise errors.Invalid(f"Give at most {MOST_TIERS} tiers.", param="tiers")
+    for place, tier in enumerate(price.tiers):
+        _check_amount(tier.rate, "a rate", f"tiers[{place}].rate")
+        _check_amount(tier.flat, "a flat amount", f"tiers[{place}].flat")
+        _check_count(tier.start, f"tiers[{place}].start")
+    _check_count(price.free_allowance, "free_allowance")
+    _check_count(price.package_size, "package_size")
+    if price.package_size and price.rate_type == "percentage":
+        raise errors.Invalid("A share of a cost has no packages.", param="package_size")
+    if any(tier.kind for tier in price.tiers):
+        _check_kinds(price)
+        return
     before: Decimal | None = None
     for place, tier in enumerate(price.tiers):
-        start, rate = f"tiers[{place}].start", f"tiers[{place}].rate"
-        if not (tier.start.is_finite() and 0 <= tier.start < LARGEST):
-            raise errors.Invalid("Start at 0 or more, below 10^12.", param=start)
-        if tier.start != tier.start.to_integral_value():
-            raise errors.Invalid("Start at a whole number.", param=start)
+        start = f"tiers[{place}].start"
         if before is None and tier.start != 0:
             raise errors.Invalid("The first tier starts at 0.", param=start)
         if before is not None and tier.start <= before:
             raise errors.Invalid("Each tier starts above the one before it.", param=start)
-        if not (tier.rate.is_finite() and 0 <= tier.rate < LARGEST):
-            raise errors.Invalid("Give a rate of 0 or more, below 10^12.", param=rate)
-        if money.round_fee(tier.rate) != tier.rate:
-            raise errors.Invalid("Give a rate with at most 10 decimals.", param=rate)
         before = tier.start
+
+
+def _check_amount(amount: Decimal, what: str, param: str) -> None:
+    if not (amount.is_finite() and 0 <= amount < LARGEST):
+        raise errors.Invalid(f"Give {what} of 0 or more, below 10^12.", param=param)
+    if money.round_fee(amount) != amount:
+        raise errors.Invalid(f"Give {what} with at most 10 decimals.", param=param)
+
+
+def _check_count(count: Decimal, param: str) -> None:
+    if not (count.is_finite() and 0 <= count < LARGEST):
+        raise errors.Invalid("Give 0 or more, below 10^12.", param=param)
+    if count != count.to_integral_value():
+        raise errors.Invalid("Give a whole number.", param=param)
+
+
+def _check_kinds(price: Price) -> None:
+    """Rates by kind stand in place of tiers: each kind once, input and output always."""
+    if price.rate_type != "fixed" or price.unit != "tokens_1m":
+        raise errors.Invalid("Rates by kind are for tokens at a fixed rate.", param="tiers[0].kind")
+    if price.token_basis != "input+output":
+        raise errors.Invalid("Rates by kind count input and output.", param="token_basis")
+    if price.free_allowance:
+        raise errors.Invalid("Rates by kind have no allowance.", param="free_allowance")
+    if price.package_size:
+        raise errors.Invalid("Rates by kind have no packages.", param="package_size")
+    seen: set[str] = set()
+    for place, tier in enumerate(price.tiers):
+        if tier.kind not in KINDS or tier.kind in seen:
+            raise errors.Invalid(
+                f"Give each kind once: {', '.join(KINDS)}.", param=f"tiers[{place}].kind"
+            )
+        if tier.start:
+            raise errors.Invalid("Rates by kind start at 0.", param=f"tiers[{place}].start")
+        if tier.flat:
+            raise errors.Invalid("Rates by kind have no flat amount.", param=f"tiers[{place}].flat")
+        seen.add(tier.kind)
+    if not {"input", "output"} <= seen:
+        raise errors.Invalid("Give a rate for input and one for output.", param="tiers")
 
 
 def quantity(price: Price, usage: Usage) -> Decimal:
@@ -124,11 +187,13 @@ def quantity(price: Price, usage: Usage) -> Decimal:
     return Decimal(1)
 
 
-def price(price: Price, usage: Usage, *, before: Decimal) -> Fee:
+def price(price: Price, usage: Usage, *, before: Decimal, flats_from: Decimal | None = None) -> Fee:
     """The fee of a request whose connection has used `before` of this meter already.
 
     `before` is a position in the unit of `quantity`. A position exactly on a boundary is still in
-    the lower tier; the unit after it is the first of the upper one.
+    the lower tier; the unit after it is the first of the upper one. Flat amounts of tiers that were
+    entered before are not asked again: `flats_from` is the furthest the position ever was, where a
+    void has moved it back (default: `before`).
 
     Raises:
         billing.errors.Refused: a percentage price and no provider cost (`cost_unknown`).
@@ -146,54 +211,105 @@ def price(price: Price, usage: Usage, *, before: Decimal) -> Fee:
                 param="provider_cost",
             )
         cost = Fraction(usage.provider_cost)
+    since = billable(price, before)
     if counted == 0:
-        return _priced_without_units(price, cost, before)
+        return _priced_without_units(price, cost, since)
     if price.rate_type == "percentage":
         divisor = Fraction(counted) * 100
     else:
         divisor = Fraction({"minutes": 60, "requests": 1}.get(price.unit, 1_000_000))
+    with money.exact():
+        until = billable(price, before + counted)
+    entered = max(since, billable(price, flats_from)) if flats_from is not None else since
+    parts = _by_kind(price, usage) if price.tiers[0].kind else _spread(price, since, until)
     places: list[int] = []
     quantities: list[Decimal] = []
     sums: list[Fraction] = []
     exact = Fraction(0)
-    for place, part in _spread(price, counted, before):
+    for place, part in parts:
         exact += Fraction(part) * Fraction(price.tiers[place].rate) * cost / divisor
         places.append(place)
         quantities.append(part)
         sums.append(exact)
-    amounts = money.allocate(sums)
-    return Fee(
-        amount=money.round_fee(exact),
-        quantity=counted,
-        slices=tuple(
-            Slice(tier=place, quantity=part, amount=amount)
-            for place, part, amount in zip(places, quantities, amounts, strict=True)
-        ),
-    )
-
-
-def _spread(price: Price, counted: Decimal, before: Decimal) -> Iterator[tuple[int, Decimal]]:
-    """How much of a quantity falls in which tier, lowest first; empty tiers are left out."""
-    scale = 60 if price.unit == "minutes" else 1
+    slices: list[Slice] = []
+    for place, part, amount in zip(places, quantities, money.allocate(sums), strict=True):
+        tier = price.tiers[place]
+        if tier.flat and tier.start * _scale(price) >= entered:
+            slices.append(Slice(tier=place, quantity=Decimal(0), amount=tier.flat))
+        slices.append(Slice(tier=place, quantity=part, amount=amount))
     with money.exact():
-        bounds = [tier.start * scale for tier in price.tiers]
-        after = before + counted
-        ends = [*bounds[1:], after]
+        total = sum((part.amount for part in slices), Decimal(0))
+    return Fee(amount=money.round_fee(total), quantity=counted, slices=tuple(slices))
+
+
+def billable(price: Price, position: Decimal) -> Decimal:
+    """What of a count up to `position` the tiers see: past the allowance, in whole packages."""
+    with money.exact():
+        past = max(position - price.free_allowance * _scale(price), Decimal(0))
+        size = price.package_size * _scale(price)
+        if not size:
+            return past
+        packages = Fraction(past) / Fraction(size)
+        whole = packages.__ceil__() if price.package_rounding == "up" else packages.__floor__()
+        return whole * size
+
+
+def _scale(price: Price) -> int:
+    """Tiers of minutes are written in minutes and counted in seconds."""
+    return 60 if price.unit == "minutes" else 1
+
+
+def _spread(price: Price, since: Decimal, until: Decimal) -> list[tuple[int, Decimal]]:
+    """How much of what is billable falls in which tier, lowest first; empty ones left out."""
+    with money.exact():
+        bounds = [tier.start * _scale(price) for tier in price.tiers]
         found = [
-            (place, min(after, end) - max(before, start))
-            for place, (start, end) in enumerate(zip(bounds, ends, strict=True))
+            (place, min(until, end) - max(since, start))
+            for place, (start, end) in enumerate(zip(bounds, [*bounds[1:], until], strict=True))
         ]
-    return ((place, part) for place, part in found if part > 0)
+    return [(place, part) for place, part in found if part > 0]
 
 
-def _priced_without_units(price: Price, cost: Fraction, before: Decimal) -> Fee:
+def _by_kind(price: Price, usage: Usage) -> list[tuple[int, Decimal]]:
+    """How many tokens of which kind, in the order of the rates; empty ones left out."""
+    counts = kinds(usage)
+    rated = {tier.kind for tier in price.tiers}
+    for cached in ("cache_read", "cache_write"):
+        if cached not in rated:
+            counts["input"] += counts.pop(cached)
+    return [
+        (place, Decimal(counts[tier.kind]))
+        for place, tier in enumerate(price.tiers)
+        if counts[tier.kind]
+    ]
+
+
+def kinds(usage: Usage) -> dict[str, int]:
+    """The tokens of a request by kind; the input is what of it was not cached.
+
+    Raises:
+        billing.errors.Invalid: more cached than there was input.
+    """
+    cached = usage.cache_read_tokens + usage.cache_write_tokens
+    if cached > usage.input_tokens:
+        raise errors.Invalid(
+            "Cached tokens are part of `input_tokens`, and cannot be more.", param="input_tokens"
+        )
+    return {
+        "input": usage.input_tokens - cached,
+        "output": usage.output_tokens,
+        "cache_read": usage.cache_read_tokens,
+        "cache_write": usage.cache_write_tokens,
+    }
+
+
+def _priced_without_units(price: Price, cost: Fraction, since: Decimal) -> Fee:
     """Nothing was counted: no fee, or the whole cost at the rate of the tier reached."""
     if price.rate_type != "percentage" or cost == 0:
         return Fee(amount=Decimal(0), quantity=Decimal(0), slices=())
-    scale = 60 if price.unit == "minutes" else 1
     place = 0
     for number, tier in enumerate(price.tiers):
-        if number and tier.start * scale < before:
+        if number and tier.start * _scale(price) < since:
             place = number
     amount = money.round_fee(cost * Fraction(price.tiers[place].rate) / 100)
     return Fee(

@@ -3,7 +3,9 @@ for each test that asks; and the few steps every story begins with."""
 
 from __future__ import annotations
 
+import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from decimal import Decimal
@@ -11,10 +13,12 @@ from typing import Any
 
 import pytest
 from django.db import connections as databases
+from django.test import Client
 from moneyed import Money
 
 from billing import cards, clock, payments
 from billing.models import Connection, CreditBundle, Merchant, Payment, Plan
+from lava.demo.card_network import events
 from lava.demo.card_network.process import CardNetwork
 from tests import factories
 
@@ -22,6 +26,9 @@ GOOD = "4242424242424242"
 DECLINES = "4000000000000002"
 # Can be saved, and declines every charge.
 DECLINES_LATER = "4000000000000341"
+# 3-D Secure: once, when it is saved; and for every charge.
+ASKS_ONCE = "4000002500003155"
+ASKS_ALWAYS = "4000002760003184"
 
 
 @pytest.fixture(scope="session")
@@ -77,6 +84,86 @@ def ours(merchant: Merchant) -> list[tuple[str, int, str]]:
         (row.public_id, money.to_minor(row.amount), str(row.amount.currency))
         for row in Payment.objects.of(merchant).filter(status=Payment.Status.SUCCEEDED)
     )
+
+
+def given_back(merchant: Merchant) -> list[tuple[str, int, str]]:
+    """What the network gave back of a merchant's payments: (intent, minor units, currency)."""
+    return sorted(
+        (row["payment_intent"], row["amount"], row["currency"].upper())
+        for row in at_network(merchant, "refunds")
+        if row["status"] == "succeeded"
+    )
+
+
+def at_network(merchant: Merchant, kind: str) -> list[dict[str, Any]]:
+    """The network's newest objects of a kind in the merchant's mode."""
+    import httpx
+    from django.conf import settings
+
+    mode = "test" if merchant.is_sandbox else "live"
+    answer = httpx.get(
+        f"{settings.STRIPE_API_BASE}/v1/{kind}",
+        params={"limit": "100"},
+        headers={"Authorization": f"Bearer {settings.STRIPE_KEYS[mode][0]}"},
+    )
+    rows: list[dict[str, Any]] = answer.json()["data"]
+    return rows
+
+
+def post(merchant: Merchant, path: str, **form: str) -> dict[str, Any]:
+    """What somebody does in the network's dashboard."""
+    import httpx
+    from django.conf import settings
+
+    mode = "test" if merchant.is_sandbox else "live"
+    answer = httpx.post(
+        f"{settings.STRIPE_API_BASE}/v1/{path}",
+        data=form,
+        headers={"Authorization": f"Bearer {settings.STRIPE_KEYS[mode][0]}"},
+    )
+    assert answer.status_code == 200, answer.text
+    made: dict[str, Any] = answer.json()
+    return made
+
+
+def signed(
+    kind: str,
+    subject: dict[str, Any],
+    *,
+    secret: str = "whsec_test_local",
+    at: float | None = None,
+    live: bool = False,
+    name: str = "",
+    **more: Any,
+) -> tuple[bytes, str]:
+    """An event as the network sends it: body and signature."""
+    moment = time.time() if at is None else at
+    event = {
+        "id": name or f"evt_{subject['id']}_{kind}",
+        "object": "event",
+        "type": kind,
+        "livemode": live,
+        "data": {"object": subject},
+    }
+    body = json.dumps(event | more, indent=2).encode()
+    return body, events.signature(body, secret, at=int(moment))
+
+
+def deliver(body: bytes, signature: str, *, to: str = "/webhooks/stripe") -> int:
+    """Post an event to us; the status we answer."""
+    answer = Client().post(
+        to, data=body, content_type="application/json", headers={"Stripe-Signature": signature}
+    )
+    return answer.status_code
+
+
+def deliver_all(network: CardNetwork, *kinds: str, merchant: Merchant) -> int:
+    """Deliver what the network has to say, oldest first, of the kinds named; how many."""
+    rows = [row for row in at_network(merchant, "events") if not kinds or row["type"] in kinds]
+    for row in reversed(rows):
+        body, signature = signed(row["type"], row["data"]["object"], name=row["id"])
+        assert deliver(body, signature) == 200
+    return len(rows)
 
 
 def subscribe(
@@ -149,6 +236,14 @@ def buy(
     )
     payments.present(payment, now=now)
     return payments.confirm(payment, card_id=connection.card.card_id, now=now)
+
+
+def save_card(connection: Connection, number: str, *, now: datetime) -> None:
+    """The customer replaces their saved card."""
+    intent = cards.begin_setup(connection, key=f"{number}:{now.timestamp()}")
+    card_id = cards.from_test_card(connection.merchant, number)
+    cards.confirm_setup(connection, setup_intent_id=intent.id, card_id=card_id)
+    cards.finish_setup(connection, setup_intent_id=intent.id, now=now)
 
 
 def behave_as(network: CardNetwork, connection: Connection, number: str) -> None:

@@ -7,15 +7,19 @@ ignored, never assigned.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_email
 from django.utils.dateparse import parse_datetime
 
 from billing import errors, money
 
 METADATA_KEY = re.compile(r"[A-Za-z0-9_]{1,255}\Z")
+E164 = re.compile(r"\+[1-9][0-9]{6,14}\Z")
 LARGEST_COUNT = 10**12
 
 
@@ -35,6 +39,11 @@ def text(body: dict[str, Any], name: str, *, required: bool = False, most: int =
     return value
 
 
+def nullable_text(body: dict[str, Any], name: str, *, most: int = 255) -> str:
+    """As `text`, for a field that may be emptied: null and "" are the empty string."""
+    return "" if body.get(name) == "" else text(body, name, most=most) or ""
+
+
 def required_text(body: dict[str, Any], name: str, *, most: int = 255) -> str:
     """As `text`, for a field that must be there."""
     value = text(body, name, required=True, most=most)
@@ -42,9 +51,58 @@ def required_text(body: dict[str, Any], name: str, *, most: int = 255) -> str:
     return value
 
 
-def choice(body: dict[str, Any], name: str, options: tuple[str, ...]) -> str:
-    """One of a few words."""
+def email(body: dict[str, Any], name: str = "email") -> str:
+    """An e-mail address; empty when absent, null or ""."""
+    value = nullable_text(body, name, most=254)
+    if value:
+        try:
+            validate_email(value)
+        except ValidationError as error:
+            raise errors.Invalid(f"`{name}` is not an e-mail address.", param=name) from error
+    return value
+
+
+def phone(body: dict[str, Any], name: str = "phone") -> str:
+    """A phone number as E.164, +14155550142; empty when absent, null or ""."""
+    value = nullable_text(body, name, most=16)
+    if value and not E164.match(value):
+        raise errors.Invalid(
+            f"`{name}` must be a phone number with its country code: +14155550142.", param=name
+        )
+    return value
+
+
+def items(body: dict[str, Any], name: str, *, most: int) -> list[dict[str, Any]] | None:
+    """A list of at most `most` objects; None when absent."""
     value = body.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise errors.Invalid(f"`{name}` must be a list of objects.", param=name)
+    if len(value) > most:
+        raise errors.Invalid(f"`{name}` must have at most {most} items.", param=name)
+    return value
+
+
+def texts(body: dict[str, Any], name: str, *, most: int) -> list[str] | None:
+    """A list of at most `most` strings; None when absent."""
+    value = body.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise errors.Invalid(f"`{name}` must be a list of strings.", param=name)
+    if len(value) > most:
+        raise errors.Invalid(f"`{name}` must have at most {most} items.", param=name)
+    return value
+
+
+def choice(
+    body: dict[str, Any], name: str, options: Sequence[str], *, default: str | None = None
+) -> str:
+    """One of a few words; absent is `default`, where there is one."""
+    value = body.get(name)
+    if value is None and default is not None:
+        return default
     if not isinstance(value, str) or value not in options:
         raise errors.Invalid(f"`{name}` must be one of {', '.join(options)}.", param=name)
     return value

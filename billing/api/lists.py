@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID
@@ -10,7 +11,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from billing import errors
+from billing.api import fields
 
+_DIGITS = re.compile(r"[0-9]{1,3}\Z")
 DEFAULT_LIMIT = 10
 LARGEST_LIMIT = 100
 
@@ -21,8 +24,8 @@ def limit_of(request: Request) -> int:
     Raises:
         billing.errors.Invalid: not a whole number from 1 to 100.
     """
-    text = request.query_params.get("limit", str(DEFAULT_LIMIT))
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= LARGEST_LIMIT):
+    text = request.query_params.get("limit") or str(DEFAULT_LIMIT)
+    if not (_DIGITS.match(text) and 1 <= int(text) <= LARGEST_LIMIT):
         raise errors.Invalid(f"Use a limit from 1 to {LARGEST_LIMIT}.", param="limit")
     return int(text)
 
@@ -55,3 +58,18 @@ def page(
     if answer["has_more"]:
         answer["next_cursor"] = cursor_of(found[limit - 1])
     return Response(answer)
+
+
+def named(rows: Any, body: dict[str, Any], name: str) -> Any:
+    """The row that a field of a body names by its id; none, or another merchant's, is a wrong
+    field.
+
+    Raises:
+        billing.errors.Invalid: the field is missing or no text.
+        billing.errors.NotFound: naming the field.
+    """
+    text = fields.required_text(body, name)
+    try:
+        return rows.by_public_id(text)
+    except errors.NotFound as error:
+        raise errors.NotFound(error.message, param=name) from error

@@ -1,4 +1,7 @@
-"""Billing's rows on the wire, shaped as the official client's type declarations."""
+"""Billing's rows on the wire, shaped as the official client's type declarations.
+
+In our words; `billing.api.vocabulary` says the newer client's beside or in their place.
+"""
 
 from __future__ import annotations
 
@@ -14,22 +17,31 @@ def connection(row: Connection, subscription: Subscription | None) -> dict[str, 
     """A connection with its customer and a summary of its subscription."""
     return {
         "connection_id": row.public_id,
-        "customer_id": row.public_id,
         "has_lava_credit_balance": row.balance > 0,
         "status": row.status,
         "customer": customer(row),
-        "subscription": None
-        if subscription is None
-        else {
-            "subscription_id": subscription.public_id,
-            "subscription_config_id": subscription.plan.public_id,
-            "plan_id": subscription.plan.public_id,
-            "name": subscription.plan.name,
-            "status": "active",
-        },
-        "reference": row.reference,
+        "subscription": _summary(subscription),
+        "reference_id": row.reference or None,
         "metadata": row.metadata,
         "created_at": fields.instant(row.created_at),
+    }
+
+
+def customer_object(row: Connection, subscription: Subscription | None) -> dict[str, Any]:
+    """The same as the newer client declares it: who it is stands under `contact`."""
+    found = connection(row, subscription)
+    found["contact"] = found.pop("customer")
+    return found
+
+
+def _summary(subscription: Subscription | None) -> dict[str, Any] | None:
+    if subscription is None:
+        return None
+    return {
+        "subscription_id": subscription.public_id,
+        "subscription_config_id": subscription.plan.public_id,
+        "name": subscription.plan.name,
+        "status": "active",
     }
 
 
@@ -50,6 +62,7 @@ def balance(found: credits.Balance) -> dict[str, Any]:
         "cycle_remaining": money.wire(found.cycle),
         "bundle_remaining": money.wire(found.bundle),
         "overage_due": money.wire(found.debt),
+        "held": money.wire(found.held),
     }
 
 
@@ -61,13 +74,12 @@ def subscription(row: Subscription, *, now: datetime) -> dict[str, Any]:
         pending = {"type": row.pending_change, "effective_at": fields.instant(row.cycle_end)}
     left = balance(credits.balance(row.connection, now=now))
     left.pop("overage_due")
+    left.pop("held")
     over = row.status == Subscription.Status.CANCELLED
     return {
         "subscription_id": row.public_id,
         "subscription_config_id": plan.public_id,
-        "plan_id": plan.public_id,
         "connection_id": row.connection.public_id,
-        "customer_id": row.connection.public_id,
         "status": "cancelled" if over else "active",
         "is_past_due": row.status == Subscription.Status.PAST_DUE,
         "started_at": fields.instant(row.started_at),
@@ -99,13 +111,16 @@ def plan(row: Plan) -> dict[str, Any]:
     """A plan; on the wire, a subscription config."""
     return {
         "subscription_config_id": row.public_id,
-        "plan_id": row.public_id,
         "merchant_id": row.merchant.public_id,
         **_terms(row),
         "currency": row.currency,
+        "rollover_cap": None if row.rollover_cap is None else money.wire(row.rollover_cap),
         "when_depleted": row.when_depleted,
         "overage_threshold": money.wire(row.overage_threshold),
         "overage_cap": None if row.overage_cap is None else money.wire(row.overage_cap),
+        "default_auto_top_up_bundle_id": None
+        if row.default_auto_top_up_bundle is None
+        else row.default_auto_top_up_bundle.public_id,
         "linked_meters": [
             {"meter_id": meter.public_id, "name": meter.name} for meter in row.meters.all()
         ],
@@ -128,7 +143,6 @@ def bundle(row: CreditBundle) -> dict[str, Any]:
     return {
         "credit_bundle_id": row.public_id,
         "subscription_config_id": row.plan.public_id,
-        "plan_id": row.plan.public_id,
         "name": row.name,
         "cost": money.wire(row.cost.amount),
         "credit_amount": money.wire(row.credit_amount),

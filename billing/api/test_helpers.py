@@ -28,6 +28,8 @@ class AdvanceView(SandboxView):
     the workers find what is due.
     """
 
+    one_transaction = False
+
     def post(self, request: Request) -> Response:
         body = self.body
         asked = [name for name in ("to", "seconds", "to_next_renewal") if body.get(name)]
@@ -37,7 +39,10 @@ class AdvanceView(SandboxView):
         if asked == ["to"]:
             target = fields.moment(body["to"], "to")
         elif asked == ["seconds"]:
-            target = before + timedelta(seconds=fields.count(body, "seconds"))
+            try:
+                target = before + timedelta(seconds=fields.count(body, "seconds"))
+            except OverflowError as error:
+                raise errors.Invalid("There is no such year.", param="seconds") from error
         else:
             fields.flag(body, "to_next_renewal")
             target = clock.next_renewal(self.merchant)

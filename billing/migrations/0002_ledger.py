@@ -5,6 +5,16 @@ from pathlib import Path
 from django.db import migrations
 
 SQL = Path(__file__).resolve().parent.parent / "sql"
+NAMES = (
+    "walls.sql",
+    "ledger.sql",
+    "cards.sql",
+    "changes.sql",
+    "renewals.sql",
+    "defaults.sql",
+    "webhooks.sql",
+    "holds.sql",
+)
 
 
 class Migration(migrations.Migration):
@@ -14,5 +24,5 @@ class Migration(migrations.Migration):
         migrations.RunSQL(
             (SQL / name).read_text(encoding="utf-8"), reverse_sql=migrations.RunSQL.noop
         )
-        for name in ("walls.sql", "ledger.sql")
+        for name in NAMES
     ]

@@ -4,10 +4,13 @@ Who may write which table is said at each model; balances and the ledger have on
 functions of `billing/sql/ledger.sql` behind `billing.ledger`.
 """
 
+from billing.models.accounts import CardAccount
 from billing.models.base import Tenant, TenantQuerySet
+from billing.models.calls import IdempotentCall
 from billing.models.connections import Connection, Customer, Cycle, Subscription
 from billing.models.credits import CreditGrant, LedgerEntry
 from billing.models.events import Event, OutboxMessage, StripeEvent
+from billing.models.holds import Hold
 from billing.models.merchants import (
     AuditEntry,
     Invitation,
@@ -17,17 +20,27 @@ from billing.models.merchants import (
     SecretKey,
     User,
 )
+from billing.models.moves import PlanMove
 from billing.models.payments import Payment, PaymentMethod
 from billing.models.plans import CreditBundle, Plan
+from billing.models.refunds import Dispute, PaymentAttempt, Refund
+from billing.models.webhooks import BalanceTold, Delivery, DeliveryAttempt, WebhookEndpoint
 
 __all__ = [
     "AuditEntry",
+    "BalanceTold",
+    "CardAccount",
     "Connection",
     "CreditBundle",
     "CreditGrant",
     "Customer",
     "Cycle",
+    "Delivery",
+    "DeliveryAttempt",
+    "Dispute",
     "Event",
+    "Hold",
+    "IdempotentCall",
     "Invitation",
     "LedgerEntry",
     "Membership",
@@ -35,12 +48,16 @@ __all__ = [
     "Organization",
     "OutboxMessage",
     "Payment",
+    "PaymentAttempt",
     "PaymentMethod",
     "Plan",
+    "PlanMove",
+    "Refund",
     "SecretKey",
     "StripeEvent",
     "Subscription",
     "Tenant",
     "TenantQuerySet",
     "User",
+    "WebhookEndpoint",
 ]

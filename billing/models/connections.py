@@ -6,7 +6,7 @@ cycles are written by `billing.subscriptions` and `billing.renewals`, under the 
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, ClassVar
 
@@ -22,8 +22,9 @@ class Customer(Tenant):
 
     ID_PREFIX = "cus"
 
-    # E.164, e.g. +14155550142.
-    phone = models.CharField(max_length=16)
+    # E.164, e.g. +14155550142. Empty: a backend made the customer without one, and the phone that
+    # is confirmed at their first checkout becomes theirs.
+    phone = models.CharField(max_length=16, blank=True)
     email = models.EmailField(blank=True)
     first_name = models.CharField(max_length=80, blank=True)
     last_name = models.CharField(max_length=80, blank=True)
@@ -34,12 +35,14 @@ class Customer(Tenant):
     class Meta:
         constraints = [
             models.UniqueConstraint(
-                fields=["merchant", "phone"], name="a_phone_is_one_customer_of_a_merchant"
+                fields=["merchant", "phone"],
+                name="a_phone_is_one_customer_of_a_merchant",
+                condition=~models.Q(phone=""),
             )
         ]
 
     def __str__(self) -> str:
-        return self.name or self.masked_phone
+        return self.name or self.masked_phone or self.email or "No name yet"
 
     @property
     def name(self) -> str:
@@ -48,7 +51,7 @@ class Customer(Tenant):
     @property
     def masked_phone(self) -> str:
         """The number with its last four digits, as people are shown it."""
-        return f"{self.phone[:2]} \u2022\u2022\u2022 {self.phone[-4:]}"
+        return f"{self.phone[:2]} \u2022\u2022\u2022 {self.phone[-4:]}" if self.phone else ""
 
 
 class ConnectionQuerySet(TenantQuerySet):
@@ -96,11 +99,21 @@ class Connection(Tenant):
     )
     # The part of the debt that an open overage charge is collecting from the card right now.
     collecting = credit_field(default=Decimal(0), editable=False)
+    # The sum of its open holds; written by `billing/sql/holds.sql` alone.
+    held = credit_field(default=Decimal(0), editable=False)
     # Debt made since the cycle began, for the plan's overage cap.
     cycle_overage = credit_field(default=Decimal(0), editable=False)
     # After a declined overage charge: how many, and when the next try is due.
     overage_attempts = models.PositiveSmallIntegerField(default=0, editable=False)
     overage_next_attempt_at = models.DateTimeField(null=True, blank=True, editable=False)
+    # Since when the balance is at 0 or below; null: it is above. Kept by the ledger with each
+    # line, told once a fall by `billing.depletion`.
+    depleted_at = models.DateTimeField(null=True, blank=True, editable=False)
+    depleted_told = models.BooleanField(default=False, editable=False)
+    # Below this balance credits run low; null: nobody asked. Copied from the plan with each cycle.
+    low_mark = credit_field(null=True, blank=True, editable=False)
+    low_at = models.DateTimeField(null=True, blank=True, editable=False)
+    low_told = models.BooleanField(default=False, editable=False)
 
     objects: ClassVar[Any] = ConnectionQuerySet.as_manager()
 
@@ -108,6 +121,12 @@ class Connection(Tenant):
         indexes = [
             models.Index(
                 fields=["merchant"], name="connection_that_owes", condition=models.Q(owes=True)
+            ),
+            models.Index(
+                fields=["merchant"],
+                name="connection_to_be_told",
+                condition=models.Q(depleted_at__isnull=False, depleted_told=False)
+                | models.Q(low_at__isnull=False, low_told=False),
             ),
         ]
         constraints = [
@@ -117,6 +136,7 @@ class Connection(Tenant):
                 condition=~models.Q(status="deleted"),
             ),
             models.CheckConstraint(condition=bounded("debt"), name="debt_is_not_negative"),
+            models.CheckConstraint(condition=bounded("held"), name="held_is_not_negative"),
             models.CheckConstraint(
                 condition=models.Q(collecting__gte=0, collecting__lte=models.F("debt")),
                 name="only_debt_is_collected",
@@ -170,14 +190,17 @@ class Subscription(Tenant):
     class PendingChange(models.TextChoices):
         CANCELLATION = "cancellation", "Cancels at the end of the cycle"
         DOWNGRADE = "downgrade", "Moves to a smaller plan at the end of the cycle"
+        MOVE = "move", "Moves to another version of its plan at the end of the cycle"
 
     connection = models.ForeignKey(
         Connection, on_delete=models.PROTECT, related_name="subscriptions"
     )
     plan = models.ForeignKey(Plan, on_delete=models.PROTECT, related_name="subscriptions")
     status = models.CharField(max_length=9, choices=Status, default=Status.ACTIVE)
-    # Cycles are computed from the anchor, the plan's interval and the number, never chained.
+    # Cycles are computed from the anchor, the plan's interval and the number, never chained. A
+    # change of plan may set a new anchor: cycle `anchor_index` begins there (`billing.courses`).
     anchor = models.DateTimeField()
+    anchor_index = models.PositiveIntegerField(default=0)
     # The merchant's zone when the anchor was set; a later change leaves it as it is.
     time_zone = models.CharField(max_length=64)
     cycle_index = models.PositiveIntegerField(default=0)
@@ -185,14 +208,25 @@ class Subscription(Tenant):
     cycle_end = models.DateTimeField()
     started_at = models.DateTimeField()
     pending_change = models.CharField(max_length=12, choices=PendingChange, null=True, blank=True)
+    # The plan of the next cycle, of a downgrade or a move.
+    pending_plan = models.ForeignKey(
+        Plan, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
     cancelled_at = models.DateTimeField(null=True, blank=True)
     ended_at = models.DateTimeField(null=True, blank=True)
     past_due_since = models.DateTimeField(null=True, blank=True)
     attempts = models.PositiveSmallIntegerField(default=0)
     next_attempt_at = models.DateTimeField(null=True, blank=True)
+    # Bought off-session by `billing.topups` when credits fall below the threshold; null: off.
     auto_top_up_bundle = models.ForeignKey(
         CreditBundle, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
     )
+    top_up_threshold = credit_field(default=Decimal(0))
+    # At most so much money in a calendar month of the merchant's zone; null: no cap.
+    top_up_monthly_cap = credit_field(null=True, blank=True)
+    # After a decline: how many, and when the next try is due. At the cap: when the next month is.
+    top_up_attempts = models.PositiveSmallIntegerField(default=0)
+    top_up_next_attempt_at = models.DateTimeField(null=True, blank=True)
 
     objects: ClassVar[Any] = SubscriptionQuerySet.as_manager()
 
@@ -204,6 +238,11 @@ class Subscription(Tenant):
                 condition=models.Q(status__in=["active", "past_due"]),
             ),
             models.Index(fields=["connection"], name="subscription_by_connection"),
+            models.Index(
+                fields=["merchant"],
+                name="subscription_that_tops_up",
+                condition=models.Q(auto_top_up_bundle__isnull=False),
+            ),
         ]
         constraints = [
             models.UniqueConstraint(
@@ -215,10 +254,34 @@ class Subscription(Tenant):
                 condition=models.Q(cycle_start__lt=models.F("cycle_end")),
                 name="a_cycle_ends_after_it_starts",
             ),
+            models.CheckConstraint(
+                condition=models.Q(
+                    pending_plan__isnull=False, pending_change__in=["downgrade", "move"]
+                )
+                | models.Q(pending_plan=None)
+                & (models.Q(pending_change=None) | models.Q(pending_change="cancellation")),
+                name="a_change_to_another_plan_names_it",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(anchor_index__lte=models.F("cycle_index")),
+                name="an_anchor_is_not_ahead_of_its_cycle",
+            ),
+            models.CheckConstraint(
+                condition=bounded("top_up_threshold")
+                & (models.Q(top_up_monthly_cap=None) | bounded("top_up_monthly_cap")),
+                name="a_top_up_has_limits_that_are_numbers",
+            ),
         ]
 
     def __str__(self) -> str:
         return f"{self.connection} on {self.plan}"
+
+    @property
+    def grace_ends_at(self) -> datetime | None:
+        """While past due: when the gateway begins to refuse. None: nothing is overdue."""
+        if self.past_due_since is None:
+            return None
+        return self.past_due_since + timedelta(days=self.plan.grace_days)
 
 
 class Cycle(Tenant):
@@ -230,15 +293,43 @@ class Cycle(Tenant):
         GRANTED = "granted", "Paid and granted"
         SKIPPED = "skipped", "Slept through, not charged"
 
-    subscription = models.ForeignKey(Subscription, on_delete=models.PROTECT, related_name="cycles")
+    # The foreign keys of this table are composite, with the merchant: `billing/sql/walls.sql`.
+    merchant = models.ForeignKey(
+        "billing.Merchant",
+        on_delete=models.PROTECT,
+        related_name="+",
+        db_index=False,
+        db_constraint=False,
+    )
+    subscription = models.ForeignKey(
+        Subscription, on_delete=models.PROTECT, related_name="cycles", db_constraint=False
+    )
     index = models.PositiveIntegerField()
+    # The plan it was sold on, and the rule its bounds come from: `place` intervals after `anchor`,
+    # in that zone. A cycle cut short by an upgrade ends where the next begins, on a new anchor.
+    plan = models.ForeignKey(
+        Plan, on_delete=models.PROTECT, related_name="+", db_index=False, db_constraint=False
+    )
+    anchor = models.DateTimeField()
+    place = models.PositiveIntegerField()
+    time_zone = models.CharField(max_length=64)
     start = models.DateTimeField()
     end = models.DateTimeField()
     state = models.CharField(max_length=7, choices=State)
     # The payment that opened it; null where the price was 0 or the cycle was skipped.
     payment = models.ForeignKey(
-        "billing.Payment", null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+        "billing.Payment",
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="+",
+        db_constraint=False,
     )
+    # Of an upgrade: unused credits of the cycle before that were given in payment, and the value
+    # they took off the price; and what was left to pay but is too little for a card, so it is owed.
+    unused_credit = credit_field(default=Decimal(0))
+    unused_value = credit_field(default=Decimal(0))
+    owed = credit_field(default=Decimal(0))
     created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:
@@ -246,7 +337,17 @@ class Cycle(Tenant):
             models.UniqueConstraint(
                 fields=["subscription", "index"], name="a_cycle_is_opened_once"
             ),
+            models.CheckConstraint(
+                condition=bounded("unused_credit") & bounded("unused_value") & bounded("owed"),
+                name="an_upgrade_takes_no_negative_value",
+            ),
         ]
 
     def __str__(self) -> str:
         return f"{self.subscription}, cycle {self.index}"
+
+    @property
+    def price_paid(self) -> Decimal:
+        """What this cycle cost its customer: by card, in unused credits, and what is owed."""
+        by_card = Decimal(self.payment.amount.amount) if self.payment is not None else Decimal(0)
+        return by_card + Decimal(self.unused_value) + Decimal(self.owed)

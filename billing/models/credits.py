@@ -32,9 +32,23 @@ class CreditGrant(Tenant):
         ROLLOVER = "rollover", "Rolled over"
         BUNDLE = "bundle", "Bundle"
         MANUAL = "manual", "Given by hand"
+        # What a voided request owed and somebody has paid already.
+        RETURNED = "returned", "Returned"
 
+    # The foreign keys of this table are composite, with the merchant: `billing/sql/walls.sql`.
+    merchant = models.ForeignKey(
+        "billing.Merchant",
+        on_delete=models.PROTECT,
+        related_name="+",
+        db_index=False,
+        db_constraint=False,
+    )
     connection = models.ForeignKey(
-        Connection, on_delete=models.PROTECT, related_name="grants", db_index=False
+        Connection,
+        on_delete=models.PROTECT,
+        related_name="grants",
+        db_index=False,
+        db_constraint=False,
     )
     pool = models.PositiveSmallIntegerField(choices=Pool)
     source = models.CharField(max_length=8, choices=Source)
@@ -62,9 +76,15 @@ class CreditGrant(Tenant):
         on_delete=models.PROTECT,
         related_name="+",
         db_index=False,
+        db_constraint=False,
     )
     payment = models.ForeignKey(
-        "billing.Payment", null=True, blank=True, on_delete=models.PROTECT, related_name="grants"
+        "billing.Payment",
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="grants",
+        db_constraint=False,
     )
     bundle = models.ForeignKey(
         "billing.CreditBundle",
@@ -73,8 +93,9 @@ class CreditGrant(Tenant):
         on_delete=models.PROTECT,
         related_name="+",
         db_index=False,
+        db_constraint=False,
     )
-    # For grants by hand: why, and by whom.
+    # For grants by hand and returned ones: why, and by whom.
     reason = models.CharField(max_length=255, blank=True)
     actor = models.CharField(max_length=255, blank=True)
     created_at = models.DateTimeField(default=timezone.now)
@@ -105,7 +126,8 @@ class CreditGrant(Tenant):
                 name="a_grant_does_not_end_before_it_starts",
             ),
             models.CheckConstraint(
-                condition=~models.Q(source="manual") | (~models.Q(reason="") & ~models.Q(actor="")),
+                condition=~models.Q(source__in=["manual", "returned"])
+                | (~models.Q(reason="") & ~models.Q(actor="")),
                 name="a_grant_by_hand_has_a_reason_and_a_name",
             ),
         ]
@@ -203,6 +225,12 @@ class LedgerEntry(models.Model):
                 fields=["request_id", "grant"],
                 name="a_request_draws_once_from_a_grant",
                 condition=models.Q(kind="usage"),
+                nulls_distinct=False,
+            ),
+            models.UniqueConstraint(
+                fields=["request_id", "grant"],
+                name="a_draw_is_given_back_once",
+                condition=models.Q(kind="refund"),
                 nulls_distinct=False,
             ),
             models.UniqueConstraint(

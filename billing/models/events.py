@@ -21,14 +21,27 @@ class Event(Tenant):
 
     name = models.CharField(max_length=64)
     connection = models.ForeignKey(
-        Connection, null=True, blank=True, on_delete=models.PROTECT, related_name="events"
+        Connection,
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="events",
+        # Composite, with the merchant: `billing/sql/walls.sql`.
+        db_constraint=False,
     )
     data = models.JSONField(default=dict)
     # On the merchant's clock.
     created_at = models.DateTimeField()
+    # Whether its deliveries were made (`billing.deliveries`), also where nobody wanted any.
+    is_told = models.BooleanField(default=False, db_default=False, editable=False)
 
     class Meta:
-        indexes = [models.Index(fields=["merchant", "-created_at"], name="event_by_time")]
+        indexes = [
+            models.Index(fields=["merchant", "-created_at"], name="event_by_time"),
+            models.Index(
+                fields=["merchant", "id"], name="event_to_tell", condition=models.Q(is_told=False)
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.name
@@ -37,7 +50,12 @@ class Event(Tenant):
 class StripeEvent(models.Model):
     """An event of the card network, stored once by its id before anything acts on it."""
 
+    # The network's id; after `mer_.../` where it came to a merchant's own account.
     id = models.CharField(primary_key=True, max_length=80)
+    # Whose account it came to; null: the installation's.
+    merchant = models.ForeignKey(
+        "billing.Merchant", null=True, on_delete=models.PROTECT, related_name="+", db_index=False
+    )
     type = models.CharField(max_length=80)
     livemode = models.BooleanField()
     payload = models.JSONField()

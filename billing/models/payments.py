@@ -6,6 +6,8 @@ answer after. Written by `billing.payments` alone, under the connection's lock.
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 from django.db import models
 from django.utils import timezone
 from djmoney.models.fields import MoneyField
@@ -64,6 +66,7 @@ class Payment(Tenant):
         OVERAGE = "overage", "Usage past credit"
         BUNDLE = "bundle", "Bundle"
         TOP_UP = "top_up", "Automatic top-up"
+        UPGRADE = "upgrade", "Change of plan"
 
     class Status(models.TextChoices):
         PENDING = "pending", "Pending"
@@ -96,8 +99,12 @@ class Payment(Tenant):
     subscription = models.ForeignKey(
         Subscription, null=True, blank=True, on_delete=models.PROTECT, related_name="payments"
     )
-    # The cycle a renewal opens.
+    # The cycle that a renewal or a change of plan opens.
     cycle_index = models.PositiveIntegerField(null=True, blank=True)
+    # Of a change of plan: the unused credits given in payment, and the value they take off the
+    # price, fixed with the intent.
+    unused_credit = credit_field(default=Decimal(0))
+    unused_value = credit_field(default=Decimal(0))
     card = models.ForeignKey(
         PaymentMethod, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
     )
@@ -113,6 +120,14 @@ class Payment(Tenant):
     settled_at = models.DateTimeField(null=True, blank=True)
     # Something a person must look at, e.g. the network took another amount. Empty: nothing.
     flag = models.CharField(max_length=255, blank=True)
+    # What `billing.reconcile` found and only a person can mend; what it gave stays. Empty: nothing.
+    alarm = models.CharField(max_length=255, blank=True, editable=False)
+    # What the bank says of a dispute, for people. Empty: nothing, or it was won.
+    dispute_flag = models.CharField(max_length=255, blank=True, editable=False)
+    # What has gone back or is on its way back; moved by `billing.refunds` alone, in its currency.
+    refunded = models.DecimalField(max_digits=14, decimal_places=3, default=0, editable=False)
+    # Where the bank wants the customer: until when the link of the mail can pay it.
+    action_until = models.DateTimeField(null=True, blank=True, editable=False)
 
     class Meta:
         indexes = [
@@ -147,6 +162,18 @@ class Payment(Tenant):
                 condition=~models.Q(receipt_number=""),
             ),
             models.CheckConstraint(condition=bounded("amount"), name="a_payment_is_not_negative"),
+            models.CheckConstraint(
+                condition=models.Q(refunded__gte=0, refunded__lte=models.F("amount")),
+                name="no_more_goes_back_than_was_paid",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(refunded=0) | models.Q(status="succeeded"),
+                name="only_what_was_paid_goes_back",
+            ),
+            models.CheckConstraint(
+                condition=bounded("unused_credit") & bounded("unused_value"),
+                name="a_payment_takes_no_negative_value",
+            ),
             models.CheckConstraint(
                 condition=~models.Q(status="succeeded") | models.Q(settled_at__isnull=False),
                 name="a_succeeded_payment_is_settled",

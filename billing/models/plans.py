@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from django.db import models
 from django.utils import timezone
@@ -52,6 +53,31 @@ class Plan(Tenant):
     overage_threshold = credit_field(default=Decimal(10))
     # At most so much overage a cycle, then as `block`; null: no cap.
     overage_cap = credit_field(null=True, blank=True)
+    # Below so much the customer is told that credits run low; null: never. Counts from a
+    # subscriber's next cycle on (`Connection.low_mark`).
+    low_credit_threshold = credit_field(null=True, blank=True)
+    # After a declined renewal the gateway serves so many days more.
+    grace_days = models.PositiveSmallIntegerField(default=3)
+    # The first version of this plan; null: it is the first itself. Set by `plans.new_version`.
+    family = models.ForeignKey(
+        "self",
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="later_versions",
+        editable=False,
+    )
+    version = models.PositiveIntegerField(default=1, editable=False)
+    # What a new subscription tops up with, unless its customer says otherwise; a bundle of this
+    # plan (also a foreign key of both columns).
+    default_auto_top_up_bundle = models.ForeignKey(
+        "billing.CreditBundle",
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="+",
+        editable=False,
+    )
     archived_at = models.DateTimeField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
@@ -73,6 +99,18 @@ class Plan(Tenant):
                 condition=models.Q(rollover_cap=None) | bounded("rollover_cap"),
                 name="a_rollover_cap_is_not_negative",
             ),
+            models.CheckConstraint(
+                condition=models.Q(low_credit_threshold=None) | bounded("low_credit_threshold"),
+                name="a_low_credit_threshold_is_not_negative",
+            ),
+            models.UniqueConstraint(
+                fields=["family", "version"], name="a_version_of_a_plan_is_made_once"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(family=None, version=1)
+                | models.Q(family__isnull=False, version__gt=1),
+                name="only_the_first_version_heads_a_family",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -85,6 +123,12 @@ class Plan(Tenant):
     @property
     def is_free(self) -> bool:
         return bool(self.price.amount == 0)
+
+    @property
+    def head_id(self) -> UUID:
+        """The first version of this plan, which names its family."""
+        found: UUID = self.family_id or self.pk
+        return found
 
     @property
     def needs_card(self) -> bool:

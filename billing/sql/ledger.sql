@@ -5,7 +5,8 @@
 -- (billing_lock). A line belongs to a grant, or (grant null) to the debt. After any of them:
 --   sum of a grant's lines = its remainder; sum of the lines without a grant = -debt;
 --   balance = sum of all lines; sequences dense.
--- A line that moves nothing is not written.
+-- A line that moves nothing is not written. Each line also keeps `depleted_at` and `low_at`: since
+-- when the balance is at 0 or below, and below the mark; who is told of it is billing.depletion's.
 
 CREATE OR REPLACE FUNCTION billing_lock(p_merchant uuid, p_connection uuid)
 RETURNS SETOF billing_connection LANGUAGE sql AS $$
@@ -28,7 +29,11 @@ BEGIN
     UPDATE billing_connection
        SET entry_count = entry_count + 1,
            balance = balance + p_amount,
-           debt = CASE WHEN p_grant IS NULL THEN debt - p_amount ELSE debt END
+           debt = CASE WHEN p_grant IS NULL THEN debt - p_amount ELSE debt END,
+           depleted_at = CASE WHEN balance + p_amount <= 0 THEN COALESCE(depleted_at, p_now) END,
+           depleted_told = depleted_told AND balance + p_amount <= 0,
+           low_at = CASE WHEN balance + p_amount < low_mark THEN COALESCE(low_at, p_now) END,
+           low_told = low_told AND COALESCE(balance + p_amount < low_mark, false)
      WHERE id = p_connection
     RETURNING merchant_id, entry_count, balance INTO STRICT head;
     IF p_grant IS NOT NULL THEN
@@ -132,12 +137,16 @@ DECLARE
     line bigint;
     running numeric;
 BEGIN
-    IF EXISTS (SELECT 1 FROM billing_creditgrant
-                WHERE connection_id = p_connection AND NOT is_spent AND expires_at <= p_now) THEN
-        PERFORM billing_expire(p_connection, p_now);
-    END IF;
-    SELECT c.merchant_id, c.entry_count, c.balance, c.debt INTO STRICT head
+    SELECT c.merchant_id, c.entry_count, c.balance, c.debt, EXISTS (
+               SELECT 1 FROM billing_creditgrant
+                WHERE connection_id = c.id AND NOT is_spent AND expires_at <= p_now) AS has_ended
+      INTO STRICT head
       FROM billing_connection c WHERE c.id = p_connection;
+    IF head.has_ended THEN
+        PERFORM billing_expire(p_connection, p_now);
+        SELECT c.merchant_id, c.entry_count, c.balance, c.debt INTO STRICT head
+          FROM billing_connection c WHERE c.id = p_connection;
+    END IF;
     line := head.entry_count;
     running := head.balance;
     cycle_remaining := 0;
@@ -180,8 +189,95 @@ BEGIN
     END IF;
     UPDATE billing_connection c
        SET entry_count = line, balance = running, debt = billing_spend.debt,
-           cycle_overage = c.cycle_overage + need
+           cycle_overage = c.cycle_overage + need,
+           depleted_at = CASE WHEN running <= 0 THEN COALESCE(c.depleted_at, p_now) END,
+           depleted_told = c.depleted_told AND running <= 0,
+           low_at = CASE WHEN running < c.low_mark THEN COALESCE(c.low_at, p_now) END,
+           low_told = c.low_told AND COALESCE(running < c.low_mark, false)
      WHERE c.id = p_connection AND p_amount > 0;
+END
+$$;
+
+-- Whether what returns to a grant is over: its life has ended, what was left of it was ended (or
+-- cut by a cap) after the line `p_seq`, or, where nothing was left to end, what would have ended
+-- it has happened since: its subscription is over, or a cycle was opened that its pool does not
+-- roll into. Credits that rolled over are not over.
+CREATE OR REPLACE FUNCTION billing_has_ended(
+    p_grant uuid, p_connection uuid, p_seq bigint, p_now timestamptz
+) RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT coalesce(g.expires_at <= p_now, false)
+        OR EXISTS (SELECT 1 FROM billing_ledgerentry e
+                    WHERE e.connection_id = p_connection AND e.seq > p_seq
+                      AND e.grant_id = g.id AND e.kind = 'expire')
+        OR EXISTS (SELECT 1 FROM billing_subscription s JOIN billing_plan p ON p.id = s.plan_id
+                    WHERE s.connection_id = p_connection AND s.ended_at >= g.effective_at
+                      AND (g.pool = 1 OR p.bundle_rollover_type = 'none'))
+        OR EXISTS (SELECT 1 FROM billing_subscription s JOIN billing_plan p ON p.id = s.plan_id
+                     JOIN billing_cycle y ON y.subscription_id = s.id
+                    WHERE s.connection_id = p_connection AND y.state = 'granted' AND y.index > 0
+                      AND y.id IS DISTINCT FROM g.cycle_id
+                      AND CASE g.pool
+                          WHEN 1 THEN p.rollover_type = 'none' AND y.created_at >= g.effective_at
+                          ELSE p.bundle_rollover_type = 'none' AND y.start > g.effective_at END)
+      FROM billing_creditgrant g WHERE g.id = p_grant
+$$;
+
+-- Give back what a request drew, once: each draw to the grant it came from; a grant that has ended
+-- meanwhile ends again at once. What became debt is owed no more; the part of it that is paid
+-- already, or that an open charge is collecting, becomes a grant of its own (`p_returned`) without
+-- end, since somebody's money stands behind it. Then debt is paid first out of what came back.
+-- Returns the sum given back; 0 when it was given back before.
+CREATE OR REPLACE FUNCTION billing_unspend(
+    p_connection uuid, p_request uuid, p_returned uuid, p_in_cycle boolean, p_reason text,
+    p_actor text, p_now timestamptz
+) RETURNS numeric LANGUAGE plpgsql AS $$
+DECLARE
+    draw record;
+    forgiven numeric;
+    given numeric := 0;
+BEGIN
+    IF EXISTS (SELECT 1 FROM billing_ledgerentry
+                WHERE connection_id = p_connection AND request_id = p_request
+                  AND kind IN ('refund', 'grant')) THEN
+        RETURN 0;
+    END IF;
+    PERFORM billing_expire(p_connection, p_now);
+    FOR draw IN
+        SELECT seq, grant_id, -amount AS amount FROM billing_ledgerentry
+         WHERE connection_id = p_connection AND request_id = p_request AND kind = 'usage'
+         ORDER BY seq
+    LOOP
+        given := given + draw.amount;
+        IF draw.grant_id IS NOT NULL THEN
+            PERFORM billing_append(p_connection, 'refund', draw.amount, draw.grant_id, p_request,
+                                   NULL, p_reason, p_actor, p_now);
+            IF billing_has_ended(draw.grant_id, p_connection, draw.seq, p_now) THEN
+                PERFORM billing_append(p_connection, 'expire', -draw.amount, draw.grant_id,
+                                       p_request, NULL, '', '', p_now);
+            END IF;
+            CONTINUE;
+        END IF;
+        SELECT LEAST(draw.amount, debt - collecting) INTO STRICT forgiven
+          FROM billing_connection WHERE id = p_connection;
+        PERFORM billing_append(p_connection, 'refund', forgiven, NULL, p_request, NULL,
+                               p_reason, p_actor, p_now);
+        IF forgiven < draw.amount THEN
+            INSERT INTO billing_creditgrant (
+                id, merchant_id, connection_id, pool, source, amount, remaining, priority,
+                effective_at, origin_at, reason, actor, created_at)
+            SELECT p_returned, merchant_id, id, 2, 'returned', draw.amount - forgiven, 0, 0,
+                   p_now, p_now, p_reason, p_actor, p_now
+              FROM billing_connection WHERE id = p_connection;
+            PERFORM billing_append(p_connection, 'grant', draw.amount - forgiven, p_returned,
+                                   p_request, NULL, p_reason, p_actor, p_now);
+        END IF;
+        IF p_in_cycle THEN
+            UPDATE billing_connection SET cycle_overage = cycle_overage - draw.amount
+             WHERE id = p_connection;
+        END IF;
+    END LOOP;
+    PERFORM billing_pay_debt(p_connection, p_now);
+    RETURN given;
 END
 $$;
 

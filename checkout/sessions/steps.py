@@ -201,7 +201,7 @@ def lock(
 
 def send(locked: CheckoutSession, *, phone: str | None, address: str | None, now: datetime) -> str:
     """Within a step: text a code; gives it."""
-    if locked.connection_is_given:
+    if locked.connection_is_given and locked.buyer.customer.phone:
         phone = locked.buyer.customer.phone
     elif not phone:
         phone = locked.phone
@@ -217,6 +217,8 @@ def confirm(locked: CheckoutSession, *, now: datetime) -> None:
     """Within a step: the phone is theirs; know the customer by it."""
     if not locked.connection_is_given:
         locked.connection = connections.identify(locked.merchant, phone=locked.phone, now=now)
+    elif not locked.buyer.customer.phone:
+        connections.take_phone(locked.buyer, phone=locked.phone)
     locked.state = State.VERIFIED
     locked.verified_at = now
 

@@ -11,41 +11,18 @@ from typing import Any
 import orjson
 import structlog
 from django.core.exceptions import RequestDataTooBig
-from django.db import InterfaceError, OperationalError
-from django.http import Http404, HttpRequest, HttpResponse
+from django.db import IntegrityError, InterfaceError, OperationalError
+from django.http import Http404, HttpRequest, HttpResponse, UnreadablePostError
 from django.template.loader import render_to_string
 from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
 from billing import errors
+from billing.api import statuses
 from lava.console import refusals
 
 log = structlog.get_logger(__name__)
-
-STATUS: dict[type[errors.LavaError], int] = {
-    errors.Invalid: 400,
-    errors.Unauthenticated: 401,
-    errors.PaymentRequired: 402,
-    errors.CardError: 402,
-    errors.Forbidden: 403,
-    errors.NotFound: 404,
-    errors.Conflict: 409,
-    errors.Gone: 410,
-    errors.TooLarge: 413,
-    errors.UnsupportedMedia: 415,
-    errors.Refused: 422,
-    errors.Throttled: 429,
-    errors.Unavailable: 503,
-}
-
-
-def status_of(error: errors.LavaError) -> int:
-    """The HTTP status of one of our errors: that of the nearest class in the table."""
-    for kind in type(error).__mro__:
-        if kind in STATUS:
-            return STATUS[kind]
-    return 400
 
 
 def envelope(
@@ -63,7 +40,7 @@ def translate(error: BaseException) -> tuple[int, str, str, str | None, float | 
     """Status, code, message, param and Retry-After (seconds) of whatever was raised."""
     if isinstance(error, errors.LavaError):
         retry = getattr(error, "retry_after_s", None)
-        return status_of(error), error.code, error.message, error.param, retry
+        return statuses.of(error), error.code, error.message, error.param, retry
     if isinstance(error, Http404 | exceptions.NotFound):
         return 404, "not_found", "There is nothing at this address.", None, None
     if isinstance(error, exceptions.MethodNotAllowed):
@@ -78,6 +55,16 @@ def translate(error: BaseException) -> tuple[int, str, str, str | None, float | 
         )
     if isinstance(error, RequestDataTooBig):
         return 413, "too_large", "The body is too large.", None, None
+    if isinstance(error, UnreadablePostError):
+        return 400, "body_cut", "The body ended before it was whole.", None, None
+    if isinstance(error, IntegrityError):
+        return (
+            409,
+            "conflict",
+            "It met another change at the same moment. Nothing was written; try again.",
+            None,
+            1,
+        )
     if isinstance(error, OperationalError | InterfaceError):
         return 503, "unavailable", "The service is busy. Nothing was written; try again.", None, 1
     if isinstance(error, exceptions.APIException):

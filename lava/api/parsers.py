@@ -51,14 +51,14 @@ _decoder = json.JSONDecoder(
 )
 
 
-def parse(raw: bytes) -> Any:
+def parse(raw: bytes, *, most: int = LARGEST_BODY) -> Any:
     """Decode a JSON body strictly; numbers with a point become `Decimal`.
 
     Raises:
         billing.errors.TooLarge, billing.errors.Invalid
     """
-    if len(raw) > LARGEST_BODY:
-        raise errors.TooLarge(f"The body is larger than {LARGEST_BODY} bytes.")
+    if len(raw) > most:
+        raise errors.TooLarge(f"The body is larger than {most} bytes.")
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -122,8 +122,10 @@ class StrictJSONParser(BaseParser):
         media_type: str | None = None,
         parser_context: Mapping[str, Any] | None = None,
     ) -> Any:
-        raw = stream.read(LARGEST_BODY + 1)
-        return parse(raw) if raw.strip() else {}
+        view = (parser_context or {}).get("view")
+        most = getattr(view, "largest_body", LARGEST_BODY)
+        raw = stream.read(most + 1)
+        return parse(raw, most=most) if raw.strip() else {}
 
 
 class JSONRenderer(BaseRenderer):

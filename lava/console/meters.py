@@ -7,7 +7,7 @@ Parses what was typed and calls `meters.prices`; every sum of the calculator com
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -75,21 +75,34 @@ class Builder:
             return "percentage" if self.form.text("tier_rate_type") == "percentage" else "fixed"
         return "percentage" if kind == "percent" else "fixed"
 
-    def terms(self) -> prices.Terms:
-        """The terms as typed; what is wrong becomes a problem at its field."""
+    def terms(self, base: prices.Terms | None = None) -> prices.Terms:
+        """The terms as typed; what is wrong becomes a problem at its field.
+
+        What this form has no field for (an allowance, packages, flat amounts) stays as in `base`.
+        """
         form = self.form
+        flats = {tier.start: tier.flat for tier in base.tiers} if base is not None else {}
         rows = self.rows if form.text("kind") == "tiers" else self.rows[:1]
         tiers = []
         for row in rows:
             cells = typed.Form({"start": row.start or "0", "rate": row.rate})
-            tiers.append(pricing.Tier(start=cells.amount("start"), rate=cells.amount("rate")))
+            start = cells.amount("start")
+            flat = flats.get(start, ZERO)
+            tiers.append(pricing.Tier(start=start, rate=cells.amount("rate"), flat=flat))
             row.start_problem = cells.problems.get("start", "")
             row.rate_problem = cells.problems.get("rate", "")
         terms = prices.Terms(
             tiers=tiers,
             rate_type=self.rate_type,
-            **{name: form.text(name) for name in _CHOICES},
+            **{name: form.text(name) for name in _CHOICES},  # type: ignore[arg-type]
         )
+        if base is not None:
+            terms = replace(
+                terms,
+                free_allowance=base.free_allowance,
+                package_size=base.package_size,
+                package_rounding=base.package_rounding,
+            )
         if self.is_sound:
             try:
                 prices.validate(terms)
@@ -188,9 +201,11 @@ def _save(request: access.ConsoleRequest, meter: Meter) -> HttpResponse:
     merchant = request.merchant
     builder = read(request)
     builder.form.values["slug"] = meter.slug
-    terms = builder.terms()
+    before = meter.price
+    if before is not None and before.tier_kinds:
+        return _rename(request, meter, builder)
+    terms = builder.terms(prices.of(before) if before is not None else None)
     if builder.is_sound:
-        before = meter.price
         try:
             with transaction.atomic():
                 old = facts(meter, before)
@@ -210,6 +225,21 @@ def _save(request: access.ConsoleRequest, meter: Meter) -> HttpResponse:
             )
             return redirect(f"/console/meters/{meter.public_id}")
     return page(request, builder, meter=meter)
+
+
+def _rename(request: access.ConsoleRequest, meter: Meter, builder: Builder) -> HttpResponse:
+    """Save the name alone: rates by kind of token have no fields here and stay as they are."""
+    before = {"name": meter.name}
+    try:
+        with transaction.atomic():
+            prices.rename(meter, name=builder.form.text("name"))
+            after = {"name": builder.form.text("name")}
+            trail.record(request, "meter.changed", meter, before=before, after=after)
+    except errors.LavaError as error:
+        builder.refuse(error)
+        return page(request, builder, meter=meter)
+    messages.success(request, "Saved.")
+    return redirect(f"/console/meters/{meter.public_id}")
 
 
 @access.requires("meters.change_meter")

@@ -120,6 +120,8 @@ def state(row: UsageRequest) -> tuple[str, str]:
     """The tag of a request: its tone and its word."""
     if row.status == UsageRequest.Status.ERROR:
         return "bad", "Failed"
+    if row.status == UsageRequest.Status.VOIDED:
+        return "", "Taken back"
     if row.status == UsageRequest.Status.PENDING:
         return "", "Running"
     if any(grant is None for grant, _ in row.draws):

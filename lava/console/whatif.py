@@ -18,7 +18,7 @@ from django.views.decorators.http import require_GET, require_POST
 from billing import errors
 from billing.models import Connection, Subscription
 from lava.console import access, charts, meters, numbers, rates, typed
-from meters import replay
+from meters import prices, replay
 from meters.models import Meter
 from meters.replay import Bill
 
@@ -114,7 +114,11 @@ def try_price(request: access.ConsoleRequest, key: str) -> HttpResponse:
         raise Http404
     builder = meters.read(request)
     builder.form.values |= {"slug": meter.slug, "name": builder.form.text("name") or meter.name}
-    terms = builder.terms()
+    if price.tier_kinds:
+        builder.form.problems["form"] = (
+            "This meter has a rate for each kind of token, which cannot be tried here yet."
+        )
+    terms = builder.terms(prices.of(price))
     text = request.POST.get("days", "30")
     days = int(text) if text in map(str, RANGES) else 30
     now = merchant.now()

@@ -12,6 +12,7 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.RunSQL(
-            (SQL / "charge.sql").read_text(encoding="utf-8"), reverse_sql=migrations.RunSQL.noop
+            (SQL / name).read_text(encoding="utf-8"), reverse_sql=migrations.RunSQL.noop
         )
+        for name in ("charge.sql", "rollups.sql", "batch.sql", "gateway.sql")
     ]

@@ -58,7 +58,8 @@ async function mount() {
     });
     return;
   }
-  stripe = Stripe(form.dataset.key);
+  const account = form.dataset.account;
+  stripe = Stripe(form.dataset.key, account ? { stripeAccount: account } : undefined);
   const elements = stripe.elements({
     fonts: [{ cssSrc: new URL(form.dataset.fonts, window.location.href).href }],
   });

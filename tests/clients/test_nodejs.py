@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,44 +10,34 @@ import pytest
 from django.utils import timezone
 
 from tests import factories
+from tests.clients.node import NEWER, Client, check_types
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.xdist_group("node")]
 
 
-class Client:
-    """Calls of the client, each in the words of its methods: `requests.create`."""
-
-    def __init__(self, node: str, folder: Path, key: str, url: str) -> None:
-        self.command = [node, str(folder / "run.cjs")]
-        self.key = key
-        self.url = f"{url}/v1/"
-
-    def __call__(self, *calls: tuple[str, list[Any]]) -> list[Any]:
-        told = {"key": self.key, "baseUrl": self.url, "calls": calls}
-        done = subprocess.run(
-            self.command, input=json.dumps(told), capture_output=True, text=True, timeout=60
-        )
-        assert done.returncode == 0, done.stderr
-        return [answer.get("ok", answer.get("error")) for answer in json.loads(done.stdout)]
-
-    def one(self, method: str, *args: Any) -> Any:
-        return self((method, list(args)))[0]
-
-
 @pytest.fixture
 def shop(
-    node_path: str, clients_dir: Path, live_server: Any, card_network: Any, settings: Any
-) -> Any:
+    node_path: str,
+    clients_dir: Path,
+    live_server: Any,
+    card_network: Any,
+    settings: Any,
+    tmp_path: Path,
+) -> Iterator[Any]:
     settings.LAVA_BASE_URL = live_server.url
+    at = (node_path, clients_dir)
 
     class Shop:
         merchant = factories.make_merchant()
         plan = factories.make_plan(merchant)
         bundle = factories.make_bundle(plan)
         meter = factories.make_meter(merchant, plan, tiers=[("0", "3"), ("10000000", "2")])
-        lava = Client(node_path, clients_dir, factories.make_key(merchant), live_server.url)
+        key = factories.make_key(merchant)
+        lava = Client(*at, key, live_server.url)
+        newer = Client(*at, key, live_server.url, NEWER)
 
-    return Shop()
+    yield Shop()
+    check_types([Shop.lava, Shop.newer], tmp_path)
 
 
 def test_a_customer_is_charged_and_metered_through_the_client(shop: Any) -> None:
@@ -151,3 +140,225 @@ def test_connections_are_paged_to_the_end_and_deleted(shop: Any) -> None:
 def test_a_forward_token_carries_what_the_client_puts_in_it(shop: Any) -> None:
     token = shop.lava.one("generateForwardToken", {"connection_id": "con_x", "meter_slug": "chat"})
     assert isinstance(token, str) and len(token) > 50
+
+
+# What the browser flow of the newer client asks of a person is played in
+# tests/browser; the gateway's calls in tests/clients/test_gateway.py.
+ELSEWHERE = {"gateway", "request", "Lava.login", "Lava.exchangeAuthCode"}
+
+
+def test_every_method_of_the_older_client_answers_as_declared(shop: Any) -> None:
+    lava, plan = shop.lava, shop.plan
+    customer = factories.make_subscription(plan, now=timezone.now()).connection
+    gone = factories.make_connection(shop.merchant).public_id
+    here = customer.public_id
+    told = {"request_id": "r", "connection_id": here, "meter_slug": "chat", "output_tokens": 7}
+    lava(
+        ("generateForwardToken", [{"connection_id": here, "meter_slug": "chat"}]),
+        *(
+            (
+                "checkoutSessions.create",
+                [{"checkout_mode": mode, "origin_url": "https://app.example"} | fields],
+            )
+            for mode, fields in (
+                ("subscription", {"subscription_config_id": plan.public_id}),
+                (
+                    "credit_bundle",
+                    {"credit_bundle_id": shop.bundle.public_id, "connection_id": here},
+                ),
+                ("topup", {"connection_id": here}),
+                ("onboarding", {}),
+            )
+        ),
+        ("connections.list", []),
+        ("connections.retrieve", [here]),
+        ("connections.getSubscription", [here]),
+        ("connections.getSubscription", [gone]),
+        ("connections.delete", [gone]),
+        ("requests.create", [told]),
+        ("requests.list", [{"connection_id": here, "meter_id": shop.meter.public_id}]),
+        ("requests.retrieve", ["r"]),
+        ("usage.retrieve", [{"start": _today(), "connection_id": here}]),
+        ("meters.list", [{"limit": 1}]),
+        ("meters.retrieve", [shop.meter.public_id]),
+        ("creditBundles.list", []),
+        ("creditBundles.retrieve", [shop.bundle.public_id]),
+        ("subscriptions.listConfigs", []),
+        ("subscriptions.retrieveConfig", [plan.public_id]),
+        ("subscriptions.list", [{"status": "all"}]),
+        ("subscriptions.cancel", [customer.subscription.public_id]),
+        ("subscriptions.list", []),
+    )
+    assert lava.methods() - lava.worked() == {"request"}
+
+
+def test_every_method_of_the_newer_client_answers_as_declared(shop: Any) -> None:
+    lava = shop.newer
+    meter, other = lava(
+        (
+            "meters.create",
+            [
+                {
+                    "name": "Images",
+                    "rate_type": "fixed",
+                    "tier_type": "requests",
+                    "tiers": [{"start": "0", "rate": "0.05"}, {"start": "100", "rate": "0.04"}],
+                }
+            ],
+        ),
+        (
+            "meters.create",
+            [
+                {
+                    "name": "Margin",
+                    "meter_slug": "margin",
+                    "rate_type": "percentage",
+                    "tier_type": "tokens_1m",
+                    "tiers": [{"start": "0", "rate": "20"}],
+                }
+            ],
+        ),
+    )
+    assert (meter["meter_slug"], meter["tiers"][1]["start"]) == ("images", 100)
+    plan = lava.one(
+        "subscriptions.createPlan",
+        {
+            "name": "Free",
+            "period_amount": "0",
+            "billing_interval": "month",
+            "included_credit": "5",
+            "rollover_type": "none",
+            "meter_ids": [meter["meter_id"]],
+            "credit_bundles": [
+                {"name": "Small", "cost": "10", "credit_amount": "10"},
+                {"name": "Large", "cost": "45", "credit_amount": "50"},
+            ],
+            "default_auto_top_up_bundle_index": 1,
+        },
+    )
+    small, large = plan["credit_bundles"]
+    assert plan["default_auto_top_up_bundle_id"] == large["credit_bundle_id"]
+    assert "subscription_config_id" not in plan
+    changed = lava.one(
+        "subscriptions.updatePlan",
+        plan["plan_id"],
+        {
+            "name": "Starter",
+            "credit_bundles": [
+                {**small, "cost": "12"},
+                {**large, "is_deleted": True},
+                {"name": "Third", "cost": "20", "credit_amount": "21"},
+            ],
+            "meter_ids": [meter["meter_id"], other["meter_id"]],
+        },
+    )
+    assert changed["default_auto_top_up_bundle_id"] is None
+    assert [row["cost"] for row in changed["credit_bundles"]] == ["12.0000000000", "20.0000000000"]
+    assert {row["name"] for row in changed["linked_meters"]} == {"Images", "Margin"}
+    who = lava.one(
+        "customers.create",
+        {
+            "name": "Ana Maria Ruiz",
+            "email": "ana@shop.example",
+            "reference_id": "user-1",
+            "metadata": {"tier": "gold"},
+        },
+    )
+    assert who["contact"]["first_name"] == "Ana Maria" and "connection_id" not in who
+    here = who["customer_id"]
+    made = lava.one("subscriptions.create", {"customer_id": here, "plan_id": plan["plan_id"]})
+    subscription = made["subscription"]
+    told = {"request_id": "r", "customer_id": here, "meter_slug": "images"}
+    charged, paid, webhook, key = lava(
+        ("requests.create", [told]),
+        ("subscriptions.create", [{"customer_id": here, "plan_id": shop.plan.public_id}]),
+        ("webhooks.create", [{"name": "Mine", "url": "https://hooks.example/lava"}]),
+        ("secretKeys.create", [{"name": "CI"}]),
+    )
+    assert charged["charge"]["amount"] == "0.0500000000"
+    assert "plan_needs_checkout" in paid
+    refused = lava.one("meters.delete", meter["meter_id"])
+    assert "meter_in_use" in refused
+    last = changed["credit_bundles"][1]["credit_bundle_id"]
+    lava(
+        (
+            "checkoutSessions.create",
+            [
+                {
+                    "checkout_mode": "subscription",
+                    "origin_url": "https://app.example",
+                    "customer_id": here,
+                    "plan_id": shop.plan.public_id,
+                }
+            ],
+        ),
+        ("generateForwardToken", [{"customer_id": here, "meter_slug": "images"}]),
+        ("customers.list", [{"limit": 1}]),
+        ("customers.retrieve", [here]),
+        ("customers.update", [here, {"phone": "+14155550142", "metadata": None}]),
+        ("customers.getSubscription", [here]),
+        ("requests.list", [{"customer_id": here}]),
+        ("requests.retrieve", ["r"]),
+        ("usage.retrieve", [{"start": _today(), "customer_id": here}]),
+        ("meters.list", []),
+        ("meters.retrieve", [meter["meter_id"]]),
+        (
+            "meters.update",
+            [meter["meter_id"], {"name": "Pictures", "tiers": [{"start": "0", "rate": "0.06"}]}],
+        ),
+        ("creditBundles.list", [{"plan_id": plan["plan_id"]}]),
+        ("creditBundles.retrieve", [last]),
+        ("subscriptions.listPlans", []),
+        ("subscriptions.retrievePlan", [plan["plan_id"]]),
+        ("subscriptions.list", [{"customer_id": here, "status": "active"}]),
+        (
+            "subscriptions.update",
+            [subscription["subscription_id"], {"auto_top_up_bundle_id": last}],
+        ),
+        ("customers.getSubscription", [here]),
+        ("subscriptions.cancel", [subscription["subscription_id"]]),
+        ("subscriptions.deletePlan", [plan["plan_id"]]),
+        ("webhooks.list", []),
+        ("webhooks.retrieve", [webhook["webhook_id"]]),
+        ("webhooks.update", [webhook["webhook_id"], {"name": "Ours"}]),
+        ("webhooks.delete", [webhook["webhook_id"]]),
+        ("secretKeys.list", []),
+        ("secretKeys.delete", [key["secret_key_id"]]),
+        ("customers.delete", [here]),
+        ("models.list", []),
+    )
+    seen = lava.called[-11][1] if lava.called[-11][0] == "customers.getSubscription" else None
+    assert seen is not None and seen["subscription"]["auto_top_up_bundle_id"] == last
+    unused = {"name": "Once", "rate_type": "fixed", "tier_type": "minutes"}
+    once = lava.one("meters.create", unused | {"tiers": [{"start": "0", "rate": "0.1"}]})
+    assert lava.one("meters.delete", once["meter_id"]) == {"id": once["meter_id"], "deleted": True}
+    spend_keys = {name for name in lava.methods() if name.startswith("spendKeys.")}
+    assert lava.methods() - lava.worked() - spend_keys == ELSEWHERE
+
+
+def test_a_customer_made_by_a_backend_confirms_their_own_phone_at_checkout(shop: Any) -> None:
+    here = shop.newer.one("customers.create", {"email": "ana@shop.example"})["customer_id"]
+    session = shop.newer.one(
+        "checkoutSessions.create",
+        {
+            "checkout_mode": "subscription",
+            "origin_url": "https://app.example",
+            "customer_id": here,
+            "plan_id": shop.plan.public_id,
+        },
+    )
+    complete = f"test_helpers/checkout_sessions/{session['checkout_session_id']}/complete"
+    done = shop.newer.one(
+        "request", "POST", complete, {"data": {"phone": "+14155550177", "card": "4242424242424242"}}
+    )
+    assert done["status"] == "completed" and done["customer_id"] == here
+    found, twice = shop.newer(
+        ("customers.retrieve", [here]), ("customers.create", [{"phone": "+14155550177"}])
+    )
+    assert found["contact"]["phone"] == "+14155550177"
+    assert found["subscription"]["name"] == "Studio"
+    assert "409" in twice and "phone_taken" in twice
+
+
+def _today() -> str:
+    return timezone.now().date().isoformat() + "T00:00:00+00:00"

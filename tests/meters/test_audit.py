@@ -15,6 +15,7 @@ from billing import audit as money_audit
 from billing import overage
 from lava.demo.card_network.process import CardNetwork
 from meters import audit as usage_audit
+from meters import usage
 from tests import card_network as cn
 from tests import factories
 from tests.card_network import card_network, running_card_network
@@ -51,6 +52,8 @@ def books(card_network: CardNetwork) -> cn.Shop:
     shop.use(connection, "bundle", "1")
     shop.renew(connection)
     shop.use(connection, "new", "4")
+    undone = shop.use(connection, "undone", "2").request
+    usage.void(undone, reason="wrong", actor="Ana", now=shop.now)
     cn.subscribe(shop.plan, now=shop.now)
     return shop
 
@@ -84,11 +87,56 @@ LAST_USAGE = "(SELECT id FROM billing_ledgerentry WHERE kind = 'usage' ORDER BY 
 REQUEST = "(SELECT id FROM meters_usagerequest WHERE request_id = 't2')"
 PAID = "(SELECT id FROM billing_payment WHERE purpose = 'renewal')"
 
+A_CALL = """
+    INSERT INTO meters_gatewaycall (
+        id, merchant_id, connection_id, meter_id, price_id, status, billing_disabled, provider,
+        own_key, method, endpoint, model, stream, held, estimated_input, estimated_output,
+        seen_output, seen_bytes, seen_at, usage, flags, charged, http_status, error, overhead_ms,
+        first_byte_ms, total_ms, metadata, created_at, ended_at)
+    SELECT id, merchant_id, connection_id, meter_id, price_id, {status}, false, 'openai', false,
+           'POST', '/v1', '', false, 0, 0, 0, 0, 0, now(), '{{}}', '{{}}', {charged}, 200, '', 0, 0,
+           0, '{{}}', now(), {ended} FROM meters_usagerequest WHERE request_id = 'c1'
+"""
+A_TOKEN = """
+    INSERT INTO meters_forwardtoken (
+        id, merchant_id, name, secret_hash, hint, status, request_shape, spend_cycle,
+        request_cycle, created_by, created_at, spent, held, requests, total_spent, total_requests)
+    SELECT id, id, 't', 'x', '', 'active', 'openai', 'total', 'total', '', now(), 0, 1, 0, 0, 0
+      FROM billing_merchant LIMIT 1
+"""
+A_COST = """
+    INSERT INTO meters_requestcost (id, merchant_id, provider, model, source, amount, rates)
+    SELECT id, merchant_id, '', 'm', 'library', provider_cost + 1, '{}'
+      FROM meters_usagerequest WHERE request_id = 'c1'
+"""
+
+
+def a_call(*, status: str = "completed", charged: str = "charged", ended: str = "now()") -> str:
+    return A_CALL.format(status=f"'{status}'", charged=charged, ended=ended)
+
+
 DAMAGE: dict[str, tuple[str, list[str]]] = {
     "a balance a ten-billionth off": (
         "balance_is_the_sum",
         ["UPDATE billing_connection SET balance = balance + 0.0000000001"],
     ),
+    "a hold that nobody has": (
+        "held_is_open_holds",
+        ["UPDATE billing_connection SET held = held + 1"],
+    ),
+    "a call that says another charge": (
+        "calls_are_settled_once",
+        [a_call(charged="charged + 1")],
+    ),
+    "a call that hangs": (
+        "calls_are_settled_once",
+        [
+            a_call(status="pending", ended="NULL"),
+            "UPDATE meters_gatewaycall SET seen_at = now() - interval '11 minutes'",
+        ],
+    ),
+    "a token that holds for nobody": ("tokens_hold_what_runs", [A_TOKEN]),
+    "a cost that is not the request's": ("costs_are_the_requests", [A_COST]),
     "a debt forgotten": (
         "balance_is_the_sum",
         ["UPDATE billing_connection SET debt = debt + 1, balance = balance - 1"],
@@ -154,6 +202,36 @@ DAMAGE: dict[str, tuple[str, list[str]]] = {
             " created_at) SELECT gen_random_uuid(), merchant_id, connection_id, pool, source, 0, 0,"
             " 0, effective_at, expires_at, origin_at, cycle_id, '', '', created_at"
             " FROM billing_creditgrant WHERE source = 'cycle'",
+        ],
+    ),
+    "a cycle paid in part": (
+        "no_cycle_credit_before_its_payment",
+        ["UPDATE billing_cycle SET owed = 1 WHERE index = 1"],
+    ),
+    "a cycle cut short with none after it": (
+        "cycles_follow_the_anchor",
+        ['UPDATE billing_cycle SET "end" = "end" - interval \'1 day\' WHERE index = 0'],
+    ),
+    "an upgrade for credits that nobody gave up": (
+        "upgrades_gain_nothing",
+        ["UPDATE billing_cycle SET unused_credit = 5, unused_value = 5 WHERE index = 1"],
+    ),
+    "a value above what was paid": (
+        "upgrades_gain_nothing",
+        ["UPDATE billing_cycle SET unused_value = 5 WHERE index = 1"],
+    ),
+    "a fall that is not marked": (
+        "falls_are_marked",
+        [
+            "UPDATE billing_connection SET depleted_told = false,"
+            " depleted_at = CASE WHEN depleted_at IS NULL THEN now() END",
+        ],
+    ),
+    "a fall nobody was told of": (
+        "nothing_is_stuck",
+        [
+            "UPDATE billing_connection SET depleted_told = false,"
+            " depleted_at = now() - interval '3 days'",
         ],
     ),
     "money taken and not settled": (
@@ -249,6 +327,40 @@ DAMAGE: dict[str, tuple[str, list[str]]] = {
     "two requests at one place": (
         "positions_add_up",
         [f"UPDATE meters_usagerequest SET position_before = 0 WHERE id = {REQUEST}"],
+    ),
+    "a peak that was forgotten": (
+        "peaks_are_the_furthest",
+        ["UPDATE meters_meterposition SET peak = peak - 1"],
+    ),
+    "a free allowance edited afterwards": (
+        "fees_recompute",
+        ["UPDATE meters_meterprice SET free_allowance = 1"],
+    ),
+    "a flat amount edited afterwards": (
+        "fees_recompute",
+        ["UPDATE meters_meterprice SET tier_flats = '{1,1}' WHERE tier_rates[1] = 3"],
+    ),
+    "packages made afterwards": (
+        "fees_recompute",
+        ["UPDATE meters_meterprice SET package_size = 700000"],
+    ),
+    "a void whose credits did not return": (
+        "voids_give_back_once",
+        [
+            "UPDATE billing_ledgerentry SET amount = amount - 1"
+            " WHERE kind = 'refund' AND grant_id IS NOT NULL",
+        ],
+    ),
+    "credits returned of a request that stands": (
+        "voids_give_back_once",
+        ["UPDATE meters_usagerequest SET status = 'completed' WHERE request_id = 'undone'"],
+    ),
+    "a void that never stepped back": (
+        "positions_add_up",
+        [
+            "UPDATE meters_meterposition SET quantity = quantity + 2000000"
+            " WHERE meter_id = (SELECT id FROM meters_meter WHERE slug = 'chat')",
+        ],
     ),
     "overage of the cycle not counted": (
         "overage_of_the_cycle",

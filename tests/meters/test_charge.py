@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import threading
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from django.db import IntegrityError, connections, transaction
 from django.db import connection as database
-from django.db import connections
 from django.utils import timezone
 from hypothesis import given
 from hypothesis import settings as example_settings
@@ -222,6 +224,24 @@ def test_a_deleted_connection_takes_no_more_requests(it: Setting) -> None:
         report(it.key, it.connection, input_tokens=1)
 
 
+def test_a_request_points_at_nothing_of_another_merchant(it: Setting) -> None:
+    other = Setting()
+    mine = report(it.key, it.connection, input_tokens=1).request
+    sibling = factories.make_meter(it.merchant, it.plan, slug="other")
+    for column, value in (
+        ("merchant_id", other.merchant.pk),
+        ("connection_id", other.connection.pk),
+        ("meter_id", other.meter.pk),
+        ("price_id", other.meter.price_id),
+        ("meter_id", sibling.pk),
+        ("price_id", sibling.price_id),
+    ):
+        with pytest.raises(IntegrityError), transaction.atomic(), database.cursor() as cursor:
+            cursor.execute(
+                f"UPDATE meters_usagerequest SET {column} = %s WHERE id = %s", [value, mine.pk]
+            )
+
+
 def test_a_charge_is_one_trip(it: Setting, django_assert_num_queries: Any) -> None:
     with django_assert_num_queries(1):
         report(it.key, it.connection, input_tokens=1)
@@ -236,51 +256,100 @@ tiers = st.lists(st.integers(1, 10**7), max_size=5, unique=True).flatmap(
         )
     )
 )
+by_kind = st.lists(amounts, min_size=4, max_size=4).flatmap(
+    lambda rates: st.sampled_from(
+        [("input", "output"), ("output", "cache_read", "input"), pricing.KINDS]
+    ).map(
+        lambda kinds: tuple(
+            pricing.Tier(Decimal(0), rate, kind=kind)
+            for kind, rate in zip(kinds, rates, strict=False)
+        )
+    )
+)
+
+
+@st.composite
+def prices(draw: st.DrawFn) -> pricing.Price:
+    """Any price that may be published."""
+    if draw(st.integers(0, 3)) == 0:
+        return pricing.Price("fixed", "tokens_1m", "input+output", draw(by_kind))
+    rate_type = draw(st.sampled_from(pricing.RATE_TYPES))
+    flats = draw(st.one_of(st.just([]), st.lists(amounts, min_size=6, max_size=6)))
+    return pricing.Price(
+        rate_type=rate_type,
+        unit=draw(st.sampled_from(pricing.UNITS)),
+        token_basis=draw(st.sampled_from(pricing.TOKEN_BASES)),
+        tiers=tuple(
+            dataclasses.replace(tier, flat=flats[place] if flats else Decimal(0))
+            for place, tier in enumerate(draw(tiers))
+        ),
+        free_allowance=Decimal(draw(st.sampled_from([0, 0, 1, 1000, 10**7]))),
+        package_size=Decimal(
+            draw(st.sampled_from([0, 0, 1, 7, 1000, 10**6])) if rate_type == "fixed" else 0
+        ),
+        package_rounding=draw(st.sampled_from(pricing.PACKAGE_ROUNDINGS)),
+    )
 
 
 @example_settings(max_examples=300)
 @given(
-    rate_type=st.sampled_from(pricing.RATE_TYPES),
-    unit=st.sampled_from(pricing.UNITS),
-    basis=st.sampled_from(pricing.TOKEN_BASES),
-    tiers=tiers,
+    price=prices(),
     counts=st.tuples(*[st.integers(0, 10**7)] * 4),
+    cached=st.tuples(*[st.integers(0, 10**7)] * 2),
     seconds=st.decimals(min_value=0, max_value=10**6, places=6),
     before=st.one_of(st.integers(0, 10**8).map(Decimal), st.just(Decimal(0))),
+    back=st.one_of(st.none(), st.integers(1, 10**7)),
     cost=st.decimals(min_value=0, max_value=1000, places=10),
 )
 def test_the_database_prices_as_python_does(
-    rate_type: str,
-    unit: str,
-    basis: str,
-    tiers: tuple[pricing.Tier, ...],
+    price: pricing.Price,
     counts: tuple[int, int, int, int],
+    cached: tuple[int, int],
     seconds: Decimal,
     before: Decimal,
+    back: int | None,
     cost: Decimal,
 ) -> None:
-    price = pricing.Price(rate_type=rate_type, unit=unit, token_basis=basis, tiers=tiers)
-    used = pricing.Usage(*counts, input_seconds=seconds, provider_cost=cost)
-    fee = pricing.price(price, used, before=before)
+    pricing.validate(price)
+    counts = (counts[0] + sum(cached), *counts[1:])
+    used = pricing.Usage(
+        *counts,
+        input_seconds=seconds,
+        provider_cost=cost,
+        cache_read_tokens=cached[0],
+        cache_write_tokens=cached[1],
+    )
+    peak = None if back is None else before + back
+    fee = pricing.price(price, used, before=before, flats_from=peak)
     with database.cursor() as cursor:
         cursor.execute(
-            "SELECT meters_quantity(%s, %s, %s, %s, %s, %s, %s, 0)", [unit, basis, *counts, seconds]
+            "SELECT meters_quantity(%s, %s, %s, %s, %s, %s, %s, 0)",
+            [price.unit, price.token_basis, *counts, seconds],
         )
         counted = cursor.fetchone()[0]
         cursor.execute(
-            "SELECT * FROM meters_price(%s, %s, %s::numeric[], %s::numeric[], %s, %s, %s)",
+            "SELECT * FROM meters_price(%s, %s, %s::numeric[], %s::numeric[], %s, %s, %s,"
+            " %s::numeric[], %s, %s, %s, %s, meters_kinds(%s::text[], %s, %s, %s, %s))",
             [
-                rate_type,
-                unit,
-                [tier.start for tier in tiers],
-                [tier.rate for tier in tiers],
+                price.rate_type,
+                price.unit,
+                [tier.start for tier in price.tiers],
+                [tier.rate for tier in price.tiers],
                 counted,
                 before,
                 cost,
+                [tier.flat for tier in price.tiers],
+                price.free_allowance,
+                price.package_size,
+                price.package_rounding,
+                peak,
+                [tier.kind for tier in price.tiers if tier.kind],
+                counts[0],
+                counts[1],
+                *cached,
             ],
         )
         amount, slices = cursor.fetchone()
-    import json
 
     assert (amount, counted) == (fee.amount, fee.quantity)
     assert [(place, Decimal(part), Decimal(cut)) for place, part, cut in json.loads(slices)] == [

@@ -8,7 +8,8 @@ the handle in `process.py`) and then talk HTTP: the unchanged `stripe.StripeClie
 Keys. Any `sk_test_...` / `pk_test_...` opens the test mode and any `sk_live_...` / `pk_live_...`
 the live mode; the two modes share no data. By convention the product uses `sk_test_local`,
 `pk_test_local`, `sk_live_local`, `pk_live_local`. Webhook secrets default to `whsec_test_local` and
-`whsec_live_local`.
+`whsec_live_local`. Keys of other names (`sk_test_other`, `pk_test_other`) open an account of their
+own, and `Stripe-Account: acct_...` one that is connected: accounts share no objects either.
 
 Modelled: customers, payment methods (cards), setup intents, payment intents, charges, refunds,
 disputes, events, `expand`, list filters and pages, idempotency (24 h), test cards (`cards.py`),
@@ -50,6 +51,9 @@ POST /_control/cards            {"payment_method": "pm_...", "behave_as": "<test
                                 saved card that from now on declines, asks for 3-D Secure, or works
 POST /_control/authenticate     {"intent": "pi_...|seti_...", "approve"?: true}: what the cardholder
                                 would press in the 3-D Secure dialog
+POST /_control/refunds          {"next": "pending"}: the next refund waits at the bank; or
+                                {"refund", "status": "succeeded" | "failed"}: it arrives, or comes
+                                back
 POST /_control/disputes/open    {"charge" | "payment_intent", "amount"?, "reason"? ("fraudulent")}
 POST /_control/disputes/close   {"dispute", "status"? ("lost") | "won"}
 """

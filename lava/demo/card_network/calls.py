@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,9 @@ from lava.demo.card_network.store import Record, Store
 
 Json = dict[str, Any]
 Handler = Callable[["Call", str], Json]
+
+# The account of the keys that end in `_local`; other keys open accounts of their own.
+HOME = "acct_localcardnetwork"
 
 # The API version that stripe 16.1 pins; a call's Stripe-Version header says otherwise.
 API_VERSION = "2026-10-28.endive"
@@ -29,6 +33,12 @@ _PREFIXES = {
 }
 
 
+def account_of(key: str) -> str:
+    """The account that a key opens: secret and publishable keys of one name share it."""
+    name = key.split("_", 2)[-1]
+    return HOME if name == "local" else f"acct_{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+
+
 @dataclass
 class Call:
     """`mode` is "test" or "live", `now` whole seconds of the network's clock, `publishable` says
@@ -42,6 +52,7 @@ class Call:
     idempotency_key: str | None
     now: int
     api_version: str = API_VERSION
+    account: str = HOME
 
     @property
     def livemode(self) -> bool:
@@ -52,7 +63,8 @@ class Call:
         """Make and keep an object: `id`, `object`, `created` and `livemode` are filled in."""
         id = id or store.new_id(_PREFIXES[kind])
         head: Json = {"id": id, "object": kind, "created": self.now, "livemode": self.livemode}
-        return self.store.add(Record(id, self.mode, kind, head | body, dict(hidden)))
+        hidden["account"] = self.account
+        return self.store.add(Record(id, self.mode, kind, head | body, hidden))
 
     def get(self, kind: str, id: str, *, param: str | None = None) -> Record:
         """The object of this kind, id and mode.
@@ -61,6 +73,8 @@ class Call:
         `resource_missing`, 400 and 404 in turn.
         """
         record = self.store.find(id)
+        if record is not None and record.hidden.get("account", HOME) != self.account:
+            record = None
         if record is not None and record.kind == kind and record.mode == self.mode:
             return record
         other = record.mode if record is not None and record.kind == kind else None

@@ -15,7 +15,12 @@ from lava.demo.card_network import calls, cards, events, faults, journal, store,
 from lava.demo.card_network.calls import Call, Json
 from lava.demo.card_network.errors import ApiError
 from lava.demo.card_network.params import Params
-from lava.demo.card_network.resources import disputes, payment_intents, setup_intents
+from lava.demo.card_network.resources import (
+    disputes,
+    payment_intents,
+    refunds,
+    setup_intents,
+)
 from lava.demo.card_network.store import Record, Store
 
 
@@ -39,6 +44,7 @@ class Control:
             "POST /_control/webhooks/resend": self._resend,
             "POST /_control/cards": self._set_card,
             "POST /_control/authenticate": self._authenticate,
+            "POST /_control/refunds": self._move_refund,
             "POST /_control/disputes/open": self._open_dispute,
             "POST /_control/disputes/close": self._close_dispute,
         }
@@ -142,7 +148,7 @@ class Control:
         id = str(order["intent"])
         resource = payment_intents if id.startswith("pi_") else setup_intents
         intent = self._get("payment_intent" if id.startswith("pi_") else "setup_intent", id)
-        call = self._call(intent.mode)
+        call = self._call(intent)
         approve = bool(order.get("approve", True))
         try:
             body: Json = resource.authenticate(call, intent, approve=approve)
@@ -153,6 +159,18 @@ class Control:
                 raise
             return error.body
 
+    def _move_refund(self, order: Json) -> Json:
+        if "next" in order:
+            if order["next"] not in (None, "pending"):
+                raise ValueError("next must be pending")
+            self._store.set("next_refund", order["next"])
+            return {"next": order["next"]}
+        status = order.get("status")
+        if status not in ("succeeded", "failed"):
+            raise ValueError("status must be succeeded or failed")
+        refund = self._get("refund", str(order["refund"]))
+        return refunds.move(self._call(refund), refund, status=str(status)).body
+
     def _open_dispute(self, order: Json) -> Json:
         if "charge" in order:
             charge = self._get("charge", str(order["charge"]))
@@ -160,7 +178,7 @@ class Control:
             intent = self._get("payment_intent", str(order["payment_intent"]))
             charge = self._get("charge", str(intent.body["latest_charge"]))
         return disputes.open_dispute(
-            self._call(charge.mode),
+            self._call(charge),
             charge,
             amount=order.get("amount"),
             reason=str(order.get("reason", "fraudulent")),
@@ -171,7 +189,7 @@ class Control:
         status = order.get("status", "lost")
         if status not in ("won", "lost"):
             raise ValueError("status must be won or lost")
-        return disputes.close_dispute(self._call(dispute.mode), dispute, won=status == "won").body
+        return disputes.close_dispute(self._call(dispute), dispute, won=status == "won").body
 
     def _get(self, kind: str, id: str) -> Record:
         """An object of either mode."""
@@ -180,15 +198,18 @@ class Control:
             raise ValueError(f"no {kind} {id}")
         return record
 
-    def _call(self, mode: str) -> Call:
-        """A call of the network's own, for events that nobody asked for over the API."""
+    def _call(self, subject: Record) -> Call:
+        """A call of the network's own, for events that nobody asked for over the API: in the mode
+        and account of their subject."""
+        account = str(subject.hidden.get("account", calls.HOME))
         return Call(
             self._store,
-            mode,
+            subject.mode,
             False,
             Params({}),
             store.new_id("req")[:18],
             None,
             self._store.now(),
             calls.API_VERSION,
+            account,
         )

@@ -23,6 +23,7 @@ _COLUMNS = (
     "replayed",
     "fault",
     "request_id",
+    "account",
 )
 
 
@@ -36,12 +37,13 @@ def arrived(
     idempotency_key: str | None,
     params: dict[str, Any],
     request_id: str,
+    account: str,
 ) -> int:
     """Note a call before anything is done for it; answers the row's number."""
     return store.write(
-        "INSERT INTO journal (at, mode, method, path, idempotency_key, params, request_id) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (at, mode, method, path, idempotency_key, json.dumps(_masked(params)), request_id),
+        "INSERT INTO journal (at, mode, method, path, idempotency_key, params, request_id, "
+        "account) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (at, mode, method, path, idempotency_key, json.dumps(_masked(params)), request_id, account),
     )
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lava.demo.card_network import calls
 from lava.demo.card_network.calls import Call, Json
 from lava.demo.card_network.errors import ApiError
 
@@ -37,6 +38,8 @@ def page(
             param="limit",
         )
     arguments = list(values)
+    where += " AND coalesce(json_extract(hidden, '$.account'), ?) = ?"
+    arguments += [calls.HOME, call.account]
     for name, field in filters.items():
         value = params.text(name)
         if value is not None:

@@ -40,6 +40,7 @@ from lava.demo.card_network.store import Store
 log = logging.getLogger(__name__)
 
 _KEY = re.compile(r"^(sk|pk|rk)_(test|live)_[A-Za-z0-9_]+$")
+_ACCOUNT = re.compile(r"^acct_[A-Za-z0-9]+$")
 _VERSION = re.compile(r"^\d{4}-\d{2}-\d{2}(?:\.[a-z]+)?$")
 _THREE_D_SECURE = re.compile(r"^/_3ds/((?:pi|seti)_[A-Za-z0-9]+)$")
 _PAGE_KEY_ADVICE = (
@@ -86,7 +87,7 @@ class Pipeline:
         replayed = False
         try:
             params = forms.parse(request.body if request.method == "POST" else request.query)
-            mode, publishable, problem = _caller(request, params)
+            mode, publishable, account, problem = _caller(request, params)
             entry = journal.arrived(
                 self._store,
                 at=self._store.now(),
@@ -96,6 +97,7 @@ class Pipeline:
                 idempotency_key=key,
                 params=params,
                 request_id=request_id,
+                account=account,
             )
             if problem is not None or mode is None:
                 raise problem or ApiError(401, "No API key provided.")
@@ -108,6 +110,7 @@ class Pipeline:
                 key,
                 self._store.now(),
                 request.headers.get("stripe-version", calls.API_VERSION),
+                account,
             )
             outcome, replayed = self._perform(call, request, entry)
         except ApiError as error:
@@ -138,7 +141,7 @@ class Pipeline:
                 raise faults.NoAnswerError
             if fault.action == "in_use":
                 raise errors.key_in_use(call.idempotency_key or "")
-        with self._keys.hold(call.mode, call.idempotency_key):
+        with self._keys.hold(call.mode, _scoped(call)):
             if fault is not None and fault.action == "delay":
                 time.sleep(fault.delay_ms / 1000)
                 call.now = self._store.now()
@@ -152,7 +155,7 @@ class Pipeline:
         self, call: Call, request: Request, work: Callable[[], Any], fault: Fault | None
     ) -> tuple[Outcome, bool]:
         """Replay what the key remembers, or do the work and remember it, in one transaction."""
-        key = call.idempotency_key
+        key = _scoped(call)
         scope: dict[str, Any] = {
             "mode": call.mode,
             "key": key,
@@ -197,6 +200,12 @@ class Pipeline:
         return lambda: route.handler(call, id)
 
 
+def _scoped(call: Call) -> str | None:
+    """An idempotency key is of its account."""
+    key = call.idempotency_key
+    return key if key is None or call.account == calls.HOME else f"{call.account}/{key}"
+
+
 def _run(call: Call, work: Callable[[], Any]) -> Outcome:
     """The outcome of the work. A refusal that came before the work began is raised on."""
     try:
@@ -234,14 +243,17 @@ def _lose(fault: Fault) -> None:
         raise errors.forced(fault.status or 502)
 
 
-def _caller(request: Request, params: dict[str, Any]) -> tuple[str | None, bool, ApiError | None]:
-    """Mode, whether a page calls, and what is wrong with the key (Bearer, Basic, or `key=` of a
-    page)."""
+def _caller(
+    request: Request, params: dict[str, Any]
+) -> tuple[str | None, bool, str, ApiError | None]:
+    """Mode, whether a page calls, the account, and what is wrong with the key (Bearer, Basic, or
+    `key=` of a page). `Stripe-Account` names an account that is connected to the key's."""
     given = _authorization(request.headers.get("authorization", ""))
     if not given and isinstance(params.get("key"), str):
         given = params["key"]
     params.pop("key", None)
     params.pop("_stripe_version", None)
+    acted_for = params.pop("_stripe_account", None) or request.headers.get("stripe-account", "")
     if not given:
         message = (
             "You did not provide an API key. You need to provide your API key in the Authorization "
@@ -249,14 +261,17 @@ def _caller(request: Request, params: dict[str, Any]) -> tuple[str | None, bool,
             "https://stripe.com/docs/api#authentication for details, or we can help at "
             "https://support.stripe.com/."
         )
-        return None, False, ApiError(401, message)
+        return None, False, "", ApiError(401, message)
     match = _KEY.match(given)
     if match is None:
         masked = (
             given[:8] + "*" * max(len(given) - 12, 0) + given[-4:] if len(given) > 12 else "****"
         )
-        return None, False, ApiError(401, f"Invalid API Key provided: {masked}")
-    return match[2], match[1] == "pk", None
+        return None, False, "", ApiError(401, f"Invalid API Key provided: {masked}")
+    if acted_for and not _ACCOUNT.match(str(acted_for)):
+        message = f"The provided key does not have access to account '{acted_for}'."
+        return None, False, "", ApiError(403, message, code="account_invalid")
+    return match[2], match[1] == "pk", str(acted_for) or calls.account_of(given), None
 
 
 def _authorization(header: str) -> str:

@@ -32,7 +32,7 @@ def account(call: Call, _: str) -> Json:
     """GET /v1/account: enough to see that the key works."""
     call.params.only()
     return {
-        "id": "acct_localcardnetwork",
+        "id": call.account,
         "object": "account",
         "business_profile": {"name": "Local card network"},
         "charges_enabled": True,

@@ -56,7 +56,8 @@ CREATE TABLE IF NOT EXISTS journal (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     at INTEGER NOT NULL, mode TEXT, method TEXT NOT NULL, path TEXT NOT NULL,
     idempotency_key TEXT, params TEXT NOT NULL, status INTEGER,
-    replayed INTEGER NOT NULL DEFAULT 0, fault TEXT, request_id TEXT NOT NULL
+    replayed INTEGER NOT NULL DEFAULT 0, fault TEXT, request_id TEXT NOT NULL,
+    account TEXT NOT NULL DEFAULT ''
 );
 CREATE TABLE IF NOT EXISTS faults (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -90,6 +91,10 @@ class Store:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.executescript(_SCHEMA)
+        columns = {row[1] for row in self._db.execute("PRAGMA table_info(journal)")}
+        if "account" not in columns:
+            # A state file of before accounts were told apart.
+            self._db.execute("ALTER TABLE journal ADD COLUMN account TEXT NOT NULL DEFAULT ''")
 
     def close(self) -> None:
         """Close the file; the store is of no use afterwards."""

@@ -55,8 +55,10 @@ class Command(BaseCommand):
         try:
             run.check_ports()
             run.start_ground()
-            run.start_product()
+            run.start_web()
+            # The story moves its sandboxes' clocks: workers come when it is told.
             story = {} if options["no_demo"] else run.seed()
+            run.start_workers()
             run.wait_until_ready()
             self._announce(run, story, state)
             while True:
@@ -174,14 +176,18 @@ class Run:
         )
         self._manage("migrate", "--no-input", "-v", "0", role="owner")
 
-    def start_product(self) -> None:
-        """Web, worker, beat: with the role that may not touch the ledger's lines."""
+    def start_web(self) -> None:
+        """Web, as worker and beat with the role that may not touch the ledger's lines."""
         web = self._python(
-            "-m", "granian", "--interface", "wsgi", "lava.wsgi:application",
+            "-m", "granian", "--interface", "asgi", "lava.asgi:application",
             "--host", "127.0.0.1", "--port", str(self.port), "--workers", str(self.workers),
-            "--blocking-threads", "8", "--backlog", "1024", "--no-ws", "--log-level", "warning",
+            "--backlog", "1024", "--no-ws", "--log-level", "warning",
             "--respawn-failed-workers", "--workers-kill-timeout", "5",
         )  # fmt: skip
+        self.supervisor.start(Child("web", web, self.env | {"LAVA_DB_MAX_AGE": "600"}))
+
+    def start_workers(self) -> None:
+        """Worker and beat."""
         worker = self._python(
             "-m", "celery", "-A", "lava.celery", "worker", "-P", "threads", "-c", "4",
             "--without-gossip", "--without-mingle", "--loglevel", "WARNING",
@@ -190,7 +196,6 @@ class Run:
                             "--pidfile", "")  # fmt: skip
         self.supervisor.start(Child("worker", worker, self.env, stop_timeout_s=15))
         self.supervisor.start(Child("beat", beat, self.env))
-        self.supervisor.start(Child("web", web, self.env | {"LAVA_DB_MAX_AGE": "600"}))
 
     def seed(self) -> dict[str, Any]:
         """The demo's story, told once; later runs only say its logins again."""

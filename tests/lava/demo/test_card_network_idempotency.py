@@ -55,7 +55,9 @@ def paid_with(client: stripe.StripeClient, key: str) -> list[str]:
     """The charges that were made under a key."""
     listed = client.v1.charges.list({"limit": 100})
     return [
-        charge.id for charge in listed.auto_paging_iter() if charge.metadata.to_dict()["key"] == key
+        charge.id
+        for charge in listed.auto_paging_iter()
+        if charge.metadata.to_dict().get("key") == key
     ]
 
 

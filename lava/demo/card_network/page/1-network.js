@@ -19,8 +19,8 @@ const UNREACHABLE = {
 };
 
 /** Calls the API with the publishable key; answers `{error}` or `{value}` and never throws. */
-async function call(method, path, key, params) {
-  const form = encode({ ...params, key }, '', new URLSearchParams());
+async function call(method, path, { key, account }, params) {
+  const form = encode({ ...params, key, _stripe_account: account }, '', new URLSearchParams());
   const options = { method, credentials: 'omit', referrerPolicy: 'no-referrer' };
   let url = API + path;
   if (method === 'GET') url += '?' + form;

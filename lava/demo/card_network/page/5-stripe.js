@@ -15,11 +15,11 @@ function readSecret(clientSecret) {
 }
 
 class StripeInstance {
-  constructor(key) {
+  constructor(key, options) {
     if (!/^pk_(test|live)_/.test(String(key))) {
       throw new Error('Please call Stripe() with your publishable key. You used something else.');
     }
-    this._key = key;
+    this._key = { key, account: options?.stripeAccount };
   }
 
   elements(options) {
@@ -122,8 +122,8 @@ class StripeInstance {
   }
 }
 
-function Stripe(key) {
-  return new StripeInstance(key);
+function Stripe(key, options) {
+  return new StripeInstance(key, options);
 }
 Stripe.version = 3;
 window.Stripe = Stripe;

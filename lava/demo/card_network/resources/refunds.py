@@ -47,6 +47,10 @@ def create(call: Call, _: str) -> Json:
             executed=True,
         )
     refund = _keep(call, charge, left if amount is None else amount, reason)
+    if call.store.setting("next_refund", None) == "pending":
+        call.store.set("next_refund", None)
+        refund.body["status"] = "pending"
+        call.store.save(refund)
     before = {"amount_refunded": body["amount_refunded"], "refunded": body["refunded"]}
     body["amount_refunded"] += refund.body["amount"]
     body["refunded"] = body["amount_refunded"] == body["amount"]
@@ -54,6 +58,25 @@ def create(call: Call, _: str) -> Json:
     events.emit(call, "refund.created", refund)
     events.emit(call, "charge.refunded", charge, previous=before)
     return refund.body
+
+
+def move(call: Call, refund: Record, *, status: str) -> Record:
+    """The bank decides about a refund: it arrives, or comes back (docs.stripe.com/refunds, Failed
+    refunds). Raises ApiError 400 when it has come back already."""
+    if refund.body["status"] in ("failed", "canceled"):
+        raise ApiError(400, "This refund has failed already.", param="refund")
+    refund.body["status"] = status
+    if status == "failed":
+        refund.body["failure_reason"] = "expired_or_canceled_card"
+        charge = call.get("charge", refund.body["charge"])
+        charge.body["amount_refunded"] -= refund.body["amount"]
+        charge.body["refunded"] = False
+        call.store.save(charge)
+    call.store.save(refund)
+    events.emit(call, "refund.updated", refund)
+    if status == "failed":
+        events.emit(call, "refund.failed", refund)
+    return refund
 
 
 def retrieve(call: Call, id: str) -> Json:

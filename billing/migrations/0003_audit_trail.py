@@ -11,7 +11,7 @@ SQL = Path(__file__).resolve().parent.parent / "sql"
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("billing", "0003_team_and_books"),
+        ("billing", "0002_ledger"),
     ]
 
     operations = [

@@ -1,0 +1,270 @@
+"""Taking back what a payment granted, and giving it back: for refunds and disputes.
+
+Every function here runs inside a transaction that holds the connection's lock. What a payment
+granted may have been spent, have ended, or have rolled into later grants: `shares` follows it
+there, the oldest credit being spent first. What is no longer there becomes debt. Called by
+`billing.refunds` and `billing.disputes`; lines are of kind `clawback`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from fractions import Fraction
+from uuid import UUID
+
+from django.db.models import Case, F, Sum, When
+
+from billing import credits, ledger, money
+from billing.models import Connection, CreditGrant, Dispute, LedgerEntry, Payment, Refund
+
+ZERO = Decimal(0)
+_BOUGHT = (CreditGrant.Source.CYCLE, CreditGrant.Source.BUNDLE)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What was taken: (grant, or None for the debt, amount) a line."""
+
+    lines: tuple[tuple[UUID | None, Decimal], ...]
+
+    @property
+    def credits(self) -> Decimal:
+        return sum((amount for grant, amount in self.lines if grant is not None), ZERO)
+
+    @property
+    def debt(self) -> Decimal:
+        return sum((amount for grant, amount in self.lines if grant is None), ZERO)
+
+    def stored(self) -> list[list[str | None]]:
+        """As the row keeps it."""
+        return [
+            [str(grant) if grant is not None else None, f"{amount:f}"]
+            for grant, amount in self.lines
+        ]
+
+
+def granted(payment: Payment) -> Decimal:
+    """The credits a payment bought; 0 for overage, which pays what was owed."""
+    grants = CreditGrant.objects.filter(payment=payment, source__in=_BOUGHT)
+    return grants.aggregate(sum=Sum("amount"))["sum"] or ZERO
+
+
+def left(payment: Payment) -> Decimal:
+    """How much of what a payment bought is unspent, wherever it rolled to."""
+    return sum(shares(payment).values(), ZERO)
+
+
+def due(payment: Payment, amount: Decimal) -> Decimal:
+    """The credits that go with giving back `amount` of what was paid: their share, never more in
+    all than was granted. The last part takes what rounding left."""
+    whole = granted(payment)
+    before = _taken_before(payment)
+    if amount + _back_before(payment) >= payment.amount.amount:
+        return whole - before
+    share = money.round_fee(Fraction(whole) * Fraction(amount) / Fraction(payment.amount.amount))
+    return min(share, whole - before)
+
+
+def take(
+    connection: Connection,
+    payment: Payment,
+    *,
+    amount: Decimal,
+    reason: str,
+    actor: str,
+    now: datetime,
+) -> Taken:
+    """Take `amount` of credits back: out of what is left of the payment's, the rest as debt."""
+    credits.expire(connection, now=now)
+    need = amount
+    lines: list[tuple[UUID | None, Decimal]] = []
+    for grant_id, rest in shares(payment).items():
+        part = min(need, rest)
+        if part > 0:
+            lines.append((grant_id, part))
+            need -= part
+    if need > 0:
+        lines.append((None, need))
+    _write(connection, payment, lines, sign=-1, reason=reason, actor=actor, now=now)
+    credits.pay_debt(connection, now=now)
+    return Taken(tuple(lines))
+
+
+def give_back(
+    connection: Connection,
+    payment: Payment,
+    taken: Sequence[Sequence[str | None]],
+    *,
+    reason: str,
+    actor: str,
+    now: datetime,
+) -> None:
+    """Undo a `take`. Credits return to the grants they came from; of those that have ended they
+    end at once. Debt that was paid meanwhile comes back as a grant of its own."""
+    lines = [(UUID(grant) if grant else None, Decimal(amount or 0)) for grant, amount in taken]
+    owed = sum((amount for grant, amount in lines if grant is None), ZERO)
+    connection.refresh_from_db(fields=["debt", "collecting"])
+    off = min(owed, connection.debt - connection.collecting)
+    back = [line for line in lines if line[0] is not None]
+    if off > 0:
+        back.append((None, off))
+    _write(connection, payment, back, sign=1, reason=reason, actor=actor, now=now)
+    if owed > off:
+        credits.grant(
+            connection,
+            source=CreditGrant.Source.MANUAL,
+            amount=owed - off,
+            now=now,
+            reason=reason,
+            actor=actor,
+        )
+    credits.expire(connection, now=now)
+    if connection.subscription is None:
+        credits.end(connection, pool=CreditGrant.Pool.CYCLE, now=now)
+    credits.pay_debt(connection, now=now)
+
+
+def shares(payment: Payment) -> dict[UUID, Decimal]:
+    """What is left of a payment's credits, by the grant it is in now."""
+    own = list(
+        CreditGrant.objects.filter(payment=payment, source__in=_BOUGHT)
+        .order_by("pk")
+        .values_list("pk", "remaining")
+    )
+    rolls = list(
+        LedgerEntry.objects.filter(connection_id=payment.connection_id, kind="roll")
+        .order_by("seq")
+        .values_list("grant_id", "amount")
+    )
+    rolled = {grant_id for grant_id, _ in rolls}
+    if not any(grant_id in rolled for grant_id, _ in own):
+        return {grant_id: rest for grant_id, rest in own if rest > 0}
+    found: dict[UUID, Decimal] = {}
+    for grant_id, pieces in _replay(rolls).items():
+        mine = sum((amount for owner, amount in pieces if owner == payment.pk), ZERO)
+        if mine > 0:
+            found[grant_id] = mine
+    # A second grant of the same payment that never rolled.
+    return found | {grant: rest for grant, rest in own if grant not in rolled and rest > 0}
+
+
+Piece = tuple[UUID | None, Decimal]
+
+
+def _replay(rolls: list[tuple[UUID, Decimal]]) -> dict[UUID, list[Piece]]:
+    """Whose credits each rolled grant holds now: (payment, amount), the oldest first.
+
+    Each roll is written as lines out of the old grants and then one line into the new one. Sums
+    suffice for the rest: within a grant the oldest is spent first, whenever that was.
+    """
+    grants = {grant_id for grant_id, _ in rolls}
+    spent: dict[UUID, Decimal] = {}
+    clawed: dict[UUID, list[Piece]] = {}
+    # A clawback is of its payment's credits, whatever else is in the grant.
+    lines = (
+        LedgerEntry.objects.filter(grant_id__in=grants)
+        .exclude(kind__in=("grant", "roll"))
+        .annotate(owner=Case(When(kind="clawback", then=F("payment_id"))))
+        .values_list("grant_id", "owner")
+        .annotate(sum=Sum("amount"))
+        .order_by()
+    )
+    for grant_id, owner, total in lines:
+        if owner is None:
+            spent[grant_id] = -total
+        else:
+            clawed.setdefault(grant_id, []).append((owner, -total))
+
+    def after(grant_id: UUID, pieces: list[Piece]) -> list[Piece]:
+        for owner, amount in clawed.get(grant_id, []):
+            pieces = _without(pieces, amount, owner=owner)
+        return _without(pieces, spent.get(grant_id, ZERO))
+
+    holds: dict[UUID, list[Piece]] = {
+        grant_id: after(grant_id, [(payment_id, amount)])
+        for grant_id, payment_id, amount in CreditGrant.objects.filter(pk__in=grants)
+        .exclude(source=CreditGrant.Source.ROLLOVER)
+        .values_list("pk", "payment_id", "amount")
+    }
+    carried: list[Piece] = []
+    for grant_id, amount in rolls:
+        if amount > 0:
+            holds[grant_id] = after(grant_id, carried)
+            carried = []
+        else:
+            pieces = holds.get(grant_id, [])
+            holds[grant_id] = _without(pieces, -amount)
+            carried += _front(pieces, -amount)
+    return holds
+
+
+def _without(pieces: list[Piece], amount: Decimal, *, owner: UUID | None = None) -> list[Piece]:
+    """The pieces after `amount` was spent: of `owner` first where one is named, else in order."""
+    kept: list[Piece] = []
+    for whose, rest in pieces:
+        part = min(amount, rest) if owner is None or whose == owner else ZERO
+        amount -= part
+        if rest > part:
+            kept.append((whose, rest - part))
+    return kept if owner is None or amount <= 0 else _without(kept, amount)
+
+
+def _front(pieces: list[Piece], amount: Decimal) -> list[Piece]:
+    """The first pieces, up to `amount` of them."""
+    found: list[Piece] = []
+    for whose, rest in pieces:
+        part = min(amount, rest)
+        if part > 0:
+            found.append((whose, part))
+        amount -= part
+    return found
+
+
+def _write(
+    connection: Connection,
+    payment: Payment,
+    lines: Sequence[tuple[UUID | None, Decimal]],
+    *,
+    sign: int,
+    reason: str,
+    actor: str,
+    now: datetime,
+) -> None:
+    for grant_id, amount in lines:
+        ledger.append(
+            connection,
+            kind="clawback",
+            amount=sign * amount,
+            grant_id=grant_id,
+            payment_id=payment.pk,
+            reason=reason[:255],
+            actor=actor[:255],
+            now=now,
+        )
+
+
+def _taken_before(payment: Payment) -> Decimal:
+    """Credits that refunds and disputes of a payment hold back, as credits or as debt."""
+    sums = [
+        Refund.objects.filter(payment=payment).exclude(status=Refund.Status.FAILED),
+        Dispute.objects.filter(
+            payment=payment, status__in=(Dispute.Status.OPEN, Dispute.Status.LOST)
+        ),
+    ]
+    total = ZERO
+    for rows in sums:
+        found = rows.aggregate(credits=Sum("credits_taken"), debt=Sum("debt_made"))
+        total += (found["credits"] or ZERO) + (found["debt"] or ZERO)
+    return total
+
+
+def _back_before(payment: Payment) -> Decimal:
+    """The money that refunds and disputes of a payment have given back."""
+    disputed = Dispute.objects.filter(
+        payment=payment, status__in=(Dispute.Status.OPEN, Dispute.Status.LOST)
+    ).aggregate(sum=Sum("amount"))["sum"]
+    refunded = Payment.objects.values_list("refunded", flat=True).get(pk=payment.pk)
+    return refunded + (disputed or ZERO)

@@ -1,0 +1,447 @@
+"""The shapes of what goes in and comes out, once each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from billing import events
+from billing.api import vocabulary
+from billing.models import Plan, Subscription
+from checkout.models import CheckoutSession
+from meters.models import MeterPrice
+
+Schema = dict[str, Any]
+
+# The ids of the examples; the tests put real ones in their place.
+CONNECTION = "con_test_01JDAFW9ZVFM6A4SHQ6GPC0T4E"
+PLAN = "sc_test_01JDAFW9ZVFM6A4SHQ6GPC0T4E"
+BUNDLE = "cb_test_01JDAFW9ZVFM6A4SHQ6GPC0T4E"
+METER = "prd_test_01JDAFW9ZVFM6A4SHQ6GPC0T4E"
+SUBSCRIPTION = "sub_test_01JDAFW9ZVFM6A4SHQ6GPC0T4E"
+SESSION = "cs_test_01JDAFW9ZVFM6A4SHQ6GPC0T4E"
+WEBHOOK = "whk_test_01JDAFW9ZVFM6A4SHQ6GPC0T4E"
+DELIVERY = "dlv_test_01JDAFW9ZVFM6A4SHQ6GPC0T4E"
+SECRET_KEY = "key_test_01JDAFW9ZVFM6A4SHQ6GPC0T4E"
+
+
+def obj(fields: dict[str, Schema], **more: Any) -> Schema:
+    """An object; a name that ends with `?` may be absent."""
+    return {
+        "type": "object",
+        "properties": {name.rstrip("?"): schema for name, schema in fields.items()},
+        "required": [name for name in fields if not name.endswith("?")],
+    } | more
+
+
+def ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def listed(schema: Schema, **more: Any) -> Schema:
+    return {"type": "array", "items": schema} | more
+
+
+def maybe(schema: Schema) -> Schema:
+    """That, or null."""
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def choice(*words: str) -> Schema:
+    return {"type": "string", "enum": list(words)}
+
+
+def text(most: int = 255, **more: Any) -> Schema:
+    return {"type": "string", "minLength": 1, "maxLength": most} | more
+
+
+def page(name: str) -> Schema:
+    """A list, newest first, with the cursor of the next page where there is one."""
+    return obj({"data": listed(ref(name)), "has_more": FLAG, "next_cursor?": STRING})
+
+
+def newer(schema: Any) -> Any:
+    """A shape in the newer client's words (`billing.api.vocabulary`)."""
+    if isinstance(schema, list):
+        return [newer(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    said = {key: newer(value) for key, value in schema.items()}
+    if "properties" in said:
+        said["properties"] = {
+            vocabulary.NEWER.get(name, name): shape for name, shape in said["properties"].items()
+        }
+        said["required"] = [vocabulary.NEWER.get(name, name) for name in said.get("required", [])]
+    return said
+
+
+STRING: Schema = {"type": "string"}
+FLAG: Schema = {"type": "boolean"}
+NUMBER: Schema = {"type": "number"}
+WHOLE: Schema = {"type": "integer"}
+TIME: Schema = {"type": "string", "format": "date-time"}
+AMOUNT: Schema = {
+    "type": "string",
+    "pattern": r"^-?\d{1,20}\.\d{10}$",
+    "description": "Money: a string with 10 decimals.",
+}
+AMOUNT_IN: Schema = {
+    "type": "string",
+    "pattern": r"^[0-9]{1,12}(\.[0-9]{1,10})?$",
+    "description": "Money: a string of at most 12 digits and 10 decimals.",
+}
+COUNT_IN: Schema = {"type": "integer", "minimum": 0, "maximum": 10**12 - 1}
+SECONDS_IN: Schema = {"type": "number", "minimum": 0, "exclusiveMaximum": 10**9}
+METADATA: Schema = {
+    "type": "object",
+    "additionalProperties": {"type": "string", "maxLength": 255},
+    "propertyNames": {"pattern": "^[A-Za-z0-9_]{1,255}$"},
+    "maxProperties": 100,
+}
+INTERVAL = choice(*Plan.Interval.values)
+ROLLOVER = choice(*Plan.Rollover.values)
+PAYER = choice(*MeterPrice.Payer.values)
+UNIT = choice(*MeterPrice.Unit.values)
+RATE_TYPE = choice(*MeterPrice.RateType.values)
+BASIS = choice(*MeterPrice.TokenBasis.values)
+WINDOW = choice(*MeterPrice.TierWindow.values)
+EVENT = choice(*events.NAMES)
+
+_CONTACT = obj(dict.fromkeys(("phone", "email", "first_name", "last_name"), STRING))
+_SUMMARY = obj(
+    {
+        "subscription_id": STRING,
+        "subscription_config_id": STRING,
+        "name": STRING,
+        "status": choice("active", "cancelled"),
+    }
+)
+_CREDITS = dict.fromkeys(("total_remaining", "cycle_remaining", "bundle_remaining"), AMOUNT)
+_BALANCE = {**_CREDITS, "overage_due": AMOUNT}
+_TERMS = {
+    "name": STRING,
+    "period_amount": AMOUNT,
+    "included_credit": AMOUNT,
+    "billing_interval": INTERVAL,
+    "rollover_type": ROLLOVER,
+    "bundle_rollover_type": ROLLOVER,
+}
+_CONNECTION = {
+    "connection_id": STRING,
+    "has_lava_credit_balance": FLAG,
+    "status": STRING,
+    "customer": _CONTACT,
+    "subscription": maybe(_SUMMARY),
+    "reference_id": maybe(STRING),
+    "metadata": METADATA,
+    "created_at": TIME,
+}
+_SUBSCRIPTION = {
+    "subscription_id": STRING,
+    "subscription_config_id": STRING,
+    "connection_id": STRING,
+    "status": choice("active", "cancelled"),
+    "is_past_due": FLAG,
+    "started_at": TIME,
+    "cancelled_at": maybe(TIME),
+    "cycle_start_at": TIME,
+    "cycle_end_at": TIME,
+    "plan": obj(_TERMS),
+    "credits": obj(_CREDITS),
+    "pending_change": maybe(
+        obj(
+            {
+                "type": choice(*Subscription.PendingChange.values),
+                "effective_at": maybe(TIME),
+            }
+        )
+    ),
+    "auto_top_up_bundle_id": maybe(STRING),
+    "customer": _CONTACT,
+}
+_BUNDLE = {
+    "credit_bundle_id": STRING,
+    "name": STRING,
+    "cost": AMOUNT,
+    "credit_amount": AMOUNT,
+}
+_PLAN = {
+    "subscription_config_id": STRING,
+    "merchant_id": STRING,
+    **_TERMS,
+    "currency": STRING,
+    "rollover_cap": maybe(AMOUNT),
+    "when_depleted": choice(*Plan.WhenDepleted.values),
+    "overage_threshold": AMOUNT,
+    "overage_cap": maybe(AMOUNT),
+    "default_auto_top_up_bundle_id": maybe(STRING),
+    "linked_meters": listed(obj({"meter_id": STRING, "name": STRING})),
+    "credit_bundles": listed(obj(_BUNDLE)),
+    "created_at": TIME,
+}
+_TIER = obj({"start": NUMBER, "rate": AMOUNT, "type": UNIT})
+_SLICE = obj(
+    {"tier": _TIER, "tokens": WHOLE, "characters": WHOLE, "seconds": NUMBER, "cost": AMOUNT}
+)
+_USED = {
+    "input_tokens": WHOLE,
+    "output_tokens": WHOLE,
+    "total_tokens": WHOLE,
+    "input_characters": WHOLE,
+    "output_characters": WHOLE,
+    "total_characters": WHOLE,
+    "input_seconds": NUMBER,
+    "output_seconds": NUMBER,
+    "total_seconds": NUMBER,
+    "input_cost": AMOUNT,
+    "output_cost": AMOUNT,
+    "total_cost": AMOUNT,
+    "payer": PAYER,
+}
+_PRICED = {
+    "connection_id": STRING,
+    "customer_id": STRING,
+    "meter_id": STRING,
+    "model": STRING,
+    "model_usage": obj(_USED),
+    "fee": obj(
+        {
+            "amount": AMOUNT,
+            "rate_type": RATE_TYPE,
+            "token_basis": BASIS,
+            "breakdown": listed(_SLICE),
+        }
+    ),
+    "cost": AMOUNT,
+    "charge": obj({"amount": AMOUNT, "rate_type": RATE_TYPE, "breakdown": listed(_SLICE)}),
+    "total_request_cost": AMOUNT,
+    "total_wallet_cost": AMOUNT,
+    "total_merchant_cost": AMOUNT,
+}
+_REQUEST = _PRICED | {
+    "request_id": STRING,
+    "status": choice("pending", "completed", "error"),
+    "provider": STRING,
+    "provider_key_type": STRING,
+    "endpoint": STRING,
+    "service_charge": obj({"amount": AMOUNT, "payer": PAYER}),
+    "balance": obj(_BALANCE),
+    "late": FLAG,
+    "metadata": METADATA,
+    "timestamp": TIME,
+    "created_at": TIME,
+}
+_TOTALS = {
+    "total_requests": WHOLE,
+    "total_usage_tokens": WHOLE,
+    "total_usage_characters": WHOLE,
+    "total_usage_seconds": NUMBER,
+    **{
+        f"total_{name}": AMOUNT
+        for name in (
+            "usage_cost",
+            "fee_amount",
+            "service_charge_amount",
+            "request_cost",
+            "wallet_cost",
+            "merchant_cost",
+            "cost",
+            "charge",
+            "gross_volume",
+            "net_volume",
+        )
+    },
+}
+_ERROR = {
+    "message": STRING,
+    "code": STRING,
+    "status": WHOLE,
+    "param?": STRING,
+    "request_id": STRING,
+}
+_WEBHOOK = {
+    "webhook_id": STRING,
+    "name": STRING,
+    "url": STRING,
+    "events": listed(EVENT),
+    "status": choice("active", "paused"),
+    "failing_since": maybe(TIME),
+    "created_at": TIME,
+}
+_KEY = {
+    "secret_key_id": STRING,
+    "name": STRING,
+    "secret_key_hint": STRING,
+    "created_at": TIME,
+}
+_REPORT = {
+    "request_id": text(example="job-1"),
+    "connection_id?": text(64),
+    "customer_id?": text(64),
+    "meter_slug": text(64),
+    "input_tokens?": COUNT_IN,
+    "output_tokens?": COUNT_IN,
+    "input_characters?": COUNT_IN,
+    "output_characters?": COUNT_IN,
+    "input_seconds?": SECONDS_IN,
+    "output_seconds?": SECONDS_IN,
+    "provider_cost?": AMOUNT_IN,
+    "model?": text(120),
+    "metadata?": METADATA,
+    "timestamp?": TIME,
+    "enforce?": FLAG,
+}
+
+
+def _both(fields: dict[str, Schema]) -> dict[str, Schema]:
+    """The fields with the newer client's names beside: paths that serve both clients."""
+    found = dict(fields)
+    for older, name in vocabulary.NEWER.items():
+        for mark in ("", "?"):
+            if older + mark in fields:
+                found[name + mark] = fields[older + mark]
+    return found
+
+
+_CUSTOMER = {
+    "contact" if name == "customer" else name: shape for name, shape in _CONNECTION.items()
+}
+
+SCHEMAS: dict[str, Schema] = {
+    "Error": obj({"error": obj(_ERROR)}),
+    "Done": obj({"success": {"const": True}}),
+    "Deleted": obj({"id": STRING, "deleted": {"const": True}}),
+    "Connection": obj(_CONNECTION),
+    "Customer": newer(obj(_CUSTOMER)),
+    "Balance": obj({"connection_id": STRING, "currency": STRING, **_BALANCE}),
+    "CustomerBalance": newer(obj({"connection_id": STRING, "currency": STRING, **_BALANCE})),
+    "LedgerEntry": obj(
+        {
+            "seq": WHOLE,
+            "kind": STRING,
+            "amount": AMOUNT,
+            "balance_after": AMOUNT,
+            "grant_id": maybe(STRING),
+            "payment_id": maybe(STRING),
+            "reason": STRING,
+            "occurred_at": TIME,
+        }
+    ),
+    "Subscription": obj(_both(_SUBSCRIPTION)),
+    "ConnectionSubscription": obj({"subscription": maybe(obj(_SUBSCRIPTION))}),
+    "CustomerSubscription": newer(obj({"subscription": maybe(obj(_SUBSCRIPTION))})),
+    "SubscriptionConfig": obj(_PLAN),
+    "Plan": newer(obj(_PLAN)),
+    "CreditBundle": obj(_both({**_BUNDLE, "subscription_config_id": STRING, "created_at": TIME})),
+    "Meter": obj(
+        {
+            "meter_id": STRING,
+            "meter_slug": STRING,
+            "name": STRING,
+            "rate_type": RATE_TYPE,
+            "token_basis": BASIS,
+            "tier_window": WINDOW,
+            "base_cost_payer": PAYER,
+            "service_charge_payer": PAYER,
+            "tiers": listed(_TIER),
+            "price_version": WHOLE,
+            "created_at": TIME,
+        }
+    ),
+    "Request": obj(_REQUEST),
+    "Report": obj(_REPORT),
+    "Estimate": obj(
+        _PRICED | {"currency": STRING, "covered": FLAG, "balance_after": obj(_BALANCE)}
+    ),
+    "BatchResult": obj(
+        {
+            "status": WHOLE,
+            "request_id": maybe(STRING),
+            "body?": ref("Request"),
+            "error?": obj({name: shape for name, shape in _ERROR.items() if name != "request_id"}),
+        }
+    ),
+    "Usage": obj(
+        {
+            "items": listed(
+                obj(
+                    {
+                        "date": {"type": "string", "format": "date"},
+                        "start": TIME,
+                        "end": TIME,
+                        **_TOTALS,
+                    }
+                )
+            ),
+            "totals": obj(_TOTALS),
+        }
+    ),
+    "CheckoutSession": obj(
+        _both(
+            {
+                "checkout_session_id": STRING,
+                "checkout_session_token": STRING,
+                "checkout_mode": choice(*CheckoutSession.Mode.values),
+                "origin_url": STRING,
+                "status": choice("open", "completed", "expired"),
+                "url": STRING,
+                "connection_id?": STRING,
+                "subscription_config_id?": STRING,
+                "credit_bundle_id?": STRING,
+                "return_url?": STRING,
+                "created_at": TIME,
+                "expires_at": TIME,
+                "completed_at?": TIME,
+            }
+        )
+    ),
+    "Webhook": obj(_WEBHOOK),
+    "WebhookWithSecret": obj({**_WEBHOOK, "webhook_secret": STRING}),
+    "Delivery": obj(
+        {
+            "delivery_id": STRING,
+            "event_id": STRING,
+            "event": EVENT,
+            "sequence": WHOLE,
+            "status": choice("pending", "delivered", "failed"),
+            "next_attempt_at": maybe(TIME),
+            "delivered_at": maybe(TIME),
+            "body": STRING,
+            "attempts": listed(
+                obj(
+                    {
+                        "number": WHOLE,
+                        "status": maybe(WHOLE),
+                        "error": maybe(STRING),
+                        "answer": STRING,
+                        "duration_ms": WHOLE,
+                        "at": TIME,
+                    }
+                )
+            ),
+            "created_at": TIME,
+        }
+    ),
+    "SecretKey": obj(_KEY),
+    "SecretKeyWithSecret": obj({**_KEY, "secret_key": STRING}),
+    "Model": obj(
+        {
+            "id": STRING,
+            "object": {"const": "model"},
+            "created": WHOLE,
+            "owned_by": STRING,
+            "pricing": obj(
+                {"input_per_million": maybe(AMOUNT), "output_per_million": maybe(AMOUNT)}
+            ),
+        }
+    ),
+    "OutboxMessage": obj(
+        {
+            "message_id": STRING,
+            "kind": STRING,
+            "to": STRING,
+            "subject": STRING,
+            "body": STRING,
+            "created_at": TIME,
+        }
+    ),
+}

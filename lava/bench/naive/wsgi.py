@@ -1,0 +1,7 @@
+"""The naive design behind granian: Django alone, without the product's short way in."""
+
+from __future__ import annotations
+
+from django.core.wsgi import get_wsgi_application
+
+application = get_wsgi_application()

@@ -1,0 +1,103 @@
+"""The figures as a table to read (Markdown) and as JSON to keep."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def machine(facts: dict[str, Any]) -> str:
+    """One sentence on the machine."""
+    return (
+        f"{facts['cores']} cores of {facts['cpu']}, {facts['memory_gb']} GB, Linux "
+        f"{facts['kernel']}, Python {facts['python']}, PostgreSQL {facts['postgresql']} "
+        f"(fsync {facts['fsync']}, synchronous_commit {facts['synchronous_commit']}, "
+        f"shared_buffers {facts['shared_buffers']}); load before the run {facts['load_before']}"
+    )
+
+
+def requests(facts: dict[str, Any]) -> list[str]:
+    """The table of `bench requests`, its ratios beside their goals, and what the books say."""
+    lines = [
+        "| side | req/s | server, us | database, us | service, us | client, us | p50, ms | p99, ms "
+        "| noise |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for side in facts["sides"].values():
+        of = side["median"]
+        server = f"{of['server_us']:,.0f}" if of["server_us"] else ""
+        lines.append(
+            f"| {side['says']} | {of['per_s']:,.0f} | {server} | {of['database_us']:,.0f} "
+            f"| {of['product_us']:,.0f} | {of['client_us']:,.0f} | {of['p50_ms']:.1f} "
+            f"| {of['p99_ms']:.1f} | {side['noise']['per_s']:.0%} |"
+        )
+    ratio = facts["ratios"]
+    lines += [
+        "",
+        f"- {ratio['product_rate_of_floor']:.0%} of the floor's req/s (goal: 45 %)",
+        f"- {ratio['product_cpu_of_floor']:.2f} x the floor's CPU a request, server and database; "
+        f"{ratio['product_cpu_of_floor_with_clients']:.2f} x with the callers of both sides "
+        "(goal: 2.0 x)",
+        f"- {ratio['product_rate_of_naive']:.1f} x the naive design's req/s at 1/"
+        f"{ratio['naive_cpu_of_product']:.1f} of its CPU (goal: 12 x)",
+        f"- books: {correctness(facts)}",
+    ]
+    return lines
+
+
+def correctness(facts: dict[str, Any]) -> str:
+    """What was checked after each round, in words."""
+    last = facts["books"][-1]
+    if facts["correct"]:
+        return (
+            f"{last['rows']:,} charges, as many as were acknowledged; fees = draws = "
+            f"{last['charged']}; no error answer; every rule of the audit holds at the end"
+        )
+    return (
+        f"WRONG: {last['rows']:,} rows for {facts['acknowledged']:,} acknowledged, "
+        f"{last['charged']} charged, {last['drawn']} drawn, {facts['refused']:,} refused "
+        f"{facts['refusals'][:2]}, broken rules: {', '.join(last['broken']) or 'none'}"
+    )
+
+
+def hot(facts: dict[str, Any]) -> list[str]:
+    """The table of `bench hot`."""
+    lines = ["| clients on one connection | req/s | service, us | p50, ms | p99, ms | noise |"]
+    lines.append("|---|---|---|---|---|---|")
+    for name, clients in (("one", 1), ("many", facts["clients"])):
+        side = facts["sides"][name]
+        of = side["median"]
+        lines.append(
+            f"| {clients} | {of['per_s']:,.0f} | {of['product_us']:,.0f} | {of['p50_ms']:.1f} "
+            f"| {of['p99_ms']:.1f} | {side['noise']['per_s']:.0%} |"
+        )
+    return [
+        *lines,
+        "",
+        f"- {facts['ratios']['many_of_one']:.2f} x the rate of one client (goal: 1.5 x)",
+        f"- books: {correctness(facts)}",
+    ]
+
+
+def storm(facts: dict[str, Any]) -> list[str]:
+    """What `bench storm` found."""
+    return [
+        f"- {facts['sent']:,} requests of {facts['acknowledged']:,} ids from {facts['clients']} "
+        f"clients: {facts['refused']:,} error answers, {facts['deadlocks']} deadlocks",
+        f"- books: {correctness(facts)}",
+    ]
+
+
+def enforce(facts: dict[str, Any]) -> list[str]:
+    """The table of `bench enforce`."""
+    lines = [
+        f"{facts['requests']:,} draws of 1 on {facts['credit']:,} credits",
+        "",
+        "| connections | passed | refused with 402 | books |",
+        "|---|---|---|---|",
+    ]
+    for draw in facts["draws"]:
+        held = "hold" if draw["hold"] else f"WRONG: {draw['statuses']}, {draw['books']}"
+        lines.append(
+            f"| {draw['connections']} | {draw['passed']:,} | {draw['refused']:,} | {held} |"
+        )
+    return lines

@@ -1,0 +1,60 @@
+"""`manage.py demo`: two merchants and sixty days of what their customers did, in the sandboxes.
+
+Told once, by the product's own verbs, on the local card network; every later run says the same
+logins again. Called by `manage.py up` at each start, which reads the last line.
+"""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand
+
+from lava.demo.story import cast, crowd, facts, stage
+from lava.demo.story.telling import Telling
+
+
+class Command(BaseCommand):
+    help = (
+        "Seed two merchants with sixty days of plausible usage, renewals and charges, once; then "
+        "say their logins, as JSON in the last line. Needs the local card network (`manage.py up` "
+        "runs it); with Stripe's keys nothing is seeded. --scale adds a crowd to the first "
+        "merchant's sandbox, for measuring the console: with 1000000 ten thousand customers and a "
+        "million requests, written in bulk, in some minutes; each run adds as many again."
+    )
+    requires_system_checks: list[str] = []
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "--scale", type=int, default=1, metavar="N", help="so many requests more (1: none)"
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if settings.STRIPE_KEYS["test"][0] != "sk_test_local":
+            self.stdout.write("{}")
+            return
+        facts_ = perform(
+            Path(settings.STATE_DIR) / "demo.json", scale=options["scale"], say=self.stderr.write
+        )
+        self.stdout.write(json.dumps(facts_))
+
+
+def perform(kept_in: Path, *, scale: int, say: Callable[[str], Any]) -> dict[str, Any]:
+    """Tell what is not told yet; give the logins."""
+    kept = facts.Kept(kept_in)
+    who, password = kept.password()
+    merchants = []
+    for business in cast.BUSINESSES:
+        built = stage.build(business, who)
+        key = kept.key(built.merchant, who)
+        if not built.is_told:
+            Telling(built, key=key).tell()
+        if scale > 1 and business is cast.BUSINESSES[0]:
+            crowd.fill(built, requests=scale, now=built.merchant.now(), say=say)
+        merchants.append(facts.of(built, key=key))
+    return {"console": {"email": who.email, "password": password}, "merchants": merchants}

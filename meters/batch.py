@@ -1,0 +1,137 @@
+"""Many requests at once: charged in one trip, in one transaction, each on its own terms.
+
+`report` is called by `POST /v1/requests/batch`, `estimate` by `POST /v1/requests/estimate`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from django.db import IntegrityError, OperationalError, connection, transaction
+from django.utils import timezone
+
+from billing import errors, ids, tasks
+from meters import usage
+from meters.usage import Charged, Report
+
+MOST = 1000
+_HEAD = 6
+TRIES = 3
+
+_TYPES = (
+    *("uuid[]", "uuid[]", "text[]", "uuid[]", "text[]", "bytea[]", "timestamptz[]", "text[]"),
+    *("bigint[]", "bigint[]", "bigint[]", "bigint[]", "numeric[]", "numeric[]", "numeric[]"),
+    *("text[]", "boolean[]", "bigint[]", "bigint[]"),
+)
+_CHARGE = (
+    "SELECT c.place, c.outcome, c.detail, c.collect, c.fell, c.currency, "  # noqa: S608
+    + usage.SELECTED
+    + " FROM meters_charge_batch(%s, %s, "
+    + ", ".join(f"%s::{kind}" for kind in _TYPES)
+    + ") c"
+)
+
+
+def report(key: str, *, sandbox: bool, told: Sequence[Report]) -> list[Charged | errors.LavaError]:
+    """Charge each request exactly once for its id; the answers in the order of the reports.
+
+    A report that is refused is answered by its error, and the others are charged. `key` is the
+    caller's secret key; its checksum has been checked.
+
+    Raises:
+        billing.errors.Unauthenticated: the key is not valid; nothing was written.
+    """
+    answers: list[Charged | errors.LavaError] = [errors.Invalid("")] * len(told)
+    owing: set[UUID] = set()
+    fallen: set[UUID] = set()
+    for row in _run(_params(key, sandbox, told)):
+        place, outcome, detail, collect, fell, currency = row[:_HEAD]
+        line = told[place - 1]
+        if outcome == "unauthenticated":
+            raise usage.refusal(outcome, "", line)
+        if outcome in ("charged", "replayed"):
+            answers[place - 1] = charged = usage.charged(
+                row[_HEAD:], currency=currency, replayed=outcome == "replayed"
+            )
+            if collect:
+                owing.add(charged.request.connection_id)
+            if fell:
+                fallen.add(charged.request.connection_id)
+        else:
+            if fell:
+                tasks.hint_fall(line.connection, refused=True)
+            answers[place - 1] = usage.refusal(outcome, detail or "", line)
+    for connection_id in sorted(owing):
+        tasks.hint_overage(connection_id)
+    for connection_id in sorted(fallen):
+        tasks.hint_fall(connection_id)
+    return answers
+
+
+class _Undo(Exception):
+    """Leaves the transaction of an estimate."""
+
+
+def estimate(key: str, *, sandbox: bool, told: Report) -> Charged:
+    """What a request would cost now: it is charged and taken back in one transaction, so that an
+    estimate can never say something else than the charge.
+
+    Raises:
+        billing.errors.LavaError: as the charge would.
+    """
+    found: Charged | None = None
+    try:
+        with transaction.atomic():
+            # With its instant given, no worker is woken.
+            found = usage.report(key, sandbox=sandbox, told=told, now=timezone.now())
+            raise _Undo
+    except _Undo:
+        pass
+    assert found is not None
+    return found
+
+
+def _params(key: str, sandbox: bool, told: Sequence[Report]) -> list[Any]:
+    used = [line.usage for line in told]
+    return [
+        ids.secret_hash(key),
+        timezone.now(),
+        [ids.new(sandbox=sandbox) for _ in told],
+        [line.connection for line in told],
+        [line.meter_slug for line in told],
+        [line.meter for line in told],
+        [line.request_id for line in told],
+        [line.fingerprint() for line in told],
+        [line.timestamp for line in told],
+        [line.model for line in told],
+        [each.input_tokens for each in used],
+        [each.output_tokens for each in used],
+        [each.input_characters for each in used],
+        [each.output_characters for each in used],
+        [each.input_seconds for each in used],
+        [each.output_seconds for each in used],
+        [each.provider_cost for each in used],
+        [json.dumps(line.metadata) for line in told],
+        [line.enforce for line in told],
+        [each.cache_read_tokens for each in used],
+        [each.cache_write_tokens for each in used],
+    ]
+
+
+def _run(params: list[Any]) -> list[tuple[Any, ...]]:
+    """Run it, again where it met a charge of the same id or of the same rows at this instant."""
+    for attempt in range(1, TRIES + 1):
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(_CHARGE, params)
+                found: list[tuple[Any, ...]] = cursor.fetchall()
+            return found
+        except (IntegrityError, OperationalError) as error:
+            state = getattr(error.__cause__, "sqlstate", "") or ""
+            # Unique violation, serialization failure, deadlock: nothing was written.
+            if attempt == TRIES or state not in ("23505", "40001", "40P01"):
+                raise
+    raise AssertionError

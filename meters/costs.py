@@ -1,0 +1,213 @@
+"""What a provider charges for a model: the merchant's own price, the provider's word, the library.
+
+`find` is the one function behind which the price library (genai-prices) stands; it is asked by the
+gateway before and after a call, and by `usage.report` for percentage meters. Amounts are in the
+merchant's currency; the library and providers speak dollars, so for another currency
+`settings.LAVA_USD_RATES` must say the rate, else they count as unknown. Unknown is None, never 0.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from django.conf import settings
+
+from billing import money
+from meters.gateway.readers import Usage
+
+OVERRIDE, PROVIDER, LIBRARY = "override", "provider", "library"
+# For `prices`: any provider of the library, by the model's name alone.
+ANY = "*"
+_MILLION = Decimal(10) ** 6
+_LARGEST = Decimal(10) ** 9
+_RATES = (
+    "input_rate", "output_rate", "cache_read_rate", "cache_write_rate", "image_rate",
+    "second_rate", "character_rate",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Override:
+    """A merchant's price of a model (a row of `ModelPrice`)."""
+
+    provider: str
+    model: str
+    valid_from: datetime
+    rates: Mapping[str, Decimal]
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a call cost its merchant, by which source, at which rates."""
+
+    amount: Decimal
+    source: str
+    model: str
+    rates: dict[str, str] = field(default_factory=dict)
+
+
+def override(row: Mapping[str, Any]) -> Override:
+    """An override out of a row's columns; rates as numbers or texts."""
+    return Override(
+        provider=row["provider"],
+        model=row["model"],
+        valid_from=row["valid_from"],
+        rates={name: Decimal(str(row[name])) for name in _RATES if row[name] is not None},
+    )
+
+
+def find(
+    provider: str,
+    models: Iterable[str],
+    used: Usage,
+    *,
+    prices: str,
+    overrides: Iterable[Override] = (),
+    currency: str,
+    now: datetime,
+    characters: int = 0,
+) -> Cost | None:
+    """The cost of some usage; None when nobody knows the model's price.
+
+    Args:
+        models: names of the model, the surest first: as the answer says it, as it was asked.
+        provider: its slug; empty: any, for usage that was reported without one.
+        prices: the provider's name in the price library; empty: not in it.
+    """
+    names = [name for name in dict.fromkeys(models) if name]
+    chosen = list(overrides)
+    for name in names:
+        if row := _override(provider, name, chosen, now):
+            return _by_override(row, name, used, characters)
+    rate = _dollars_in(currency)
+    if rate is None:
+        return None
+    if used.cost is not None:
+        amount = money.round_fee(used.cost * rate)
+        return Cost(amount, PROVIDER, names[0] if names else "", {"usd": f"{rate:f}"})
+    for name in names if prices else ():
+        if found := _by_library(prices, name, used, characters, now):
+            amount, rates = found
+            return Cost(money.round_fee(amount * rate), LIBRARY, name, rates)
+    return None
+
+
+def _override(
+    provider: str, model: str, rows: Iterable[Override], now: datetime
+) -> Override | None:
+    """The row that fits best: its own provider, the longest pattern, the latest beginning."""
+    fitting = [
+        row
+        for row in rows
+        if (not provider or row.provider.lower() in ("*", provider.lower()))
+        and row.valid_from <= now
+        and fnmatch.fnmatchcase(model.lower(), row.model.lower().replace("[", "[[]"))
+    ]
+    return max(
+        fitting,
+        key=lambda row: (
+            row.provider != "*",
+            "*" not in row.model and "?" not in row.model,
+            len(row.model),
+            row.valid_from,
+        ),
+        default=None,
+    )
+
+
+def _by_override(row: Override, model: str, used: Usage, characters: int) -> Cost:
+    rates = row.rates
+    per_input = rates.get("input_rate", Decimal(0))
+    cached = min(used.cache_read, used.input)
+    written = min(used.cache_write, used.input - cached)
+    with money.exact():
+        amount = (
+            (used.input - cached - written) * per_input
+            + cached * rates.get("cache_read_rate", per_input)
+            + written * rates.get("cache_write_rate", per_input)
+            + used.output * rates.get("output_rate", Decimal(0))
+        ) / _MILLION
+        amount += used.images * rates.get("image_rate", Decimal(0))
+        amount += used.input_seconds * rates.get("second_rate", Decimal(0))
+        amount += characters * rates.get("character_rate", Decimal(0))
+    told = {name.removesuffix("_rate"): f"{value.normalize():f}" for name, value in rates.items()}
+    return Cost(money.round_fee(amount), OVERRIDE, model, told)
+
+
+def _by_library(
+    provider: str, model: str, used: Usage, characters: int, now: datetime
+) -> tuple[Decimal, dict[str, str]] | None:
+    """The library's price in dollars and its rates; None where it knows none or will not say."""
+    import genai_prices
+
+    for counts in (_library_usage(used, characters), _plain_usage(used)):
+        try:
+            found = genai_prices.calc_price(
+                genai_prices.Usage(**counts), model,
+                provider_id=None if provider == ANY else provider, genai_request_timestamp=now,
+            )  # fmt: skip
+        except LookupError:
+            return None
+        except (ValueError, TypeError, ArithmeticError):
+            # It refuses counts that contradict each other: ask again by the two that cannot.
+            continue
+        amount = found.total_price
+        if not amount.is_finite() or not 0 <= amount < _LARGEST:
+            return None
+        if amount == 0 and (used.input or used.output) and not _is_free(found.model_price):
+            return None
+        return amount, _library_rates(found.model_price)
+    return None
+
+
+def _library_usage(used: Usage, characters: int) -> dict[str, Any]:
+    cached = min(used.cache_read, used.input)
+    written = min(used.cache_write, used.input - cached)
+    counts: dict[str, Any] = {
+        "input_tokens": used.input,
+        "output_tokens": used.output,
+        "cache_read_tokens": cached,
+        "cache_write_tokens": written,
+        "cache_write_1h_tokens": min(used.cache_write_1h, written),
+        "input_audio_tokens": min(used.input_audio, used.input - cached - written),
+        "output_audio_tokens": min(used.output_audio, used.output),
+        "web_searches": used.web_searches,
+        "rerank_searches": used.searches,
+        "input_characters": characters,
+        "input_audio_seconds": used.input_seconds,
+    }
+    return {name: count for name, count in counts.items() if count}
+
+
+def _plain_usage(used: Usage) -> dict[str, Any]:
+    return {"input_tokens": used.input, "output_tokens": used.output}
+
+
+def _is_free(price: Any) -> bool:
+    """Whether a price is 0 by its own word, not for want of a rate for what was used."""
+    rates = _library_rates(price)
+    return bool(rates) and all(Decimal(rate) == 0 for rate in rates.values())
+
+
+def _library_rates(price: Any) -> dict[str, str]:
+    rates: dict[str, str] = {}
+    for name, value in vars(price).items():
+        base = getattr(value, "base", value)
+        if isinstance(base, Decimal):
+            rates[name] = f"{base:f}"
+            for tier in getattr(value, "tiers", ()):
+                rates[f"{name}_from_{tier.start}"] = f"{tier.price:f}"
+    return rates
+
+
+def _dollars_in(currency: str) -> Decimal | None:
+    """How much of a currency a dollar is; None where nobody said."""
+    if currency == "USD":
+        return Decimal(1)
+    rate = settings.LAVA_USD_RATES.get(currency)
+    return None if rate is None else Decimal(str(rate))

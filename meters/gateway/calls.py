@@ -1,0 +1,466 @@
+"""One call: forward it, pass its answer on as it comes, measure it, settle it.
+
+`Call.run` is awaited by the proxy for the client; the work itself runs in a task of its own and
+hands its pieces over through a short queue. When the client leaves, the work reads on alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import zlib
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import aiohttp
+import structlog
+from django.conf import settings
+from django.utils import timezone
+from yarl import URL
+
+from billing import errors, ids, money, tasks
+from meters import costs
+from meters.gateway import estimates, refusals, store, upstream
+from meters.gateway.readers import Reader, Usage
+from meters.gateway.running import Running
+from meters.gateway.store import Caller, Settled, Settlement, Store
+from meters.gateway.targets import Target
+
+log = structlog.get_logger(__name__)
+
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+# An answer in one piece is kept until it is settled, up to here; a longer one passes as it comes.
+KEPT = 8 << 20
+# Pieces between the provider and a slow client.
+QUEUED = 32
+# How long a settlement is tried again while the database is away.
+SETTLE_S = 900.0
+# What a call may use beyond what it asked for and still be believed.
+_MORE_INPUT, _MORE_OUTPUT = 2_000_000, 200_000
+
+
+@dataclass(eq=False)
+class Call:
+    """A call that was let through. `body` is what is sent; `injected`: it asks for usage that the
+    client did not ask for, so that one frame is left out of what the client sees."""
+
+    id: UUID
+    caller: Caller
+    target: Target
+    asked: estimates.Asked
+    method: str
+    headers: upstream.Headers
+    body: bytes
+    plain_body: bytes
+    key: str = field(repr=False)
+    injected: bool
+    started: float
+    store: Store
+    running: Running
+    sessions: upstream.Sessions
+
+    def __post_init__(self) -> None:
+        self.reader = Reader()
+        self.left_at: float | None = None
+        self.flags: list[str] = []
+        self.sent_at = self.answered_at = self.started
+        self.status = 0
+        self._pieces: asyncio.Queue[MutableMapping[str, Any] | None] = asyncio.Queue(QUEUED)
+        self._begun = False
+        self._unpacker: Any = None
+        self._refused: errors.LavaError | None = None
+        self._stopped_early = False
+        self._kept: bytes | None = None
+        self._answer_headers: list[tuple[bytes, bytes]] = []
+        self._overhead_ms = 0.0
+
+    def progress(self) -> tuple[int, int]:
+        """For the heartbeat: tokens out so far, about; bytes so far."""
+        return self.reader.estimate_output() if self.reader.is_stream else 0, self.reader.received
+
+    # -- the client's side
+
+    async def run(self, receive: Receive, send: Send) -> None:
+        """Pass the answer on until it ends or the client leaves."""
+        self.running.add(self)
+        self.running.start(self._work())
+        watcher = asyncio.ensure_future(self._watch(receive))
+        try:
+            while (piece := await self._pieces.get()) is not None:
+                await send(piece)
+        finally:
+            watcher.cancel()
+            if self.left_at is None:
+                self._leave()
+
+    async def _watch(self, receive: Receive) -> None:
+        """Notice that the client leaves; nothing else says so while nothing is sent."""
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self._leave()
+
+    def _leave(self) -> None:
+        """Nobody takes pieces any more."""
+        self.left_at = time.monotonic()
+        while not self._pieces.empty():
+            self._pieces.get_nowait()
+        self._pieces.put_nowait(None)
+
+    async def _pass(self, piece: MutableMapping[str, Any] | None) -> None:
+        if self.left_at is None:
+            await self._pieces.put(piece)
+
+    # -- the provider's side
+
+    async def _work(self) -> None:
+        """Forward, read to the end, settle. Ends by itself, whatever happens."""
+        try:
+            try:
+                async with asyncio.timeout(settings.GATEWAY_LONGEST_S):
+                    await self._forward()
+            except (aiohttp.ClientError, OSError, TimeoutError, zlib.error) as error:
+                self._failed(error)
+            except Exception as error:
+                log.exception("gateway_call_failed", call=str(self.id), error=type(error).__name__)
+                self.flags.append("failed")
+            await self._finish()
+        finally:
+            self.running.remove(self)
+            await self._pass(None)
+
+    def _failed(self, error: Exception) -> None:
+        """The provider could not be reached, or its line broke."""
+        if self.status:
+            # It had begun: what came is what there is.
+            self.flags.append("cut")
+            return
+        if isinstance(error, upstream.Blocked) or isinstance(
+            getattr(error, "os_error", None), upstream.Blocked
+        ):
+            self._refused = errors.Forbidden(
+                "This address may not be reached through the gateway.", code="target_not_allowed"
+            )
+        elif isinstance(error, TimeoutError):
+            self._refused = refusals.Upstream(
+                "The provider did not answer in time.", status=504, code="provider_timeout"
+            )
+        else:
+            self._refused = refusals.Upstream("The provider could not be reached.")
+
+    async def _forward(self) -> None:
+        response = await self._ask(self.body)
+        try:
+            if self.injected and response.status in (400, 422):
+                said = await _read_some(response)
+                if b"stream_options" in said or b"include_usage" in said:
+                    # It does not know the option: ask again as the client did.
+                    response.release()
+                    self.injected = False
+                    response = await self._ask(self.plain_body)
+                else:
+                    await self._read(response, first=said)
+                    return
+            await self._read(response)
+        finally:
+            response.close() if self._stopped_early else response.release()
+
+    async def _ask(self, body: bytes) -> aiohttp.ClientResponse:
+        """Send the request; once more when no connection could be made at all."""
+        session = self.sessions.of(self.target.provider)
+        for attempt in (1, 2):
+            self.sent_at = time.monotonic()
+            try:
+                return await session.request(
+                    self.method,
+                    URL(self.target.url, encoded=True),
+                    headers=self.headers,
+                    data=body if body or self.method == "POST" else None,
+                    allow_redirects=False,
+                )
+            except aiohttp.ClientConnectorError as error:
+                if attempt == 2 or isinstance(error.os_error, upstream.Blocked):
+                    raise
+        raise AssertionError("unreachable")
+
+    async def _read(self, response: aiohttp.ClientResponse, *, first: bytes = b"") -> None:
+        """Read the answer to its end: to the reader, and on to the client."""
+        self.status = response.status
+        self.answered_at = time.monotonic()
+        kind = response.headers.get("content-type", "")
+        self.reader = Reader(
+            kind,
+            rules=self.target.provider.rules,
+            is_array=self.asked.is_array and "json" in kind and self.status < 400,
+        )
+        packing = response.headers.get("content-encoding", "identity").lower()
+        if packing in ("gzip", "x-gzip", "deflate"):
+            self._unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)
+        elif packing != "identity":
+            self.flags.append("packed")
+        self._answer_headers = upstream.incoming(response.headers.items(), key=self.key)
+        whole = not self.reader.is_stream and ("json" in kind or self.status >= 400)
+        if not whole:
+            await self._begin()
+        kept: list[bytes] | None = [] if whole else None
+        size = 0
+        pieces = response.content.iter_any()
+        if first:
+            kept, size = self._took(first, kept, size), len(first)
+        async for chunk in pieces:
+            if not chunk:
+                continue
+            size += len(chunk)
+            if kept is not None:
+                kept = self._took(chunk, kept, size)
+                if size > KEPT:
+                    # Too long to keep: pass on what there is, and the rest as it comes.
+                    await self._begin()
+                    for part in kept or []:
+                        await self._pass(_body(upstream.scrubbed(part, self.key)))
+                    kept = None
+            else:
+                await self._pass_on(self._fed(chunk), chunk)
+            if self._must_stop(size):
+                self._stopped_early = True
+                break
+        rest = self.reader.close()
+        if kept is not None:
+            self._kept = upstream.scrubbed(b"".join(kept), self.key)
+        elif self.injected and rest:
+            await self._pass_on([rest], rest)
+
+    def _took(self, chunk: bytes, kept: list[bytes] | None, size: int) -> list[bytes] | None:
+        self._fed(chunk)
+        if kept is not None:
+            kept.append(chunk)
+        return kept
+
+    def _fed(self, chunk: bytes) -> list[bytes]:
+        """Let the reader have the next bytes; gives the frames they complete."""
+        if self._unpacker is None:
+            return [] if "packed" in self.flags else self.reader.feed(chunk)
+        found: list[bytes] = []
+        data = self._unpacker.decompress(chunk, 1 << 20)
+        while data:
+            found += self.reader.feed(data)
+            data = self._unpacker.decompress(self._unpacker.unconsumed_tail, 1 << 20)
+        return found
+
+    async def _pass_on(self, found: list[bytes], chunk: bytes) -> None:
+        """Give the client the bytes as they are; of a stream whose usage only we asked for, all
+        frames but that one."""
+        if self.injected and self.reader.is_stream and self._unpacker is None:
+            chunk = b"".join(frame for frame in found if not _is_usage_alone(frame))
+        if chunk:
+            await self._pass(_body(upstream.scrubbed(chunk, self.key)))
+
+    def _must_stop(self, size: int) -> bool:
+        """Whether to stop reading: too much, or the client left and the drain is over."""
+        if size > settings.GATEWAY_LARGEST_ANSWER:
+            self.flags.append("cut")
+            return True
+        if self.left_at is None or self.reader.finished:
+            return False
+        if (
+            settings.GATEWAY_WHEN_CLIENT_LEAVES == "abort"
+            or time.monotonic() - self.left_at > settings.GATEWAY_DRAIN_S
+        ):
+            self.flags.append("partial")
+            return True
+        return False
+
+    # -- the end
+
+    async def _begin(self, *, settled: Settled | None = None, length: int | None = None) -> None:
+        """The head of the answer."""
+        overhead = (self.sent_at - self.started) + (time.monotonic() - self.answered_at)
+        self._overhead_ms = round(overhead * 1000, 2)
+        headers = [
+            *self._answer_headers,
+            (b"x-lava-request-id", ids.public("req", self.id).encode()),
+            (b"x-lava-overhead-ms", f"{self._overhead_ms:.2f}".encode()),
+        ]
+        if self.reader.is_stream:
+            headers.append((b"x-accel-buffering", b"no"))
+        if settled is not None and settled.outcome == "settled":
+            headers.append((b"x-lava-charge", money.wire(settled.charged).encode()))
+            if settled.balance is not None:
+                headers.append((b"x-lava-balance", money.wire(settled.balance).encode()))
+        if length is not None:
+            headers.append((b"content-length", str(length).encode()))
+        self._begun = True
+        await self._pass({"type": "http.response.start", "status": self.status, "headers": headers})
+
+    async def _finish(self) -> None:
+        """Settle, then end the answer: a client that has seen the end finds its request charged."""
+        told = self._settlement()
+        try:
+            settled: Settled | None = await self.store.settle(self.id, told)
+        except errors.Unavailable:
+            # It is tried until it works; the client need not wait for that.
+            settled = None
+            self.running.start(self._settle_later(told))
+        if settled is not None:
+            self._hint(settled)
+        if self._refused is not None:
+            status, headers, body = refusals.answer(
+                self._refused,
+                dialect=self.target.provider.dialect,
+                request_id=ids.public("req", self.id),
+            )
+            self.status, self._answer_headers = status, headers
+            await self._begin(length=len(body))
+            await self._pass(_body(body, last=True))
+        elif self._kept is not None and not self._begun:
+            await self._begin(settled=settled, length=len(self._kept))
+            await self._pass(_body(self._kept, last=True))
+        elif self._begun and not {"cut", "failed"} & set(self.flags):
+            await self._pass(_body(b"", last=True))
+        # A broken answer is not ended as if it were whole: the server closes the line.
+
+    async def _settle_later(self, told: Settlement) -> None:
+        self.running.add(self)
+        try:
+            deadline = time.monotonic() + SETTLE_S
+            pause = 0.5
+            while time.monotonic() < deadline:
+                await asyncio.sleep(pause)
+                pause = min(pause * 1.5, 10)
+                try:
+                    self._hint(await self.store.settle(self.id, told))
+                    return
+                except errors.Unavailable:
+                    continue
+            log.error("gateway_call_not_settled", call=str(self.id))
+        finally:
+            self.running.remove(self)
+
+    def _hint(self, settled: Settled) -> None:
+        if settled.collect and settled.connection is not None:
+            store.hint(tasks.hint_overage, settled.connection)
+        if settled.fell and settled.connection is not None:
+            store.hint(tasks.hint_fall, settled.connection)
+
+    def _settlement(self) -> Settlement:
+        now = time.monotonic()
+        asked = self.asked
+        told = Settlement(
+            status="completed",
+            billed=asked.billed,
+            http_status=self.status,
+            model=self.reader.model or asked.model,
+            received=self.reader.received,
+            overhead_ms=round(self._overhead_ms or (self.sent_at - self.started) * 1000),
+            first_byte_ms=round((self.answered_at - self.started) * 1000),
+            total_ms=round((now - self.started) * 1000),
+        )
+        if self._refused is not None:
+            return replace(told, status="error", billed=False, error=self._refused.code)
+        if self.status >= 400 or not self.status:
+            return replace(told, status="error", billed=False, error=f"http_{self.status}")
+        if not asked.billed:
+            return told
+        found = self.reader.usage
+        if found is None and self.reader.failed:
+            return replace(told, status="error", billed=False, error="provider_error")
+        used, flags = believed(
+            found, asked, sent=len(self.body), output_so_far=self.reader.estimate_output()
+        )
+        flags = [*dict.fromkeys(self.flags), *flags]
+        cost = find_cost(self.caller, self.target, (told.model, asked.model), used, asked,
+                         now=timezone.now() + self.caller.clock_offset)  # fmt: skip
+        if cost is None:
+            flags.append("unpriced")
+        return replace(
+            told,
+            usage=used.counts(),
+            input_tokens=used.input,
+            output_tokens=used.output,
+            characters=asked.characters,
+            seconds=used.input_seconds,
+            cost=cost,
+            flags=flags,
+        )
+
+
+def believed(
+    found: Usage | None, asked: estimates.Asked, *, sent: int, output_so_far: int
+) -> tuple[Usage, list[str]]:
+    """The usage to charge: what the answer states, within what is possible; an estimate by the text
+    where it states nothing. With words on how it was found."""
+    flags: list[str] = []
+    estimate = asked.estimate
+    if found is None and (asked.characters or estimate.images or estimate.input_seconds):
+        # Speech, pictures, recordings: counted by what was asked.
+        return replace(estimate, input=0, output=0), flags
+    if found is None or (found.suspect and not (found.input or found.output)):
+        flags.append("suspect" if found is not None else "estimated")
+        return Usage(input=estimate.input, output=output_so_far), flags
+    if found.suspect:
+        flags.append("suspect")
+    most_input = sent + estimate.input + _MORE_INPUT
+    most_output = 4 * estimate.output + _MORE_OUTPUT
+    if found.input > most_input or found.output > most_output:
+        flags.append("capped")
+        found = replace(
+            found, input=min(found.input, most_input), output=min(found.output, most_output)
+        )
+    return found, flags
+
+
+def find_cost(
+    caller: Caller,
+    target: Target,
+    models: tuple[str, ...],
+    used: Usage,
+    asked: estimates.Asked,
+    *,
+    now: datetime,
+) -> costs.Cost | None:
+    """What a call costs the merchant, by the rows and the currency of the caller."""
+    return costs.find(
+        target.provider.slug,
+        models,
+        used,
+        prices=target.provider.prices,
+        overrides=caller.overrides,
+        currency=caller.currency,
+        now=now,
+        characters=asked.characters,
+    )
+
+
+def estimated_costs(
+    caller: Caller, target: Target, asked: estimates.Asked, *, now: datetime
+) -> tuple[Decimal | None, Decimal | None]:
+    """The cost of the whole estimate, and of its input alone."""
+    whole = find_cost(caller, target, (asked.model,), asked.estimate, asked, now=now)
+    if whole is None:
+        return None, None
+    floor = find_cost(
+        caller, target, (asked.model,), replace(asked.estimate, output=0), asked, now=now
+    )
+    return whole.amount, floor.amount if floor else Decimal(0)
+
+
+def _is_usage_alone(frame: bytes) -> bool:
+    """Whether a frame holds usage and nothing else: the one that only we asked for."""
+    return b'"usage"' in frame and (b'"choices":[]' in frame or b'"choices": []' in frame)
+
+
+def _body(data: bytes, *, last: bool = False) -> MutableMapping[str, Any]:
+    return {"type": "http.response.body", "body": data, "more_body": not last}
+
+
+async def _read_some(response: aiohttp.ClientResponse) -> bytes:
+    """The beginning of an error's body; it is read no further than this."""
+    found = b""
+    while len(found) < 1 << 16 and (chunk := await response.content.readany()):
+        found += chunk
+    return found

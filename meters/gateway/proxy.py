@@ -1,0 +1,365 @@
+"""The gateway's door: a raw ASGI callable for `/v1/forward...` and the paths without a provider.
+
+`Gateway` is composed into `lava/asgi.py` before Django. A call is authenticated, its target
+resolved, its body read once, its price set aside; then `calls.Call` forwards and settles it.
+Whatever is refused is refused before the provider sees anything, in the caller's dialect, with a
+request id.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import MutableMapping
+from typing import Any
+from urllib.parse import unquote
+from uuid import UUID
+
+import orjson
+import structlog
+from django.utils import timezone
+
+from billing import errors, ids, secrets
+from billing.api import fields
+from meters.gateway import calls, catalog, estimates, refusals, targets, tokens, upstream
+from meters.gateway import providers as table
+from meters.gateway.calls import Call, Receive, Send
+from meters.gateway.running import Running
+from meters.gateway.store import Caller, Store
+from meters.gateway.targets import Target
+from meters.gateway.tokens import Token
+
+log = structlog.get_logger(__name__)
+
+Scope = MutableMapping[str, Any]
+Raw = list[tuple[bytes, bytes]]
+
+LARGEST_BODY = 32 << 20
+# OpenAI- and Anthropic-shaped paths that name no provider: it is found by the model.
+_BY_MODEL = ("/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/completions",
+             "/v1/messages", "/v1/messages/count_tokens")  # fmt: skip
+
+
+def takes(path: str) -> bool:
+    """Whether a path is the gateway's."""
+    return (
+        path == "/v1/forward"
+        or path.startswith("/v1/forward/")
+        or path.removesuffix("/") in _BY_MODEL
+        or path.removesuffix("/") == "/v1/models"
+    )
+
+
+class Gateway:
+    """The gateway of one process."""
+
+    def __init__(self) -> None:
+        self.store = Store()
+        self.sessions = upstream.Sessions()
+        self.running = Running(self.store)
+
+    async def stop(self) -> None:
+        """Let what runs end, then close the lines."""
+        await self.running.stop()
+        await self.sessions.close()
+        await self.store.close()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, whatever happens."""
+        started = time.monotonic()
+        headers = {name.lower(): value for name, value in scope["headers"]}
+        dialect = refusals.dialect_of_headers(headers)
+        request = _Request(scope, headers, receive, dialect, started)
+        try:
+            answer = await self._admit(request)
+        except errors.LavaError as error:
+            await _refuse(send, error, request)
+            return
+        except Exception as error:
+            # The words of an unforeseen error may hold what must not be logged: its kind is enough.
+            log.error("gateway_failed", error=type(error).__name__, request=request.id_text)
+            await _refuse(send, _Failed("Something went wrong on our side."), request)
+            raise
+        if isinstance(answer, Call):
+            await answer.run(receive, send)
+        elif answer is not None:
+            await _say(send, 200, [(b"content-type", b"application/json")], answer, request)
+
+    async def _admit(self, request: _Request) -> Call | bytes | None:
+        """Everything before the provider sees a byte: the call, or an answer of the gateway's own.
+
+        Raises:
+            billing.errors.LavaError: it is not let through; nothing is held.
+        """
+        told, _ = tokens.find(request.headers, request.query)
+        request.id = ids.new(sandbox=told.is_sandbox)
+        caller = await self.store.caller(told)
+        target: Target | None = None
+        if request.path.startswith("/v1/forward"):
+            target = targets.resolve(request.path, request.query, own=caller.own)
+            request.dialect = _dialect(target)
+        elif request.path.removesuffix("/") == "/v1/models":
+            return catalog.listing(caller, now=timezone.now())
+        body = await request.read_body()
+        if target is None:
+            target, body = by_model(caller, request.path.removesuffix("/"), request.query, body)
+            request.dialect = _dialect(target)
+        asked = estimates.read(
+            request.method,
+            target.path,
+            target.query,
+            request.headers.get(b"content-type", b"").decode("latin-1"),
+            body,
+        )
+        _check_scope(caller, target, asked)
+        key = provider_key(caller, target, told)
+        call = Call(
+            id=request.id,
+            caller=caller,
+            target=target,
+            asked=asked,
+            method=request.method,
+            headers=upstream.outgoing(
+                request.raw_headers, row=target.provider, path=target.path, key=key
+            ),
+            body=body,
+            plain_body=body,
+            key=key,
+            injected=False,
+            started=request.started,
+            store=self.store,
+            running=self.running,
+            sessions=self.sessions,
+        )
+        if asked.wants_usage_injected and target.provider.asks_usage:
+            call.body, call.injected = estimates.with_usage_asked(asked.body), True
+        await self._hold(call, told, request)
+        return call
+
+    async def _hold(self, call: Call, told: Token, request: _Request) -> None:
+        caller, target, asked = call.caller, call.target, call.asked
+        cost, floor = None, None
+        if asked.billed and (caller.needs_cost or caller.token is not None):
+            cost, floor = calls.estimated_costs(
+                caller, target, asked, now=timezone.now() + caller.clock_offset
+            )
+        await self.store.hold(
+            call.id,
+            caller,
+            provider=target.provider.slug,
+            own_key=bool(told.provider_key),
+            method=request.method,
+            endpoint=target.path,
+            model=asked.model,
+            stream=asked.stream,
+            disabled=told.disable_billing,
+            billed=asked.billed,
+            input_tokens=asked.estimate.input,
+            output_tokens=asked.estimate.output,
+            characters=asked.characters,
+            seconds=asked.estimate.input_seconds,
+            cost=cost,
+            floor_cost=floor,
+            limited=asked.limited,
+            metadata=request.metadata(),
+        )
+
+
+class _Failed(refusals.Upstream):
+    """A fault of our own."""
+
+    default_code = "server_error"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, status=500)
+
+
+class _Request:
+    """One request as it came."""
+
+    def __init__(
+        self,
+        scope: Scope,
+        headers: dict[bytes, bytes],
+        receive: Receive,
+        dialect: str,
+        started: float,
+    ) -> None:
+        self.method: str = scope["method"].upper()
+        self.path: str = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
+        self.path = self.path.partition("?")[0]
+        self.query: str = scope.get("query_string", b"").decode("latin-1")
+        self.raw_headers: Raw = list(scope["headers"])
+        self.headers = headers
+        self.receive = receive
+        self.dialect = dialect
+        self.started = started
+        self.id: UUID = ids.new(sandbox=False)
+
+    @property
+    def id_text(self) -> str:
+        """The id as it is answered."""
+        return ids.public("req", self.id)
+
+    async def read_body(self) -> bytes:
+        """The body, whole.
+
+        Raises:
+            billing.errors.TooLarge: over 32 MiB.
+            billing.errors.Invalid: it broke off.
+        """
+        length = self.headers.get(b"content-length", b"0")
+        too_large = errors.TooLarge("A request of at most 32 MiB goes through the gateway.")
+        if length.isdigit() and int(length) > LARGEST_BODY:
+            raise too_large
+        found: list[bytes] = []
+        size = 0
+        while True:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise errors.Invalid("The request broke off.", code="request_incomplete")
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size > LARGEST_BODY:
+                raise too_large
+            found.append(chunk)
+            if not message.get("more_body", False):
+                return b"".join(found)
+
+    def metadata(self) -> dict[str, str]:
+        """`x-lava-metadata` (JSON), `x-lava-metadata-<key>`, `?metadata=` (JSON).
+
+        Raises:
+            billing.errors.Invalid: as of the API's `metadata`.
+        """
+        found: dict[str, Any] = {}
+        texts = [self.headers.get(b"x-lava-metadata", b"").decode("utf-8", "replace")]
+        for part in self.query.split("&"):
+            name, _, value = part.partition("=")
+            if name == "metadata":
+                texts.append(unquote(value.replace("+", " ")))
+        for text in filter(None, texts):
+            try:
+                told = orjson.loads(text)
+            except ValueError:
+                told = None
+            if not isinstance(told, dict):
+                raise errors.Invalid("Write the metadata as a JSON object.", param="metadata")
+            found |= told
+        for name_, value_ in self.headers.items():
+            if name_.startswith(b"x-lava-metadata-"):
+                key = name_[16:].decode("latin-1").replace("-", "_")
+                found[key] = value_.decode("utf-8", "replace")
+        return fields.metadata({"metadata": found})
+
+
+def by_model(caller: Caller, path: str, query: str, body: bytes) -> tuple[Target, bytes]:
+    """The target of a path without a provider, by the request's model; and the body, with the
+    provider's name taken off the model (`groq/llama-3.3-70b`).
+
+    Raises:
+        billing.errors.Invalid: no model, or one that nobody is known to serve.
+    """
+    try:
+        told = orjson.loads(body)
+    except ValueError:
+        told = None
+    model = told.get("model") if isinstance(told, dict) else None
+    if not isinstance(model, str) or not model:
+        raise errors.Invalid("you must provide a model parameter", param="model")
+    own = {row.slug.lower(): row for row in caller.own}
+    named, slash, rest = model.partition("/")
+    row = (own.get(named.lower()) or table.BY_SLUG.get(named.lower())) if slash else None
+    if row is not None:
+        body = orjson.dumps(told | {"model": rest})
+    elif path.startswith("/v1/messages"):
+        row = table.BY_SLUG["anthropic"]
+    else:
+        slug = next((slug for head, slug in table.FAMILIES if model.lower().startswith(head)), None)
+        if slug is None and slash and "openrouter" in caller.keys:
+            slug = "openrouter"
+        row = own.get(slug.lower()) or table.BY_SLUG[slug.lower()] if slug else None
+    if row is None:
+        raise errors.Invalid(
+            f"No provider is known for the model {model[:80]!r}: write it as `provider/model`, "
+            "e.g. `groq/llama-3.3-70b-versatile`.",
+            code="model_not_found",
+            param="model",
+        )
+    rest_of_path = path.removeprefix("/v1") if row.dialect != "anthropic" else path
+    return targets.by_path(row, rest_of_path, query), body
+
+
+def provider_key(caller: Caller, target: Target, told: Token) -> str:
+    """The key that the provider is sent: the caller's own, or the merchant's for this origin.
+
+    Raises:
+        billing.errors.Forbidden: there is none.
+    """
+    if told.provider_key:
+        return told.provider_key
+    row = target.provider
+    origin, sealed = caller.keys.get(row.slug, ("", ""))
+    if not sealed and row.own is False:
+        # Two rows of one origin (Gemini's two dialects) share its key.
+        origin, sealed = next(
+            (pair for slug, pair in caller.keys.items() if pair[0] == row.origin), ("", "")
+        )
+    if not sealed or origin != row.origin:
+        raise errors.Forbidden(
+            f"There is no key for {row.name}: add it under Developers, Provider keys, or send your "
+            "own as `provider_key` of the forward token.",
+            code="provider_key_missing",
+        )
+    return secrets.open(sealed.encode())
+
+
+def _check_scope(caller: Caller, target: Target, asked: estimates.Asked) -> None:
+    """Refuse what the token, or the provider's row, does not allow."""
+    row = target.provider
+    allowed = caller.allowed_providers
+    if allowed is not None and row.slug.lower() not in {slug.lower() for slug in allowed}:
+        raise errors.Forbidden(f"This token may not call {row.name}.", code="provider_not_allowed")
+    models = caller.allowed_models
+    if models is not None and asked.billed and asked.model not in models:
+        raise errors.Forbidden(
+            f"This token may not use the model {asked.model[:80]!r}.",
+            code="model_not_allowed",
+            param="model",
+        )
+    if asked.long_running and not row.long_running:
+        raise errors.Forbidden(
+            "Work that runs on after the answer, and requests that change what is stored, are not "
+            "forwarded: nothing could measure them. A provider of your own may allow them.",
+            code="not_forwarded",
+        )
+
+
+def _dialect(target: Target) -> str:
+    """Whose words a refusal uses."""
+    if target.path.endswith(("/chat/completions", "/embeddings", "/responses")):
+        return "openai"
+    return target.provider.dialect
+
+
+async def _refuse(send: Send, error: errors.LavaError, request: _Request) -> None:
+    status, headers, body = refusals.answer(
+        error, dialect=request.dialect, request_id=request.id_text
+    )
+    await _say(send, status, headers, body, request)
+
+
+async def _say(send: Send, status: int, headers: Raw, body: bytes, request: _Request) -> None:
+    taken_ms = (time.monotonic() - request.started) * 1000
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [
+                *headers,
+                (b"content-length", str(len(body)).encode()),
+                (b"x-lava-request-id", request.id_text.encode()),
+                (b"x-lava-overhead-ms", f"{taken_ms:.2f}".encode()),
+            ],
+        }
+    )
+    await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -1,0 +1,136 @@
+"""The way to the providers: guarded connections, and what of the headers goes out and comes back.
+
+Names are resolved by the loop's resolver, and the address is checked when the socket is made: it is
+the very address that is connected to, a literal one included, so no second answer of a resolver can
+move it. Redirects, proxies of the environment and cookies are off.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+from typing import Any
+
+import aiohttp
+from django.conf import settings
+
+from billing import addresses
+from meters.gateway import providers
+from meters.gateway.providers import Provider
+
+Headers = list[tuple[str, str]]
+
+_HOP = frozenset(
+    ("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection",
+     "te", "trailer", "transfer-encoding", "upgrade", "http2-settings", "expect")
+)  # fmt: skip
+_NEVER_OUT = _HOP | {
+    *providers.SLOTS, "host", "cookie", "content-length", "accept-encoding", "forwarded", "via",
+    "x-real-ip", "true-client-ip", "cf-connecting-ip", "x-client-ip", "origin", "referer",
+    "x-envoy-external-address", "fly-client-ip", "traceparent", "tracestate", "baggage",
+}  # fmt: skip
+_NEVER_BACK = _HOP | {
+    "set-cookie", "set-cookie2", "content-length", "alt-svc", "strict-transport-security",
+    "server", "date", "via", "report-to", "nel", "clear-site-data", "location",
+    "content-security-policy", "www-authenticate",
+}  # fmt: skip
+# Names that say whose account at the provider it is.
+_ACCOUNT = ("organization", "project", "account", "workspace", "team")
+
+
+class Blocked(OSError):
+    """The address may not be reached."""
+
+
+class Sessions:
+    """One session for the open network and one for rows that mean one's own; one loop owns them."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}
+
+    def of(self, row: Provider) -> aiohttp.ClientSession:
+        """The session that a row is called through."""
+        session = self._sessions.get(row.private)
+        if session is None:
+            session = self._sessions[row.private] = self._new(private=row.private)
+        return session
+
+    async def close(self) -> None:
+        """Close every connection."""
+        sessions, self._sessions = self._sessions, {}
+        for session in sessions.values():
+            await session.close()
+
+    @staticmethod
+    def _new(*, private: bool) -> aiohttp.ClientSession:
+        def make_socket(info: Any) -> socket.socket:
+            family, kind, protocol, _, address = info
+            if not addresses.may_connect(str(address[0]), private=private):
+                raise Blocked("This address may not be reached through the gateway.")
+            made = socket.socket(family=family, type=kind, proto=protocol)
+            made.setblocking(False)
+            return made
+
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=0, ttl_dns_cache=30, keepalive_timeout=60, socket_factory=make_socket
+            ),
+            auto_decompress=False,
+            trust_env=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=("User-Agent", "Accept", "Content-Type"),
+            timeout=aiohttp.ClientTimeout(
+                total=None,
+                sock_connect=settings.GATEWAY_CONNECT_S,
+                sock_read=settings.GATEWAY_IDLE_S,
+            ),
+            read_bufsize=1 << 18,
+            max_line_size=64 << 10,
+            max_field_size=64 << 10,
+        )
+
+
+def outgoing(
+    headers: Iterable[tuple[bytes, bytes]], *, row: Provider, path: str, key: str
+) -> Headers:
+    """The caller's headers as they go out: without its tokens, cookies and way here; with the
+    provider's key in the provider's slot."""
+    named = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in headers]
+    hops = {
+        word.strip().lower()
+        for name, value in named
+        if name == "connection"
+        for word in value.split(",")
+    }
+    found = [
+        (name, value)
+        for name, value in named
+        if name not in _NEVER_OUT
+        and name not in hops
+        and not name.startswith(("x-lava-", "x-forwarded", "sec-", "cf-", "x-amzn-trace"))
+    ]
+    found.append(("accept-encoding", "identity"))
+    slot = row.slot
+    if row.dialect == "anthropic" and path.endswith("/chat/completions"):
+        # Anthropic's OpenAI-compatible address.
+        slot = providers.BEARER
+    found.append((slot, f"Bearer {key}" if slot == providers.BEARER else key))
+    return found
+
+
+def incoming(headers: Iterable[tuple[str, str]], *, key: str) -> list[tuple[bytes, bytes]]:
+    """The provider's headers as they go back: no cookies, no account, nothing that echoes a key."""
+    found = []
+    for name, value in headers:
+        lowered = name.lower()
+        if lowered in _NEVER_BACK or lowered.startswith(("access-control-", "cf-", "x-lava-")):
+            continue
+        if any(word in lowered for word in _ACCOUNT) or (key and key in value):
+            continue
+        found.append((lowered.encode("latin-1"), value.encode("utf-8", "surrogateescape")))
+    return found
+
+
+def scrubbed(data: bytes, key: str) -> bytes:
+    """An answer without the key that it echoes."""
+    return data.replace(key.encode(), b"[redacted]") if key else data

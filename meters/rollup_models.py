@@ -1,0 +1,74 @@
+"""Sums of usage by quarter of an hour, and what is not yet summed.
+
+Written by the database alone: a trigger on the requests adds a `UsageDelta` beside each, and
+`meters_compact` moves deltas into the sums (`meters/sql/rollups.sql`). So sums + deltas are the
+requests, to the last digit, in every snapshot; read through `meters.rollups`.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from django.db import models
+
+from billing.models.base import credit_field
+
+
+class Sums(models.Model):
+    """What is added up of requests."""
+
+    requests = models.BigIntegerField(default=0)
+    tokens = models.BigIntegerField(default=0)
+    characters = models.BigIntegerField(default=0)
+    seconds = models.DecimalField(max_digits=28, decimal_places=6, default=Decimal(0))
+    provider_cost = models.DecimalField(max_digits=30, decimal_places=10, default=Decimal(0))
+    fee = models.DecimalField(max_digits=30, decimal_places=10, default=Decimal(0))
+    charged = models.DecimalField(max_digits=30, decimal_places=10, default=Decimal(0))
+
+    class Meta:
+        abstract = True
+
+
+class UsageDelta(models.Model):
+    """One request's share, or its taking back, until it is summed. Appended, then deleted."""
+
+    merchant_id = models.UUIDField()
+    connection_id = models.UUIDField()
+    meter_id = models.UUIDField()
+    # The quarter of an hour in which the work was done, in UTC.
+    bucket = models.DateTimeField()
+    requests = models.SmallIntegerField()
+    tokens = models.BigIntegerField()
+    characters = models.BigIntegerField()
+    seconds = models.DecimalField(max_digits=18, decimal_places=6)
+    provider_cost = credit_field()
+    fee = credit_field()
+    charged = credit_field()
+
+    def __str__(self) -> str:
+        return f"{self.requests} at {self.bucket}"
+
+
+class MerchantUsage(Sums):
+    """The sums of all connections of a merchant, by meter."""
+
+    pk = models.CompositePrimaryKey("merchant_id", "meter_id", "bucket")
+    merchant_id = models.UUIDField()
+    meter_id = models.UUIDField()
+    bucket = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"{self.meter_id} at {self.bucket}"
+
+
+class ConnectionUsage(Sums):
+    """The sums of one connection, by meter."""
+
+    pk = models.CompositePrimaryKey("connection_id", "meter_id", "bucket")
+    merchant_id = models.UUIDField()
+    connection_id = models.UUIDField()
+    meter_id = models.UUIDField()
+    bucket = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"{self.connection_id} at {self.bucket}"

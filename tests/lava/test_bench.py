@@ -1,0 +1,136 @@
+"""Each case of `manage.py bench` in a tiny form: its facts and the books, never a time."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lava.bench import load
+from tests.product import ROOT
+
+pytestmark = pytest.mark.xdist_group("bench")
+
+TINY = ("--connections", "20", "--clients", "4")
+
+
+def bench(folder: Path, *words: str) -> tuple[dict[str, Any], str]:
+    """Run a case; gives its facts and what it printed."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("the bench reads /proc")
+    facts = folder / "facts.json"
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "manage.py"), "bench", *words, *TINY, "--json", str(facts)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(facts.read_text()), done.stdout
+
+
+def test_requests_runs_three_sides_and_the_books_hold(tmp_path: Path) -> None:
+    facts, printed = bench(tmp_path, "requests", "--rounds", "1", "--seconds", "1")
+    assert set(facts["sides"]) == {"floor", "product", "naive"}
+    for side in facts["sides"].values():
+        assert side["median"]["per_s"] > 0
+        assert side["median"]["database_us"] > 0
+        assert side["rounds"][0]["acknowledged"] > 0
+        assert side["says"] in printed
+    assert facts["sides"]["floor"]["median"]["server_us"] == 0
+    assert set(facts["ratios"]) == {
+        "product_rate_of_floor",
+        "product_cpu_of_floor",
+        "product_cpu_of_floor_with_clients",
+        "product_rate_of_naive",
+        "naive_cpu_of_product",
+    }
+    assert facts["correct"] and facts["refused"] == 0
+    (books,) = facts["books"]
+    assert books["rows"] == facts["acknowledged"]
+    assert books["charged"] == books["drawn"]
+    assert books["broken"] == []
+    assert facts["machine"]["fsync"] == facts["machine"]["synchronous_commit"] == "on"
+    assert facts["machine"]["postgresql"] in printed
+    assert not list((ROOT / ".lava").glob("bench-*")), "the scratch folder is left behind"
+
+
+def test_hot_compares_many_clients_with_one(tmp_path: Path) -> None:
+    facts, printed = bench(tmp_path, "hot", "--rounds", "1", "--seconds", "1")
+    assert facts["correct"], printed
+    assert set(facts["sides"]) == {"one", "many"}
+    assert facts["ratios"]["many_of_one"] > 0
+    assert facts["books"][0]["rows"] == facts["acknowledged"] > 0
+    assert "| 4 |" in printed
+
+
+def test_a_storm_charges_each_id_once(tmp_path: Path) -> None:
+    facts, printed = bench(tmp_path, "storm", "--rounds", "1", "--requests", "100")
+    assert facts["correct"], printed
+    assert facts["sent"] == 100
+    assert 10 < facts["acknowledged"] < 90
+    assert (facts["refused"], facts["deadlocks"]) == (0, 0)
+    assert facts["books"][0]["rows"] == facts["acknowledged"]
+
+
+def test_enforce_lets_exactly_the_credits_pass(tmp_path: Path) -> None:
+    facts, printed = bench(tmp_path, "enforce", "--requests", "40")
+    assert facts["correct"], printed
+    assert [draw["connections"] for draw in facts["draws"]] == [16, 64, 200]
+    for draw in facts["draws"]:
+        assert (draw["passed"], draw["refused"], draw["hold"]) == (30, 10, True)
+
+
+@pytest.mark.parametrize(
+    ("data", "whole"),
+    [
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", True),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n{}", False),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n", False),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", True),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n", False),
+    ],
+)
+def test_the_load_client_reads_an_answer_to_its_end(data: bytes, whole: bool) -> None:
+    assert load.complete(data) is whole
+
+
+def test_the_load_client_says_the_length_of_what_it_sends() -> None:
+    plan = load.Plan(
+        port=1, key="k", prefix="p-", targets=["con_1"], clients=1, fields={"enforce": True}
+    )
+    stream = load.requests(plan)
+    for _ in range(3):
+        name, sent = next(stream)
+        head, _, body = sent.partition(b"\r\n\r\n")
+        assert f"Content-Length: {len(body)}".encode() in head
+        assert json.loads(body) == {"request_id": name, "connection_id": "con_1", "enforce": True}
+
+
+def test_the_load_client_sends_the_same_bytes_again_for_a_repeat() -> None:
+    plan = load.Plan(port=1, key="k", prefix="p-", targets=["a", "b"], clients=1, repeats=0.5)
+    stream = load.requests(plan)
+    seen: dict[str, bytes] = {}
+    repeated = 0
+    for _ in range(200):
+        name, sent = next(stream)
+        repeated += name in seen
+        assert seen.setdefault(name, sent) == sent
+    assert 50 < repeated < 150
+
+
+def test_the_naive_design_refuses_to_start_on_real_data() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import django; django.setup()"],
+        env={"DJANGO_SETTINGS_MODULE": "lava.bench.naive.settings", "PATH": ""},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0
+    assert "scratch cluster" in done.stderr

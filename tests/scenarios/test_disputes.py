@@ -1,0 +1,181 @@
+"""Disputes: opened they take the credits back, won they give them back, lost they keep them."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from django.db import OperationalError
+
+from billing import clock, credits, disputes, errors, overage, refunds
+from billing.models import Connection, Dispute, Event, LedgerEntry, Payment
+from lava.demo.card_network.process import CardNetwork
+from tests import card_network as cn
+from tests import factories
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def shop(card_network: CardNetwork) -> cn.Shop:
+    return cn.Shop(when_depleted="block")
+
+
+def bought(shop: cn.Shop, connection: Connection) -> Payment:
+    return cn.buy(connection, factories.make_bundle(shop.plan), now=shop.now)
+
+
+def opened(network: CardNetwork, payment: Payment, **order: Any) -> str:
+    order = {"payment_intent": payment.intent_id} | order
+    return str(network.control("disputes/open", order)["id"])
+
+
+def balance(shop: cn.Shop, connection: Connection) -> Decimal:
+    return credits.balance(connection, now=shop.now).total
+
+
+def clawbacks(connection: Connection) -> list[Decimal]:
+    rows = LedgerEntry.objects.filter(connection=connection, kind="clawback").order_by("seq")
+    return [row.amount for row in rows]
+
+
+def test_opened_it_takes_the_credits_and_makes_debt_of_the_spent(
+    card_network: CardNetwork, shop: cn.Shop
+) -> None:
+    connection = shop.subscribe()
+    payment = bought(shop, connection)
+    shop.use(connection, "r1", "29")
+    opened(card_network, payment)
+    for _ in range(3):
+        cn.deliver_all(card_network, "charge.dispute.created", merchant=shop.merchant)
+    row = Dispute.objects.get()
+    assert (row.status, row.credits_taken, row.debt_made) == ("open", 6, 4)
+    connection.refresh_from_db()
+    assert (connection.debt, connection.balance) == (4, -4)
+    payment.refresh_from_db()
+    assert payment.dispute_flag.startswith("Disputed by the cardholder")
+    event = Event.objects.get(name="payment.disputed")
+    assert (event.data["credits_taken"], event.data["debt_made"]) == (
+        "6.0000000000",
+        "4.0000000000",
+    )
+
+
+def test_won_everything_comes_back(card_network: CardNetwork, shop: cn.Shop) -> None:
+    connection = shop.subscribe()
+    payment = bought(shop, connection)
+    shop.use(connection, "r1", "29")
+    dispute = opened(card_network, payment)
+    cn.deliver_all(card_network, "charge.dispute.created", merchant=shop.merchant)
+    card_network.control("disputes/close", {"dispute": dispute, "status": "won"})
+    for _ in range(2):
+        cn.deliver_all(card_network, merchant=shop.merchant)
+    row = Dispute.objects.get()
+    assert (row.status, row.credits_taken, row.closed_at is not None) == ("won", 0, True)
+    assert balance(shop, connection) == Decimal(6)
+    assert clawbacks(connection) == [-6, -4, 6, 4]
+    payment.refresh_from_db()
+    assert payment.dispute_flag == ""
+    assert Event.objects.filter(name="payment.dispute_closed").count() == 1
+
+
+def test_lost_the_credits_stay_taken(card_network: CardNetwork, shop: cn.Shop) -> None:
+    connection = shop.subscribe()
+    payment = bought(shop, connection)
+    dispute = opened(card_network, payment)
+    cn.deliver_all(card_network, "charge.dispute.created", merchant=shop.merchant)
+    card_network.control("disputes/close", {"dispute": dispute, "status": "lost"})
+    cn.deliver_all(card_network, merchant=shop.merchant)
+    assert Dispute.objects.get().status == "lost"
+    assert balance(shop, connection) == Decimal(25)
+    assert clawbacks(connection) == [-10]
+
+
+@pytest.mark.parametrize(("end", "left"), [("won", 35), ("lost", 25)])
+def test_the_end_heard_before_the_beginning(
+    card_network: CardNetwork, shop: cn.Shop, end: str, left: int
+) -> None:
+    connection = shop.subscribe()
+    payment = bought(shop, connection)
+    dispute = opened(card_network, payment)
+    card_network.control("disputes/close", {"dispute": dispute, "status": end})
+    for kind in ("charge.dispute.closed", "charge.dispute.created", "charge.dispute.closed"):
+        cn.deliver_all(card_network, kind, merchant=shop.merchant)
+    assert Dispute.objects.get().status == end
+    assert balance(shop, connection) == Decimal(left)
+
+
+def test_the_card_that_is_disputed_is_not_charged_for_overage_until_another_takes_its_place(
+    card_network: CardNetwork,
+) -> None:
+    shop = cn.Shop()
+    connection = shop.subscribe()
+    shop.use(connection, "r1", "37")
+    payment = overage.collect(connection.pk, now=shop.now)
+    assert payment is not None
+    opened(card_network, payment)
+    cn.deliver_all(card_network, "charge.dispute.created", merchant=shop.merchant)
+    connection.refresh_from_db()
+    # What the card had paid is owed again.
+    assert connection.debt == Decimal(12)
+    assert disputes.holds(connection)
+    assert overage.collect(connection.pk, now=shop.now) is None
+    cn.save_card(connection, "5555555555554444", now=shop.now)
+    assert not disputes.holds(connection)
+    again = overage.collect(connection.pk, now=shop.now)
+    assert again is not None and again.amount.amount == Decimal(12)
+
+
+def test_a_disputed_payment_is_not_refunded(card_network: CardNetwork, shop: cn.Shop) -> None:
+    connection = shop.subscribe()
+    payment = bought(shop, connection)
+    opened(card_network, payment)
+    cn.deliver_all(card_network, "charge.dispute.created", merchant=shop.merchant)
+    with pytest.raises(errors.Refused) as refusal:
+        refunds.refund(payment, reason="x", actor="Ana", key="k", now=shop.now)
+    assert refusal.value.code == "payment_disputed"
+
+
+def test_a_dispute_after_a_part_refund_takes_no_more_than_was_granted(
+    card_network: CardNetwork, shop: cn.Shop
+) -> None:
+    from moneyed import Money
+
+    connection = shop.subscribe()
+    payment = bought(shop, connection)
+    refunds.refund(payment, amount=Money(4, "USD"), reason="x", actor="Ana", key="k", now=shop.now)
+    opened(card_network, payment)
+    cn.deliver_all(card_network, "charge.dispute.created", merchant=shop.merchant)
+    row = Dispute.objects.get()
+    assert (row.credits_taken, row.debt_made) == (6, 0)
+    assert balance(shop, connection) == Decimal(25)
+
+
+def test_won_after_the_subscription_ended_plan_credits_end_at_once(
+    card_network: CardNetwork, shop: cn.Shop
+) -> None:
+    from billing import subscriptions
+
+    connection = shop.subscribe()
+    payment = Payment.objects.get(connection=connection)
+    dispute = opened(card_network, payment)
+    cn.deliver_all(card_network, "charge.dispute.created", merchant=shop.merchant)
+    subscriptions.cancel(connection.subscription, now=shop.now)
+    clock.advance(shop.merchant, to=clock.next_renewal(shop.merchant))
+    assert connection.subscription is None
+    card_network.control("disputes/close", {"dispute": dispute, "status": "won"})
+    cn.deliver_all(card_network, merchant=shop.merchant)
+    assert balance(shop, connection) == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_twenty_deliveries_at_once_take_once(card_network: CardNetwork) -> None:
+    shop = cn.Shop(when_depleted="block")
+    connection = shop.subscribe()
+    payment = bought(shop, connection)
+    dispute = opened(card_network, payment)
+    answers = cn.at_once(20, lambda: disputes.sync(payment, dispute, now=shop.now))
+    # On a busy machine some wait in vain for the lock; the network would deliver again.
+    assert {type(answer) for answer in answers} <= {Dispute, OperationalError}, answers
+    assert clawbacks(connection) == [-10]
