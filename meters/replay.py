@@ -54,7 +54,9 @@ SELECT connection_id, count(*), sum(quantity), sum(charged), sum(draft),
           LEFT JOIN LATERAL (
                SELECT p.fee
                  FROM meters_price(%(rate_type)s, %(unit)s, %(starts)s::numeric[],
-                                   %(rates)s::numeric[], quantity, before, provider_cost) p
+                                   %(rates)s::numeric[], quantity, before, provider_cost,
+                                   %(flats)s::numeric[], %(free)s, %(package)s, %(rounding)s,
+                                   peak, counts) p
                 WHERE %(rate_type)s = 'fixed' OR provider_cost IS NOT NULL) found ON true
          WHERE created_at >= %(since)s AND created_at < %(until)s) priced
  GROUP BY connection_id
@@ -63,24 +65,30 @@ _COUNTED = """
 meters_quantity(%(unit)s, %(basis)s, input_tokens, output_tokens, input_characters,
                 output_characters, input_seconds, output_seconds)
 """
+_KINDS = """
+meters_kinds(%(kinds)s::text[], input_tokens, output_tokens, cache_read_tokens,
+             cache_write_tokens)
+"""
 # The draft counts as the prices that were met: each request's own position holds.
 _KEPT = f"""
 WITH placed AS (
     SELECT connection_id, created_at, charged, provider_cost, {_COUNTED} AS quantity,
-           position_before AS before
+           {_KINDS} AS counts, position_before AS before, peak_before AS peak
       FROM meters_usagerequest
-     WHERE merchant_id = %(merchant)s AND meter_id = %(meter)s AND id >= %(first)s)
+     WHERE merchant_id = %(merchant)s AND meter_id = %(meter)s AND id >= %(first)s
+       AND status = 'completed')
 {_SUMS}
 """  # noqa: S608
 # It counts otherwise: positions are made anew from the connection's first request on.
 _ANEW = f"""
 WITH counted AS (
     SELECT id, connection_id, subscription_id, cycle_index, created_at, charged, provider_cost,
-           {_COUNTED} AS quantity
+           {_COUNTED} AS quantity, {_KINDS} AS counts
       FROM meters_usagerequest
-     WHERE merchant_id = %(merchant)s AND meter_id = %(meter)s),
+     WHERE merchant_id = %(merchant)s AND meter_id = %(meter)s AND status = 'completed'),
 placed AS (
-    SELECT connection_id, created_at, charged, provider_cost, quantity,
+    SELECT connection_id, created_at, charged, provider_cost, quantity, counts,
+           NULL::numeric AS peak,
            COALESCE(sum(quantity) OVER (
                PARTITION BY connection_id,
                             CASE WHEN %(window)s = 'cycle' THEN subscription_id END,
@@ -107,6 +115,11 @@ def replay(meter: Meter, *, terms: prices.Terms, since: datetime, until: datetim
         "rate_type": price.rate_type,
         "starts": [tier.start for tier in price.tiers],
         "rates": [tier.rate for tier in price.tiers],
+        "flats": [tier.flat for tier in price.tiers],
+        "kinds": [tier.kind for tier in price.tiers if tier.kind],
+        "free": price.free_allowance,
+        "package": price.package_size,
+        "rounding": price.package_rounding,
         "wallet": terms.base_cost_payer == MeterPrice.Payer.WALLET,
         "window": terms.tier_window,
         "since": since,

@@ -12,6 +12,7 @@ from billing.models.credits import CreditGrant, LedgerEntry
 from billing.models.events import Event, OutboxMessage, StripeEvent
 from billing.models.holds import Hold
 from billing.models.merchants import (
+    AuditEntry,
     Invitation,
     Membership,
     Merchant,
@@ -26,6 +27,7 @@ from billing.models.refunds import Dispute, PaymentAttempt, Refund
 from billing.models.webhooks import BalanceTold, Delivery, DeliveryAttempt, WebhookEndpoint
 
 __all__ = [
+    "AuditEntry",
     "BalanceTold",
     "CardAccount",
     "Connection",

@@ -199,6 +199,42 @@ class Invitation(models.Model):
         return ids.public("inv", self.pk)
 
 
+class AuditEntry(models.Model):
+    """One thing a person changed in the console: who, what, before and after. Append-only.
+
+    Written by `billing.trail` in the transaction of the change; a trigger refuses UPDATE and
+    DELETE. It names people by words, so that it outlives their accounts.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    organization = models.ForeignKey(
+        Organization, on_delete=models.PROTECT, related_name="+", db_index=False
+    )
+    # Null for what belongs to the business and not to one of its books.
+    merchant = models.ForeignKey(
+        "billing.Merchant", null=True, on_delete=models.PROTECT, related_name="+", db_index=False
+    )
+    actor = models.CharField(max_length=255)
+    actor_email = models.EmailField()
+    # Noun and verb, e.g. `plan.changed`.
+    action = models.CharField(max_length=64)
+    # The public id of what was changed, and its name then.
+    target = models.CharField(max_length=80, blank=True)
+    target_name = models.CharField(max_length=255, blank=True)
+    # Only the fields that differ; amounts as strings.
+    before = models.JSONField(default=dict)
+    after = models.JSONField(default=dict)
+    # In real time, whatever a sandbox's clock says.
+    occurred_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        verbose_name_plural = "audit entries"
+        indexes = [models.Index(fields=["organization", "-id"], name="audit_by_organization")]
+
+    def __str__(self) -> str:
+        return f"{self.actor}: {self.action} {self.target_name}".strip()
+
+
 def _valid_zone(name: str) -> None:
     if name not in zoneinfo.available_timezones():
         raise ValidationError("Choose a time zone of the IANA list, such as Europe/Amsterdam.")

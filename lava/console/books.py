@@ -23,7 +23,7 @@ from django.views.decorators.http import require_GET
 
 from billing import credits, errors, ids
 from billing.models import Connection, CreditGrant, LedgerEntry, Merchant
-from lava.console import access, meters, moments, timeline
+from lava.console import access, moments, rates, timeline
 from meters.models import UsageRequest
 
 PAGE = 50
@@ -210,7 +210,7 @@ def _usage(row: UsageRequest) -> Line:
         row=timeline.Row(
             moment=row.created_at,
             title=row.meter.name,
-            note=meters.count(row.quantity, row.price.unit),
+            note=rates.count(row.quantity, row.price.unit),
             amount=-row.charged,
             balance=row.total_remaining,
             made_by=row.public_id,

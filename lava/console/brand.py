@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.contrib import messages
+from django.db import transaction
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import URLPattern, path
@@ -19,7 +20,8 @@ from django.views.decorators.http import require_POST
 from billing import errors, merchants
 from billing.models import Organization
 from checkout import brand as colours
-from lava.console import access, typed
+from checkout import pages
+from lava.console import access, trail, typed
 
 FIELDS = (
     "name", "brand_color", "support_email", "terms_url", "privacy_url", "receipt_prefix",
@@ -65,12 +67,15 @@ def save(request: access.ConsoleRequest) -> HttpResponse:
     given = merchants.Brand(**{name: form.text(name) for name in FIELDS})
     upload = request.FILES.get("logo")
     try:
-        if upload is not None:
-            # One byte past the limit is enough to refuse it.
-            merchants.set_logo(request.organization, upload.read(merchants.LOGO_BYTES + 1))
-        elif form.text("remove_logo"):
-            merchants.set_logo(request.organization, b"")
-        merchants.rebrand(request.organization, given)
+        with transaction.atomic():
+            before = facts(request.organization, request.merchant.time_zone)
+            if upload is not None:
+                # One byte past the limit is enough to refuse it.
+                merchants.set_logo(request.organization, upload.read(merchants.LOGO_BYTES + 1))
+            elif form.text("remove_logo"):
+                merchants.set_logo(request.organization, b"")
+            after = facts(merchants.rebrand(request.organization, given), given.time_zone)
+            trail.record(request, "brand.changed", before=before, after=after, of_books=False)
     except errors.LavaError as error:
         form.problems |= error.details.get("fields", {})
         form.refuse(error)
@@ -86,6 +91,13 @@ def preview(request: access.ConsoleRequest) -> HttpResponse:
     """What the typed name and colour look like, as a fragment of the page; nothing is saved."""
     form = typed.Form.read(request.POST.dict())
     return render(request, "console/brand/_preview.html", _preview(request.organization, form))
+
+
+def facts(organization: Organization, zone: str) -> dict[str, Any]:
+    """What the brand says, as the audit trail keeps it."""
+    found: dict[str, Any] = {name: getattr(organization, name, zone) for name in FIELDS}
+    found["logo"] = pages.logo_fingerprint(organization) if organization.logo else "none"
+    return found
 
 
 def shades(color: str) -> list[Shade]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -148,6 +148,52 @@ def balance(
         "dashed": dashed,
         "bottom": _at(bottom),
         "table": [(moment, amount) for moment, amount in days],
+    }
+
+
+def daily(
+    sums: dict[date, Decimal],
+    *,
+    start: datetime,
+    end: datetime,
+    now: datetime,
+    currency: str,
+    zone: str,
+) -> dict[str, Any]:
+    """What was charged on each local day of a cycle, as bars; today's is not over yet."""
+    local = ZoneInfo(zone)
+    first, last = start.astimezone(local).date(), end.astimezone(local).date()
+    count = max((last - first).days, 1)
+    today = now.astimezone(local).date()
+    days = [first + timedelta(days=number) for number in range(count)]
+    left, right, top, bottom = Decimal(52), Decimal(696), Decimal(12), Decimal(150)
+    most = ceiling(max([Decimal("0.01"), *sums.values()]))
+    step = (right - left) / count
+    bars = [
+        {
+            "x": _at(left + step * number + step * Decimal("0.17")),
+            "y": _at(_place(sums[day], most, bottom, top)),
+            "width": _at(step * Decimal("0.66")),
+            "height": _at(bottom - _place(sums[day], most, bottom, top)),
+            "today": day == today,
+            "title": f"{day.day} {day:%b}: {money.display(sums[day], currency)}",
+        }
+        for number, day in enumerate(days)
+        if sums.get(day)
+    ]
+    every = max(count // 5, 1)
+    return {
+        "bars": bars,
+        "lines": [
+            Mark(_at(_place(most * part / 2, most, bottom, top)), _money(most * part / 2, currency))
+            for part in range(3)
+        ],
+        "ticks": [
+            Mark(_at(left + step * number + step / 2), f"{day.day} {day:%b}")
+            for number, day in enumerate(days)
+            if number % every == 0
+        ],
+        "table": [(day, sums[day]) for day in days if sums.get(day)],
     }
 
 

@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 from django.contrib import messages
+from django.db import transaction
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import URLPattern, path
@@ -21,7 +22,7 @@ from django.utils.dateparse import parse_datetime
 from billing import clock, errors, forecast, money
 from billing.forecast import Due, What
 from billing.models import Event, Merchant
-from lava.console import access, moments, overview
+from lava.console import access, moments, overview, trail
 
 # Rows shown of a forecast; its sums count all of them.
 SHOWN = 200
@@ -54,6 +55,14 @@ def advance(request: access.ConsoleRequest) -> HttpResponse:
         if target is None or target.tzinfo is None:
             raise errors.Invalid("Choose where the clock goes.", param="to")
         clock.advance(merchant, to=target)
+        # The run commits as it goes; what moved it is written down after it.
+        with transaction.atomic():
+            trail.record(
+                request,
+                "clock.moved",
+                before={"now": before.isoformat(timespec="seconds")},
+                after={"now": target.isoformat(timespec="seconds")},
+            )
     except errors.LavaError as error:
         return _page(request, problem=error.message)
     reached = moments.full(target, merchant.time_zone)

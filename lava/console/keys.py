@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from django.contrib import messages
+from django.db import transaction
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import path
 
 from billing import errors, keys
 from billing.models import SecretKey
+from lava.console import trail
 from lava.console.access import ConsoleRequest, requires
 
 
@@ -30,9 +32,11 @@ def listing(request: ConsoleRequest) -> HttpResponse:
 def make(request: ConsoleRequest) -> HttpResponse:
     """Make a key; the only page that ever shows it."""
     try:
-        key, text = keys.make(
-            request.merchant, name=request.POST.get("name", ""), user=request.user
-        )
+        with transaction.atomic():
+            key, text = keys.make(
+                request.merchant, name=request.POST.get("name", ""), user=request.user
+            )
+            trail.record(request, "key.made", key, after={"key": key.hint})
     except errors.Invalid as error:
         rows = SecretKey.objects.of(request.merchant).select_related("created_by")
         context = {"keys": rows.order_by("revoked_at", "-created_at"), "problem": error.message}
@@ -45,7 +49,11 @@ def revoke(request: ConsoleRequest, key: str) -> HttpResponse:
     """Say what stops, then revoke."""
     row = SecretKey.objects.of(request.merchant).by_public_id(key)
     if request.method == "POST":
-        keys.revoke(row)
+        with transaction.atomic():
+            was_active = row.is_active
+            row = keys.revoke(row)
+            if was_active:
+                trail.record(request, "key.revoked", row, after={"key": row.hint})
         messages.success(request, f"{row.name} is revoked. Requests with it are refused.")
         return redirect("/console/keys")
     return render(request, "console/keys/revoke.html", {"key": row})

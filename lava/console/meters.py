@@ -7,7 +7,7 @@ Parses what was typed and calls `meters.prices`; every sum of the calculator com
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -25,7 +25,7 @@ from django.views.decorators.http import require_GET, require_POST
 
 from billing import errors, ids, money
 from billing.models import Connection, Plan, Subscription
-from lava.console import access, charts, typed
+from lava.console import access, charts, rates, trail, typed
 from lava.console.plans import symbol
 from meters import prices, pricing
 from meters.models import Meter, MeterPrice
@@ -36,22 +36,6 @@ _CHOICES = ("unit", "token_basis", "tier_window", "base_cost_payer")
 _FIELDS = ("name", "slug", "kind", "tier_rate_type", *_CHOICES)
 
 
-@dataclass(frozen=True, slots=True)
-class Word:
-    """How people say a unit: many, one, and what a rate is per."""
-
-    many: str
-    one: str
-    per: str
-    short: str
-
-
-WORDS = {
-    "tokens_1m": Word("tokens", "token", "a million", "tok"),
-    "characters_1m": Word("characters", "character", "a million", "chr"),
-    "minutes": Word("minutes", "minute", "a min", "min"),
-    "requests": Word("requests", "request", "each", "req"),
-}
 _MONTH = {"tokens_1m": 12_000_000, "characters_1m": 12_000_000, "minutes": 12_000, "requests": 5000}
 
 
@@ -82,7 +66,7 @@ class Builder:
     @property
     def unit(self) -> str:
         unit = self.form.text("unit")
-        return unit if unit in WORDS else "tokens_1m"
+        return unit if unit in rates.WORDS else "tokens_1m"
 
     @property
     def rate_type(self) -> str:
@@ -91,14 +75,20 @@ class Builder:
             return "percentage" if self.form.text("tier_rate_type") == "percentage" else "fixed"
         return "percentage" if kind == "percent" else "fixed"
 
-    def terms(self) -> prices.Terms:
-        """The terms as typed; what is wrong becomes a problem at its field."""
+    def terms(self, base: prices.Terms | None = None) -> prices.Terms:
+        """The terms as typed; what is wrong becomes a problem at its field.
+
+        What this form has no field for (an allowance, packages, flat amounts) stays as in `base`.
+        """
         form = self.form
+        flats = {tier.start: tier.flat for tier in base.tiers} if base is not None else {}
         rows = self.rows if form.text("kind") == "tiers" else self.rows[:1]
         tiers = []
         for row in rows:
             cells = typed.Form({"start": row.start or "0", "rate": row.rate})
-            tiers.append(pricing.Tier(start=cells.amount("start"), rate=cells.amount("rate")))
+            start = cells.amount("start")
+            flat = flats.get(start, ZERO)
+            tiers.append(pricing.Tier(start=start, rate=cells.amount("rate"), flat=flat))
             row.start_problem = cells.problems.get("start", "")
             row.rate_problem = cells.problems.get("rate", "")
         terms = prices.Terms(
@@ -106,6 +96,13 @@ class Builder:
             rate_type=self.rate_type,
             **{name: form.text(name) for name in _CHOICES},  # type: ignore[arg-type]
         )
+        if base is not None:
+            terms = replace(
+                terms,
+                free_allowance=base.free_allowance,
+                package_size=base.package_size,
+                package_rounding=base.package_rounding,
+            )
         if self.is_sound:
             try:
                 prices.validate(terms)
@@ -146,7 +143,7 @@ def listing(request: access.ConsoleRequest) -> HttpResponse:
         .order_by("name", "id")
     )
     shown = [
-        (meter, describe(meter.price, merchant.currency), WORDS[meter.price.unit].many)
+        (meter, rates.describe(meter.price, merchant.currency), rates.WORDS[meter.price.unit].many)
         for meter in rows
         if meter.price is not None
     ]
@@ -171,14 +168,16 @@ def new(request: access.ConsoleRequest) -> HttpResponse:
     terms = builder.terms()
     if builder.is_sound:
         try:
-            meter = prices.create_meter(
-                merchant,
-                slug=builder.form.text("slug"),
-                name=builder.form.text("name"),
-                terms=terms,
-                actor=_actor(request),
-                now=merchant.now(),
-            )
+            with transaction.atomic():
+                meter = prices.create_meter(
+                    merchant,
+                    slug=builder.form.text("slug"),
+                    name=builder.form.text("name"),
+                    terms=terms,
+                    actor=_actor(request),
+                    now=merchant.now(),
+                )
+                trail.record(request, "meter.made", meter, after=facts(meter, meter.price))
         except errors.LavaError as error:
             builder.refuse(error)
         else:
@@ -202,15 +201,20 @@ def _save(request: access.ConsoleRequest, meter: Meter) -> HttpResponse:
     merchant = request.merchant
     builder = read(request)
     builder.form.values["slug"] = meter.slug
-    terms = builder.terms()
+    before = meter.price
+    if before is not None and before.tier_kinds:
+        return _rename(request, meter, builder)
+    terms = builder.terms(prices.of(before) if before is not None else None)
     if builder.is_sound:
-        before = meter.price
         try:
             with transaction.atomic():
+                old = facts(meter, before)
                 prices.rename(meter, name=builder.form.text("name"))
                 price = prices.publish(
                     meter, terms=terms, actor=_actor(request), now=merchant.now()
                 )
+                new = facts(meter, price) | {"name": builder.form.text("name")}
+                trail.record(request, "meter.changed", meter, before=old, after=new)
         except errors.LavaError as error:
             builder.refuse(error)
         else:
@@ -223,6 +227,21 @@ def _save(request: access.ConsoleRequest, meter: Meter) -> HttpResponse:
     return page(request, builder, meter=meter)
 
 
+def _rename(request: access.ConsoleRequest, meter: Meter, builder: Builder) -> HttpResponse:
+    """Save the name alone: rates by kind of token have no fields here and stay as they are."""
+    before = {"name": meter.name}
+    try:
+        with transaction.atomic():
+            prices.rename(meter, name=builder.form.text("name"))
+            after = {"name": builder.form.text("name")}
+            trail.record(request, "meter.changed", meter, before=before, after=after)
+    except errors.LavaError as error:
+        builder.refuse(error)
+        return page(request, builder, meter=meter)
+    messages.success(request, "Saved.")
+    return redirect(f"/console/meters/{meter.public_id}")
+
+
 @access.requires("meters.change_meter")
 @require_POST
 def attach(request: access.ConsoleRequest, key: str) -> HttpResponse:
@@ -233,11 +252,16 @@ def attach(request: access.ConsoleRequest, key: str) -> HttpResponse:
         plan = Plan.objects.of(merchant).by_public_id(request.POST.get("plan", ""))
     except errors.NotFound as error:
         raise Http404 from error
-    if request.POST.get("take_off"):
-        prices.detach(meter, plan)
+    off = bool(request.POST.get("take_off"))
+    with transaction.atomic():
+        before = {"on_plan": plan.meters.filter(pk=meter.pk).exists(), "plan": plan.name}
+        (prices.detach if off else prices.attach)(meter, plan)
+        after = {"on_plan": not off, "plan": plan.name}
+        action = "meter.detached" if off else "meter.attached"
+        trail.record(request, action, meter, before=before, after=after)
+    if off:
         messages.success(request, f"{meter.name} is off {plan.name}. Its requests are refused.")
     else:
-        prices.attach(meter, plan)
         messages.success(request, f"{meter.name} is on {plan.name} from the next request on.")
     return redirect(f"/console/meters/{meter.public_id}")
 
@@ -274,7 +298,7 @@ def calculation(builder: Builder, *, currency: str) -> dict[str, Any]:
     """The calculator's figures for a builder: fee, slices, margin, the chart of the next unit."""
     form = typed.Form(dict(builder.form.values))
     unit = builder.unit
-    word = WORDS[unit]
+    word = rates.WORDS[unit]
     quantity = form.amount("calculator_quantity", blank=Decimal(_MONTH[unit]))
     cost = form.optional("calculator_cost")
     trial = Builder(form, [Row(row.number, row.start, row.rate) for row in builder.rows])
@@ -316,6 +340,18 @@ def calculation(builder: Builder, *, currency: str) -> dict[str, Any]:
     return context
 
 
+def facts(meter: Meter, price: MeterPrice | None) -> dict[str, Any]:
+    """What a meter says, as the audit trail keeps it."""
+    found: dict[str, Any] = {"name": meter.name, "slug": meter.slug}
+    if price is not None:
+        found |= {name: getattr(price, name) for name in ("rate_type", *_CHOICES)}
+        found["version"] = price.version
+        found["tiers"] = [
+            f"from {typed.plain(tier.start)}: {typed.plain(tier.rate)}" for tier in price.tiers
+        ]
+    return found
+
+
 def fee_of(price: pricing.Price, quantity: Decimal, cost: Decimal | None) -> pricing.Fee:
     """The fee of a whole quantity (in the unit counted) as one request from 0.
 
@@ -344,52 +380,12 @@ def fee_of(price: pricing.Price, quantity: Decimal, cost: Decimal | None) -> pri
     return pricing.price(many, spent, before=ZERO)
 
 
-def rate(amount: Decimal, currency: str) -> str:
-    """A rate for people: at least four digits behind the point below one unit, e.g. $0.0080."""
-    digits = max(money.places(amount, currency), 4 if amount < 1 else 0)
-    return f"{symbol(currency)}{amount:,.{digits}f}"
-
-
-def tier_rate(price: Any, place: int, currency: str) -> str:
-    """The rate of one tier with what it is per: `$0.0080 a min`, `20 %`."""
-    amount = price.tiers[place].rate
-    if price.rate_type == "percentage":
-        return f"{typed.plain(amount)} %"
-    return f"{rate(amount, currency)} {WORDS[price.unit].per}"
-
-
-def describe(price: Any, currency: str) -> str:
-    """A price in a few words: `from $0.0120 a min`, `cost plus 20 %`."""
-    first = price.tiers[0].rate
-    if price.rate_type == "percentage":
-        text = f"cost plus {typed.plain(first)} %"
-        if price.base_cost_payer == "merchant":
-            text = f"{typed.plain(first)} % of cost"
-        return text if len(price.tiers) == 1 else f"from {text}"
-    text = f"{rate(first, currency)} {WORDS[price.unit].per}"
-    return text if len(price.tiers) == 1 else f"from {text}"
-
-
-def count(quantity: Decimal, unit: str) -> str:
-    """How much was used, for people; `quantity` as stored (seconds for minutes): `96.5 min`."""
-    if unit == "minutes":
-        return f"{plain_count(quantity / 60)} min"
-    word = WORDS[unit]
-    return f"{plain_count(quantity)} {word.one if quantity == 1 else word.many}"
-
-
-def plain_count(quantity: Decimal) -> str:
-    """A number with commas, at most two decimals, none that are 0."""
-    text = f"{quantity:,.2f}".rstrip("0").rstrip(".")
-    return text or "0"
-
-
 def _slice(price: pricing.Price, part: pricing.Slice, currency: str) -> dict[str, Any]:
     tier = price.tiers[part.tier]
-    shown = rate(tier.rate, currency) if price.rate_type == "fixed" else None
+    shown = rates.rate(tier.rate, currency) if price.rate_type == "fixed" else None
     return {
         "number": part.tier + 1,
-        "quantity": plain_count(part.quantity),
+        "quantity": rates.plain_count(part.quantity),
         "rate": shown or f"{typed.plain(tier.rate)} %",
         "amount": part.amount,
     }
@@ -404,8 +400,10 @@ def page(request: access.ConsoleRequest, builder: Builder, *, meter: Meter | Non
         "builder": builder,
         "form": builder.form,
         "symbol": symbol(currency),
-        "units": [(key, word.many.capitalize()) for key, word in WORDS.items()],
-        "words": {key: [word.many, word.one, word.per, word.short] for key, word in WORDS.items()},
+        "units": [(key, word.many.capitalize()) for key, word in rates.WORDS.items()],
+        "words": {
+            key: [word.many, word.one, word.per, word.short] for key, word in rates.WORDS.items()
+        },
         "template_row": Row(-1, "", ""),
         "used": meter is not None and prices.was_used(meter),
     }
@@ -452,7 +450,7 @@ def _in_use(merchant: Any, meter: Meter) -> dict[str, Any]:
             sum((charged for _, _, charged in rows), ZERO),
         ),
         "versions": [
-            (version, describe(version, merchant.currency))
+            (version, rates.describe(version, merchant.currency))
             for version in MeterPrice.objects.filter(meter=meter).order_by("-version")[:20]
         ],
         "code": _code(meter, connection),
@@ -461,7 +459,7 @@ def _in_use(merchant: Any, meter: Meter) -> dict[str, Any]:
 
 
 def _counted(quantity: Decimal, unit: str) -> str:
-    return plain_count(quantity / 60 if unit == "minutes" else quantity)
+    return rates.plain_count(quantity / 60 if unit == "minutes" else quantity)
 
 
 def _by_plan(merchant: Any, meter: Meter, *, since: datetime) -> dict[Any, tuple[Decimal, Decimal]]:

@@ -23,7 +23,7 @@ from moneyed import Money
 from billing import errors, money, plans
 from billing.models import CreditBundle, Plan, Subscription
 from checkout import summary
-from lava.console import access, typed
+from lava.console import access, trail, typed
 from meters import prices
 from meters.models import Meter
 
@@ -178,6 +178,7 @@ def new(request: access.ConsoleRequest) -> HttpResponse:
             with transaction.atomic():
                 plan = plans.create(merchant, terms=terms, now=merchant.now())
                 _save_parts(plan, builder, meters)
+                trail.record(request, "plan.made", plan, after=facts(plan))
             messages.success(request, f"{plan.name} is ready to sell.")
             return redirect(f"/console/plans/{plan.public_id}")
     else:
@@ -211,8 +212,10 @@ def _save(request: access.ConsoleRequest, plan: Plan, meters: list[Meter]) -> Ht
     if builder.is_sound:
         try:
             with transaction.atomic():
+                before = facts(plan)
                 plan = plans.update(plan, terms=terms)
                 _save_parts(plan, builder, meters)
+                trail.record(request, "plan.changed", plan, before=before, after=facts(plan))
         except errors.LavaError as error:
             builder.form.refuse(error)
         else:
@@ -227,7 +230,10 @@ def archive(request: access.ConsoleRequest, key: str) -> HttpResponse:
     merchant = request.merchant
     plan = _find(merchant, key)
     if request.method == "POST":
-        plans.archive(plan, now=merchant.now())
+        with transaction.atomic():
+            before = {"archived": plan.archived_at is not None}
+            plan = plans.archive(plan, now=merchant.now())
+            trail.record(request, "plan.archived", plan, before=before, after={"archived": True})
         messages.success(request, f"{plan.name} is archived.")
         return redirect("/console/plans/")
     customers = Subscription.objects.of(merchant).current().filter(plan=plan).count()
@@ -359,6 +365,20 @@ def example(plan: Plan) -> str:
     )
     text += f": {', and '.join(parts)}." if parts else "."
     return f"{text} Then requests are refused until renewal." if capped else text
+
+
+def facts(plan: Plan) -> dict[str, Any]:
+    """What a plan says, as the audit trail keeps it."""
+    found: dict[str, Any] = {name: getattr(plan, name) for name in ("name", *_CHOICES)}
+    found["price"] = typed.plain(plan.price.amount)
+    for name in ("included_credit", "rollover_cap", "overage_threshold", "overage_cap"):
+        found[name] = typed.plain(getattr(plan, name))
+    found["bundles"] = [
+        f"{row.name}: {typed.plain(row.cost.amount)} for {typed.plain(row.credit_amount)}"
+        for row in plan.live_bundles
+    ]
+    found["meters"] = sorted(plan.meters.values_list("slug", flat=True))
+    return found
 
 
 def symbol(currency: str) -> str:

@@ -20,7 +20,7 @@ from django.views.decorators.http import require_GET
 
 from billing import errors, ids
 from billing.models import CreditGrant
-from lava.console import access, meters, moments, typed
+from lava.console import access, moments, rates, typed
 from meters.models import Meter, UsageRequest
 
 PAGE = 25
@@ -54,7 +54,7 @@ def listing(request: access.ConsoleRequest) -> HttpResponse:
         {
             "bands": moments.bands(
                 [
-                    (row, meters.count(row.quantity, row.price.unit), state(row))
+                    (row, rates.count(row.quantity, row.price.unit), state(row))
                     for row in found[:PAGE]
                 ],
                 lambda shown: shown[0].created_at,
@@ -120,6 +120,8 @@ def state(row: UsageRequest) -> tuple[str, str]:
     """The tag of a request: its tone and its word."""
     if row.status == UsageRequest.Status.ERROR:
         return "bad", "Failed"
+    if row.status == UsageRequest.Status.VOIDED:
+        return "", "Taken back"
     if row.status == UsageRequest.Status.PENDING:
         return "", "Running"
     if any(grant is None for grant, _ in row.draws):
@@ -143,14 +145,14 @@ def proof(row: UsageRequest, grants: dict[str, CreditGrant], *, zone: str) -> di
     for number, quantity, amount in row.slices:
         tier = price.tiers[int(number)]
         shown = (
-            meters.rate(tier.rate, currency)
+            rates.rate(tier.rate, currency)
             if price.rate_type == "fixed"
             else f"{typed.plain(tier.rate)} %"
         )
         slices.append(
             {
                 "name": f"Tier {int(number) + 1}" if len(price.tiers) > 1 else "One rate",
-                "quantity": meters.count(Decimal(quantity), price.unit),
+                "quantity": rates.count(Decimal(quantity), price.unit),
                 "rate": shown,
                 "amount": Decimal(amount),
             }
@@ -178,9 +180,9 @@ def proof(row: UsageRequest, grants: dict[str, CreditGrant], *, zone: str) -> di
     return {
         "usage": row,
         "unit": price.unit,
-        "quantity": meters.count(row.quantity, price.unit),
-        "seconds": f"{meters.plain_count(row.quantity)} s" if price.unit == "minutes" else "",
-        "before": f"{meters.count(row.position_before, price.unit)}"
+        "quantity": rates.count(row.quantity, price.unit),
+        "seconds": f"{rates.plain_count(row.quantity)} s" if price.unit == "minutes" else "",
+        "before": f"{rates.count(row.position_before, price.unit)}"
         + (" this cycle" if window else " in all"),
         "counts": "per customer, per cycle" if window else "per customer, for life",
         "slices": slices,
@@ -263,7 +265,7 @@ def _used(row: UsageRequest) -> list[tuple[str, str]]:
         ("Input seconds", row.input_seconds),
         ("Output seconds", row.output_seconds),
     ]
-    return [(label, meters.plain_count(Decimal(value))) for label, value in found if value]
+    return [(label, rates.plain_count(Decimal(value))) for label, value in found if value]
 
 
 urls: list[URLPattern] = [

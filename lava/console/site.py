@@ -12,6 +12,7 @@ from django.urls import path
 from unfold.sites import UnfoldAdminSite
 
 from lava.console import (
+    acts,
     books,
     brand,
     clock,
@@ -27,6 +28,7 @@ from lava.console import (
     requests,
     search,
     team,
+    trail,
     whatif,
 )
 
@@ -39,6 +41,7 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]
             path("", overview.front, name="index"),
             *doors.urls,
             *connections.urls,
+            *acts.urls,
             *requests.urls,
             *payments.urls,
             *plans.urls,
@@ -51,6 +54,7 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]
             *brand.urls,
             *team.urls,
             *search.urls,
+            *trail.urls,
             *exports.urls,
         ]
 

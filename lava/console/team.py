@@ -21,8 +21,9 @@ from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_POST
 
 from billing import errors, ids, team, tenancy
+from billing import trail as entries
 from billing.models import Invitation, Membership, User
-from lava.console import access, doors, typed
+from lava.console import access, doors, trail, typed
 
 # What each role may do, in the words of the page.
 ROLES = {
@@ -46,13 +47,21 @@ def invite(request: access.ConsoleRequest) -> HttpResponse:
     """Invite by e-mail; the page shows the link, for the only time."""
     form = typed.Form.read(request.POST.dict())
     try:
-        invitation, link = team.invite(
-            request.organization,
-            email=form.text("email"),
-            role=form.text("role"),
-            by=request.user,
-            now=timezone.now(),
-        )
+        with transaction.atomic():
+            invitation, link = team.invite(
+                request.organization,
+                email=form.text("email"),
+                role=form.text("role"),
+                by=request.user,
+                now=timezone.now(),
+            )
+            trail.record(
+                request,
+                "team.invited",
+                name=invitation.email,
+                after={"role": invitation.role},
+                of_books=False,
+            )
     except errors.LavaError as error:
         form.refuse(error)
         return _page(request, form, status=422)
@@ -66,7 +75,17 @@ def role(request: access.ConsoleRequest, member: int) -> HttpResponse:
     """Give a member another role."""
     row = _find(request, member)
     try:
-        changed = team.change_role(row, role=request.POST.get("role", ""))
+        with transaction.atomic():
+            before = {"role": row.role}
+            changed = team.change_role(row, role=request.POST.get("role", ""))
+            trail.record(
+                request,
+                "team.role_changed",
+                name=row.user.email,
+                before=before,
+                after={"role": changed.role},
+                of_books=False,
+            )
     except errors.LavaError as error:
         form = typed.Form({"role": Membership.Role.DEVELOPER})
         form.problems["members"] = error.message
@@ -82,7 +101,16 @@ def remove(request: access.ConsoleRequest, member: int) -> HttpResponse:
     problem = ""
     if request.method == "POST":
         try:
-            team.remove(row)
+            with transaction.atomic():
+                team.remove(row)
+                trail.record(
+                    request,
+                    "team.removed",
+                    name=row.user.email,
+                    before={"role": row.role},
+                    after={},
+                    of_books=False,
+                )
         except errors.LavaError as error:
             problem = error.message
         else:
@@ -101,7 +129,10 @@ def revoke(request: access.ConsoleRequest, invitation: str) -> HttpResponse:
         row = request.organization.invitations.get(pk=key)
     except (errors.NotFound, Invitation.DoesNotExist) as error:
         raise Http404 from error
-    team.revoke(row, now=timezone.now())
+    with transaction.atomic():
+        team.revoke(row, now=timezone.now())
+        if row.accepted_at is None and row.revoked_at is None:
+            trail.record(request, "team.invitation_taken_back", name=row.email, of_books=False)
     messages.success(request, f"The invitation to {row.email} is taken back.")
     return redirect("/console/team")
 
@@ -123,7 +154,15 @@ def join(request: HttpRequest, secret: str) -> HttpResponse:
             user = _new_person(invitation, form, password=request.POST.get("password", ""))
         if isinstance(user, User):
             try:
-                membership = team.accept(secret, user=user, now=now)
+                with transaction.atomic():
+                    membership = team.accept(secret, user=user, now=now)
+                    entries.record(
+                        invitation.organization,
+                        "team.joined",
+                        by=user,
+                        name=user.email,
+                        after={"role": membership.role},
+                    )
             except errors.NotFound as error:
                 return _ended(request, error.message)
             except errors.Forbidden as error:

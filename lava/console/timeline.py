@@ -17,7 +17,7 @@ from django.db.models import Q
 
 from billing import credits, money, receipts
 from billing.models import Connection, CreditGrant, LedgerEntry
-from lava.console import meters, moments, requests
+from lava.console import moments, rates, requests
 from meters.models import UsageRequest
 
 ZERO = Decimal(0)
@@ -156,7 +156,7 @@ def told(
     report = reports.get(newest.request_id)
     if newest.kind == Kind.USAGE and report is not None:
         row.title = report.meter.name
-        row.note = meters.count(report.quantity, report.price.unit)
+        row.note = rates.count(report.quantity, report.price.unit)
         row.made_by = report.public_id
         row.link = f"/console/requests/{report.public_id}"
         row.proof = requests.proof(report, grants, zone=zone)

@@ -17,8 +17,8 @@ from django.views.decorators.http import require_GET, require_POST
 
 from billing import errors
 from billing.models import Connection, Subscription
-from lava.console import access, charts, meters, numbers, typed
-from meters import replay
+from lava.console import access, charts, meters, numbers, rates, typed
+from meters import prices, replay
 from meters.models import Meter
 from meters.replay import Bill
 
@@ -92,7 +92,7 @@ def choose(request: access.ConsoleRequest) -> HttpResponse:
             "meters": [
                 (
                     row,
-                    meters.describe(row.price, merchant.currency),
+                    rates.describe(row.price, merchant.currency),
                     *earned.get(row.pk, (ZERO, "")),
                 )
                 for row in rows.order_by("name", "id")
@@ -114,7 +114,11 @@ def try_price(request: access.ConsoleRequest, key: str) -> HttpResponse:
         raise Http404
     builder = meters.read(request)
     builder.form.values |= {"slug": meter.slug, "name": builder.form.text("name") or meter.name}
-    terms = builder.terms()
+    if price.tier_kinds:
+        builder.form.problems["form"] = (
+            "This meter has a rate for each kind of token, which cannot be tried here yet."
+        )
+    terms = builder.terms(prices.of(price))
     text = request.POST.get("days", "30")
     days = int(text) if text in map(str, RANGES) else 30
     now = merchant.now()
@@ -135,8 +139,8 @@ def try_price(request: access.ConsoleRequest, key: str) -> HttpResponse:
         "console/whatif/result.html",
         {
             "meter": meter,
-            "draft": meters.describe(terms, currency),
-            "today": meters.describe(price, currency),
+            "draft": rates.describe(terms, currency),
+            "today": rates.describe(price, currency),
             "days": days,
             "ranges": RANGES,
             "posted": [
@@ -149,14 +153,14 @@ def try_price(request: access.ConsoleRequest, key: str) -> HttpResponse:
             "share": f"{sums.change * 100 / sums.charged:+.1f} %".replace("-", "−")
             if sums.charged
             else "",
-            "used": meters.count(sums.quantity, terms.unit),
+            "used": rates.count(sums.quantity, terms.unit),
             "rows": largest,
             "hidden": max(len(rises) - SHOWN, 0),
             "chart": charts.bills(
                 [(bill.charged, bill.draft) for bill in bills], currency=currency
             ),
             "tiers": _tiers(price, terms, currency),
-            "word": meters.WORDS[terms.unit],
+            "word": rates.WORDS[terms.unit],
             "currency": currency,
         },
     )
@@ -180,7 +184,7 @@ def _rows(merchant: Any, bills: list[Bill], *, unit: str) -> list[dict[str, Any]
         {
             "connection": people[bill.connection_id],
             "plan": plans.get(bill.connection_id, "none"),
-            "quantity": meters.count(bill.quantity, unit),
+            "quantity": rates.count(bill.quantity, unit),
             "charged": bill.charged,
             "draft": bill.draft,
             "change": bill.change,
@@ -204,14 +208,14 @@ def _tiers(price: Any, terms: Any, currency: str) -> list[dict[str, Any]]:
     def shown(rate: Decimal) -> str:
         if terms.rate_type == "percentage":
             return f"{typed.plain(rate)} %"
-        return meters.rate(rate, currency)
+        return rates.rate(rate, currency)
 
     rows = []
     for place, start in enumerate(starts):
         today, draft = at(old, start), at(new, start)
         moved = (draft - today) * 100 / today if today else None
         last = place + 1 == len(starts)
-        upto = "" if last else meters.plain_count(starts[place + 1])
+        upto = "" if last else rates.plain_count(starts[place + 1])
         rows.append(
             {
                 "name": ("All" if place == 0 else "Beyond")

@@ -83,8 +83,13 @@ def test_the_price_in_force_replays_to_what_was_charged() -> None:
         prices.Terms(tiers=TIERS, tier_window="cycle"),
         prices.Terms(tiers=TIERS, rate_type="percentage"),
         prices.Terms(tiers=TIERS[:1], rate_type="percentage", base_cost_payer="wallet"),
+        prices.Terms(tiers=TIERS, free_allowance=Decimal(1_000_000)),
+        prices.Terms(tiers=TIERS, package_size=Decimal(1_000_000), package_rounding="down"),
     ],
-    ids=lambda terms: f"{terms.rate_type} {terms.token_basis} {terms.tier_window}",
+    ids=lambda terms: (
+        f"{terms.rate_type} {terms.token_basis} {terms.tier_window} "
+        f"{terms.free_allowance} {terms.package_size}"
+    ),
 )
 def test_a_draft_is_what_the_pure_code_says(terms: prices.Terms) -> None:
     setting = Setting()

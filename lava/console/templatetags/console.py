@@ -113,6 +113,7 @@ GROUPS: list[tuple[str, list[Link]]] = [
         [
             Link("Brand", "/console/brand", "palette"),
             Link("Team", "/console/team", "shield"),
+            Link("Audit trail", "/console/audit", "history"),
         ],
     ),
 ]
@@ -123,7 +124,8 @@ SANDBOX_ONLY = {"/console/clock", "/console/outbox"}
 def sidebar(context: Any) -> list[tuple[str, list[tuple[Link, bool]]]]:
     """The sidebar's groups, each link with whether it is the page shown."""
     request = context["request"]
-    path = request.path
+    # A draft is tried under its meter's address and belongs to What if.
+    path = "/console/what-if" if request.path.endswith("/what-if") else request.path
     shown = []
     for name, links in GROUPS:
         rows = [
@@ -177,6 +179,9 @@ ICONS = {
         "M6.500 9.500h.01M9 6h.01M13 6.500h.01"
     ),
     "shield": "M10 2.500l6 2v5c0 4-2.500 6.500-6 8-3.500-1.500-6-4-6-8v-5z",
+    "history": (
+        "M3.500 6.500A7.500 7.500 0 1110 17.500a7.500 7.500 0 01-7.300-6M3 3v3.500h3.500M10 6v4l3 2"
+    ),
     "search": "M9 15A6 6 0 109 3a6 6 0 000 12zM13.500 13.500L17 17",
     "flask": (
         "M8 2.500h4M8.500 2.500v5L4 16a1 1 0 001 1.500h10a1 1 0 001-1.500l-4.500-8.500v-5"

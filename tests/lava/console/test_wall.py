@@ -167,6 +167,7 @@ CASES: dict[str, Case] = {
         get="billing.view_organization", post="billing.change_organization", data=brand_form
     ),
     "brand-preview": Case(post="billing.view_organization", data=brand_form, done=200),
+    "audit": Case(get="billing.view_auditentry", asks=("who", "before")),
     "export-connections": Case(get="billing.view_connection", asks=("q", "plan")),
     "export-requests": Case(get="meters.view_usagerequest", asks=("q", "connection", "meter")),
     "export-payments": Case(get="billing.view_payment", asks=("connection",)),
@@ -437,3 +438,50 @@ def test_books_of_two_businesses_are_open_one_at_a_time(ours: Shop, theirs: Shop
     # An owner at home, a reader there.
     give = address("connection-give", {"key": theirs.sandbox.connection.public_id})
     assert client.post(give, {"amount": "5"}).status_code == 403
+
+
+PAYLOAD = '"><svg onload=alert(1)>'
+
+
+def test_no_text_of_anybody_becomes_markup(ours: Shop) -> None:
+    """A hostile text in everything that people or backends can name, on every page."""
+    books = ours.sandbox
+    customer = books.connection.customer
+    for row, fields in (
+        (books.plan, ("name",)),
+        (books.bundle, ("name",)),
+        (books.meter, ("name",)),
+        (books.key, ("name",)),
+        (customer, ("first_name", "last_name", "email")),
+        (books.connection, ("reference",)),
+        (books.message, ("to", "subject", "body")),
+        (books.payment, ("failure_message", "flag")),
+        (ours.organization, ("name", "support_email", "terms_url")),
+        (ours.people[Role.OWNER], ("name",)),
+        (ours.invitation, ("email",)),
+    ):
+        for name in fields:
+            setattr(row, name, PAYLOAD)
+        row.save(update_fields=fields)
+    client = ours.client()
+    books.request = books.use(PAYLOAD, 10, model=PAYLOAD, metadata={PAYLOAD: PAYLOAD})
+    give = {"amount": "5", "reason": PAYLOAD, "step": "give", "given": "0"}
+    client.post(address("connection-give", {"key": books.connection.public_id}), give)
+    client.post(address("keys", {}), {"name": PAYLOAD})
+    seen = 0
+    for name, case in CASES.items():
+        if name.startswith("export-"):
+            continue
+        where = address(name, case.ids(ours, books))
+        answers = [client.get(where)] if case.get else []
+        answers += [client.get(where, dict.fromkeys(case.asks, PAYLOAD))] if case.asks else []
+        if name not in ("environment", "key-revoke"):
+            bad = dict.fromkeys(case.data(ours, books), PAYLOAD)
+            answers += [client.post(where, bad)] if case.post and bad else []
+        for answer in answers:
+            page = answer.content.decode()
+            assert "<svg onload" not in page, name
+            assert answer["Content-Security-Policy"].startswith("default-src 'self';")
+            assert "unsafe" not in answer["Content-Security-Policy"]
+            seen += "&lt;svg onload" in page
+    assert seen > 20

@@ -1,0 +1,146 @@
+"""The audit trail: written beside each change of the console, and the page that shows it."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlencode
+
+from django.db.models import Q
+from django.http import HttpResponse
+from django.shortcuts import render
+from django.urls import URLPattern, path
+from django.views.decorators.http import require_GET
+
+from billing import trail
+from billing.models import AuditEntry
+from lava.console import access, moments
+
+PAGE = 50
+# Actions in words, the nouns in the order of the filter.
+WORDS = {
+    "plan.made": "made the plan",
+    "plan.changed": "changed the plan",
+    "plan.archived": "archived the plan",
+    "meter.made": "made the meter",
+    "meter.changed": "changed the meter",
+    "meter.attached": "attached the meter",
+    "meter.detached": "took the meter off a plan",
+    "key.made": "made the key",
+    "key.revoked": "revoked the key",
+    "credits.given": "gave credits to",
+    "plan.cancelled": "cancelled the plan of",
+    "plan.kept": "kept the plan of",
+    "customer.disabled": "disabled",
+    "customer.enabled": "enabled",
+    "clock.moved": "moved the sandbox’s clock",
+    "brand.changed": "changed the brand",
+    "team.invited": "invited",
+    "team.invitation_taken_back": "took back the invitation of",
+    "team.joined": "joined the team",
+    "team.role_changed": "changed the role of",
+    "team.removed": "removed from the team",
+}
+KINDS = {
+    "plan": "Plans",
+    "meter": "Meters",
+    "key": "API keys",
+    "credits": "Credits given",
+    "customer": "Customers disabled or enabled",
+    "clock": "Sandbox clock",
+    "brand": "Brand",
+    "team": "Team",
+}
+_PAGES = {
+    "sc": "/console/plans/{}",
+    "prd": "/console/meters/{}",
+    "con": "/console/connections/{}",
+}
+
+
+def record(
+    request: access.ConsoleRequest,
+    action: str,
+    target: Any = None,
+    *,
+    name: str = "",
+    before: trail.Facts | None = None,
+    after: trail.Facts | None = None,
+    of_books: bool = True,
+) -> None:
+    """Write what the reader of this request changed, in the transaction of the change."""
+    trail.record(
+        request.organization,
+        action,
+        by=request.user,
+        merchant=request.merchant if of_books else None,
+        target=target.public_id if target is not None else "",
+        name=name or (str(target) if target is not None else ""),
+        before=before,
+        after=after,
+    )
+
+
+@access.requires("billing.view_auditentry")
+@require_GET
+def page(request: access.ConsoleRequest) -> HttpResponse:
+    """`/console/audit`: what was changed in the open books and in the business, newest first."""
+    query = {name: request.GET.get(name, "").strip() for name in ("kind", "who")}
+    rows = AuditEntry.objects.filter(
+        Q(merchant=request.merchant) | Q(merchant=None), organization=request.organization
+    )
+    if query["kind"] in KINDS:
+        rows = rows.filter(action__startswith=f"{query['kind']}.")
+    if query["who"]:
+        rows = rows.filter(Q(actor__icontains=query["who"]) | Q(actor_email=query["who"]))
+    before = request.GET.get("before", "")
+    if before.isdecimal() and len(before) < 19:
+        rows = rows.filter(pk__lt=int(before))
+    found = list(rows.order_by("-id")[: PAGE + 1])
+    kept = {name: value for name, value in query.items() if value}
+    zone = request.merchant.time_zone
+    return render(
+        request,
+        "console/audit.html",
+        {
+            "bands": moments.bands(
+                [told(row) for row in found[:PAGE]],
+                lambda shown: shown["row"].occurred_at,
+                zone,
+                now=request.merchant.now(),
+            ),
+            "older": urlencode(kept | {"before": found[PAGE - 1].pk}) if len(found) > PAGE else "",
+            "newest": urlencode(kept) if before else None,
+            "query": query,
+            "kinds": KINDS.items(),
+            "is_filtered": bool(kept),
+            "zone": zone,
+        },
+    )
+
+
+def told(row: AuditEntry) -> dict[str, Any]:
+    """An entry in words, with its fields side by side."""
+    prefix = row.target.partition("_")[0]
+    return {
+        "row": row,
+        "verb": WORDS.get(row.action, row.action.replace(".", " ")),
+        "url": _PAGES[prefix].format(row.target) if prefix in _PAGES else "",
+        "fields": [
+            (field.replace("_", " "), _shown(row.before.get(field)), _shown(row.after.get(field)))
+            for field in {**row.before, **row.after}
+        ],
+        "has_before": bool(row.before),
+    }
+
+
+def _shown(value: Any) -> str:
+    if value is None or value == "":
+        return "none"
+    if isinstance(value, list):
+        return "; ".join(str(one) for one in value) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
+
+
+urls: list[URLPattern] = [path("audit", page, name="audit")]
