@@ -124,6 +124,12 @@ CONSERVES = """
         OR coalesce(e.both, 0) <> 0
 """
 
+ROLLS = """
+    SELECT connection_id AS connection, occurred_at, sum(amount) AS lost
+      FROM billing_ledgerentry WHERE kind = 'roll'
+     GROUP BY connection_id, occurred_at HAVING sum(amount) <> 0
+"""
+
 CYCLES = """
     SELECT * FROM (
         SELECT s.id AS subscription, y.index, y.start, y."end", y.state, y.place, y.anchor,
@@ -468,6 +474,11 @@ RULES = (
         "debt_is_conserved",
         "What was owed = what the card paid + what credits paid + what is still owed.",
         CONSERVES,
+    ),
+    Rule(
+        "what_rolls_over_arrives",
+        "What leaves a grant to roll over arrives in another, whole.",
+        ROLLS,
     ),
     Rule(
         "cycles_follow_the_anchor",

@@ -178,6 +178,10 @@ DAMAGE: dict[str, tuple[str, list[str]]] = {
             "DELETE FROM billing_ledgerentry WHERE kind = 'overage_charged'",
         ],
     ),
+    "credit lost on its way into the next cycle": (
+        "what_rolls_over_arrives",
+        ["UPDATE billing_ledgerentry SET kind = 'roll' WHERE kind = 'expire'"],
+    ),
     "a cycle that begins late": (
         "cycles_follow_the_anchor",
         ["UPDATE billing_cycle SET start = start + interval '1 hour' WHERE index = 1"],
