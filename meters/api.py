@@ -67,6 +67,9 @@ class RequestsView(View):
 
     def get(self, request: Request) -> Response:
         rows = _filtered(self, request).select_related("price")
+        for name, edge in (("start", "timestamp__gte"), ("end", "timestamp__lt")):
+            if self.query.get(name):
+                rows = rows.filter(**{edge: fields.moment(_plus(self.query[name]), name)})
         return lists.page(
             request,
             rows,

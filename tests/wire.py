@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Any
-from uuid import UUID
 
 from django.db import connection
 from django.utils import timezone
 
-from billing import deliveries, events, ids, keys, webhooks
+from billing import deliveries, events, keys, webhooks
 from billing.models import Delivery
 from checkout import sessions
 from lava.api.openapi import schemas, views
@@ -72,6 +72,7 @@ class World:
         return text
 
 
+@cache
 def description() -> dict[str, Any]:
     found: dict[str, Any] = json.loads(views.document())
     return found
@@ -98,8 +99,3 @@ def rows() -> dict[str, int]:
             " UNION ALL ".join(f"SELECT '{name}', count(*) FROM {name}" for name in tables)
         )
         return dict(cursor.fetchall())
-
-
-def some_id(prefix: str) -> str:
-    """An id of that kind that nobody has."""
-    return ids.public(prefix, UUID(int=ids.new(sandbox=True).int))

@@ -219,3 +219,15 @@ def test_compacting_while_charges_run_loses_and_doubles_nothing(shop: Any) -> No
     assert sum(ConnectionUsage.objects.values_list("requests", flat=True)) == 60
     assert shop.usage(**query)["totals"]["total_requests"] == 60
     adds_up()
+
+
+def test_requests_are_listed_by_when_the_work_was_done(shop: Any) -> None:
+    for hours in (1, 30, 60):
+        shop.use(shop.now - timedelta(hours=hours), tokens=hours)
+    query = {
+        "start": (shop.now - timedelta(hours=40)).isoformat(),
+        "end": (shop.now - timedelta(hours=2)).isoformat(),
+    }
+    headers = {"Authorization": f"Bearer {shop.key}"}
+    found = Client().get("/v1/requests", query, headers=headers).json()["data"]
+    assert [row["model_usage"]["input_tokens"] for row in found] == [30]

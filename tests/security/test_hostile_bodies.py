@@ -9,6 +9,7 @@ import json
 from typing import Any
 
 import pytest
+from django.db import transaction
 from django.test import Client
 
 from tests import wire
@@ -137,7 +138,10 @@ def writing() -> list[tuple[str, str, list[str]]]:
             fields_of(operation["requestBody"]["content"]["application/json"]["schema"], shapes),
         )
         for method, path, operation in wire.operations()
+        # PUT, /customers and /plans are the same views.
         if "requestBody" in operation
+        and method != "PUT"
+        and not path.startswith(("/v1/customers", "/v1/plans"))
     ]
 
 
@@ -149,10 +153,15 @@ def example(method: str, path: str, world: wire.World) -> dict[str, Any]:
     return found
 
 
+def real(path: str, world: wire.World) -> str:
+    """A described path with the ids of things that are there; any other path as it is."""
+    return path.format(**world.ids()) if path in wire.description()["paths"] else path
+
+
 def send(method: str, path: str, raw: bytes, world: wire.World, **headers: str) -> Any:
     answer = Client(raise_request_exception=False).generic(
         method,
-        path.format(**world.ids()),
+        real(path, world),
         raw,
         content_type="application/json",
         headers={"Authorization": f"Bearer {world.key}"} | headers,
@@ -187,13 +196,16 @@ def test_odd_values_are_refused_by_name_or_taken_whole(
 ) -> None:
     world = wire.World()
     told = example(method, path, world)
+    before = wire.rows()
     for name in fields:
         for value in ODD:
-            before = wire.rows()
             raw = json.dumps(told | {name: "@"}).replace('"@"', value).encode()
-            answer = send(method, path, raw, world)
-            if answer.status_code >= 400:
-                assert wire.rows() == before, (name, value[:80])
+            place = transaction.savepoint()
+            if send(method, path, raw, world).status_code < 400:
+                # Taken: a fresh start for the next value.
+                transaction.savepoint_rollback(place)
+    # What was refused wrote nothing.
+    assert wire.rows() == before
 
 
 @pytest.mark.parametrize(("method", "path", "fields"), writing())
@@ -246,7 +258,7 @@ def test_verbs_slashes_and_hostile_ids_are_answered_in_the_envelope(path: str) -
             answer = send("GET", hostile.replace("{", "%7B").replace("}", "%7D"), b"", world)
             assert answer.status_code in (404, 400), (path, text)
     if "GET" in methods:
-        real = path.format(**world.ids())
+        here = real(path, world)
         for query in QUERIES:
-            send("GET", f"{real}?{query}", b"", world)
+            send("GET", f"{here}?{query}", b"", world)
     assert wire.rows() == before
