@@ -14,6 +14,7 @@ NAMES = (
     "defaults.sql",
     "webhooks.sql",
     "holds.sql",
+    "trail.sql",
 )
 
 
