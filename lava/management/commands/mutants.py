@@ -1,5 +1,5 @@
-"""`manage.py mutants [pytest arguments]`: put each hand-written fault into the product, and see that
-a named test catches it.
+"""`manage.py mutants [pytest arguments]`: put each hand-written fault into the product, where a
+named test must catch it.
 
 The faults and the tests that catch them are in tests/mutants; this only runs them, one line each.
 """
