@@ -180,7 +180,7 @@ DAMAGE: dict[str, tuple[str, list[str]]] = {
     ),
     "credit lost on its way into the next cycle": (
         "what_rolls_over_arrives",
-        ["UPDATE billing_ledgerentry SET kind = 'roll' WHERE kind = 'expire'"],
+        [f"UPDATE billing_ledgerentry SET kind = 'roll' WHERE id = {USAGE}"],
     ),
     "a cycle that begins late": (
         "cycles_follow_the_anchor",

@@ -1,5 +1,5 @@
 """Worked examples that others published, where their rules are ours: `published.json` names each
-source. Flat fees a tier are not among our rules, so those examples are not here."""
+source."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_fees(case: dict[str, Any]) -> None:
         unit="tokens_1m",
         token_basis="input+output",
         tiers=tuple(
-            pricing.Tier(start=start, rate=Decimal(tier["unit"]) * scale)
+            pricing.Tier(start, Decimal(tier["unit"]) * scale, Decimal(tier.get("flat", "0")))
             for start, tier in zip(starts, tiers, strict=True)
         ),
     )
