@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import schemathesis
+from django.core.signals import request_finished, request_started
+from django.db import close_old_connections
 from hypothesis import HealthCheck, Phase, settings
 from schemathesis.checks import (
     content_type_conformance,
@@ -29,7 +31,14 @@ ELSEWHERE = "/v1/test_helpers/checkout_sessions/{session_id}/complete"
 
 @pytest.fixture
 def world(db: Any) -> Iterator[wire.World]:
-    yield wire.World()
+    # As Django's own test client does: the calls share the test's transaction.
+    for signal in (request_started, request_finished):
+        signal.disconnect(close_old_connections)
+    try:
+        yield wire.World()
+    finally:
+        for signal in (request_started, request_finished):
+            signal.connect(close_old_connections)
 
 
 @schema.exclude(path=ELSEWHERE).parametrize()
