@@ -250,6 +250,10 @@ DAMAGE: dict[str, tuple[str, list[str]]] = {
         "payments_are_settled_once",
         ["UPDATE billing_payment SET status = 'failed' WHERE purpose = 'bundle'"],
     ),
+    "money on its way back that no refund knows of": (
+        "refunds_take_back_once",
+        ["UPDATE billing_payment SET refunded = 1 WHERE purpose = 'bundle'"],
+    ),
     "one intent for two payments": (
         "one_payment_an_intent",
         ["UPDATE billing_payment SET intent_id = 'pi_1'"],
