@@ -25,7 +25,13 @@ NAMES = (
     "payment.succeeded",
     "payment.failed",
     "payment.refunded",
+    "payment.action_required",
+    "payment.refund_failed",
+    "payment.disputed",
+    "payment.dispute_closed",
+    "connection.card_removed",
     "topup.capped",
+    "merchant.card_account_changed",
 )
 
 

@@ -20,6 +20,7 @@ from billing.api import fields, lists, present
 from billing.api.views import View
 from billing.models import Connection, CreditGrant, LedgerEntry
 from meters import proofs
+from meters.api_meters import number
 
 
 class ExplainView(View):
@@ -112,8 +113,8 @@ def _proof(proof: proofs.Proof) -> dict[str, Any]:
         "model": row.model,
         "timestamp": fields.instant(row.timestamp),
         "late": row.late,
-        "quantity": _count(row.quantity),
-        "position_before": _count(row.position_before),
+        "quantity": number(row.quantity),
+        "position_before": number(row.position_before),
         "price_version": price.version,
         "rate_type": price.rate_type,
         "unit": price.unit,
@@ -123,7 +124,7 @@ def _proof(proof: proofs.Proof) -> dict[str, Any]:
         "slices": [
             {
                 "tier": part.tier,
-                "quantity": _count(part.quantity),
+                "quantity": number(part.quantity),
                 "rate": money.wire(part.rate),
                 "amount": money.wire(part.amount),
             }
@@ -137,8 +138,3 @@ def _proof(proof: proofs.Proof) -> dict[str, Any]:
             for draw in proof.draws
         ],
     }
-
-
-def _count(quantity: Decimal) -> str:
-    """A count, exact: tokens, characters, seconds or requests."""
-    return f"{quantity.normalize():f}"

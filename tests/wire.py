@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 from django.db import connection
+from django.test import Client
 from django.utils import timezone
 
 from billing import deliveries, events, keys, webhooks
@@ -59,6 +60,21 @@ class World:
             "key_id": self.other_key.public_id,
             "request_id": "job-1",
         }
+
+    def report(self) -> None:
+        """Usage under the id that `ids` names."""
+        answer = Client().post(
+            "/v1/requests",
+            {
+                "request_id": "job-1",
+                "connection_id": self.connection.public_id,
+                "meter_slug": "chat",
+                "input_tokens": 5,
+            },
+            content_type="application/json",
+            headers={"Authorization": f"Bearer {self.key}"},
+        )
+        assert answer.status_code == 200, answer.content
 
     def real(self, text: str) -> str:
         """A text with the examples' ids replaced by real ones."""

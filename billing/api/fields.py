@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -18,6 +18,7 @@ from django.utils.dateparse import parse_datetime
 
 from billing import errors, money
 
+FURTHEST_OFFSET = timedelta(hours=14)
 METADATA_KEY = re.compile(r"[A-Za-z0-9_]{1,255}\Z")
 E164 = re.compile(r"\+[1-9][0-9]{6,14}\Z")
 LARGEST_COUNT = 10**12
@@ -159,7 +160,10 @@ def moment(value: Any, name: str) -> datetime:
         found = parse_datetime(value) if isinstance(value, str) and len(value) <= 40 else None
     except ValueError:
         found = None
-    if found is None or found.tzinfo is None or not 1970 <= found.year <= 9000:
+    offset = found.utcoffset() if found is not None else None
+    # No zone is further from UTC, and PostgreSQL reads no offset much beyond.
+    known = offset is not None and abs(offset) <= FURTHEST_OFFSET
+    if found is None or not known or not 1970 <= found.year <= 9000:
         raise errors.Invalid(
             f"`{name}` must be a time with its offset, such as 2026-11-23T10:41:07Z.", param=name
         )

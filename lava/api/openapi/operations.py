@@ -19,12 +19,14 @@ from lava.api.openapi.schemas import (
     EVENT,
     FLAG,
     INTERVAL,
+    KIND,
     METADATA,
     METER,
     PAYER,
     PLAN,
     RATE_TYPE,
     ROLLOVER,
+    ROUNDING,
     STRING,
     TIME,
     UNIT,
@@ -71,11 +73,18 @@ _CUSTOMER = {
     "reference_id?": maybe({"type": "string", "maxLength": 255}),
     "metadata?": maybe(METADATA),
 }
-_TIERS = listed(obj({"start": text(30), "rate": AMOUNT_IN}), minItems=1, maxItems=50)
+_TIERS = listed(
+    obj({"start": text(30), "rate": AMOUNT_IN, "flat_amount?": maybe(AMOUNT_IN), "kind?": KIND}),
+    minItems=1,
+    maxItems=50,
+)
 _METER = {
     "token_basis?": BASIS,
     "tier_window?": WINDOW,
     "base_cost_payer?": PAYER,
+    "free_allowance?": text(30),
+    "package_size?": text(30),
+    "package_rounding?": ROUNDING,
 }
 _PLAN = {
     "included_credit?": AMOUNT_IN,
@@ -139,6 +148,15 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "Request", "Usage", "List requests", **_FILTERS, start=TIME, end=TIME
     ),
     ("GET", "requests/{request_id}"): _get("Request", "Usage", "Retrieve a request"),
+    ("POST", "requests/{request_id}/void"): Operation(
+        summary="Take a request back",
+        tag="Usage",
+        description="Its credits return to the grants they came from, once, however often it is "
+        "sent.",
+        body=obj({"reason": text()}),
+        example={"reason": "The job failed on our side"},
+        answer=ref("VoidedRequest"),
+    ),
     ("POST", "requests/batch"): Operation(
         summary="Report many requests",
         tag="Usage",
@@ -199,6 +217,14 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("GET", "connections/{connection_id}/balance"): _get(
         "Balance", "Customers", "What a connection can spend"
+    ),
+    ("GET", "connections/{connection_id}/balance/explain"): Operation(
+        summary="Prove a balance, line by line",
+        tag="Customers",
+        description="The ledger up to `at` (now, or any instant before), newest line first; under "
+        "a usage line its request, the price it met, its slices and the grants it drew from.",
+        answer=ref("Explanation"),
+        query={"at": TIME, **_LIST},
     ),
     ("GET", "connections/{connection_id}/ledger"): _list(
         "LedgerEntry", "Customers", "A connection's ledger, newest line first"

@@ -104,6 +104,7 @@ UNIT = choice(*MeterPrice.Unit.values)
 RATE_TYPE = choice(*MeterPrice.RateType.values)
 BASIS = choice(*MeterPrice.TokenBasis.values)
 WINDOW = choice(*MeterPrice.TierWindow.values)
+ROUNDING = choice(*MeterPrice.PackageRounding.values)
 EVENT = choice(*events.NAMES)
 
 _CONTACT = obj(dict.fromkeys(("phone", "email", "first_name", "last_name"), STRING))
@@ -117,6 +118,8 @@ _SUMMARY = obj(
 )
 _CREDITS = dict.fromkeys(("total_remaining", "cycle_remaining", "bundle_remaining"), AMOUNT)
 _BALANCE = {**_CREDITS, "overage_due": AMOUNT}
+# What open holds have set aside stands beside it.
+_HELD = {**_BALANCE, "held": AMOUNT}
 _TERMS = {
     "name": STRING,
     "period_amount": AMOUNT,
@@ -178,7 +181,8 @@ _PLAN = {
     "credit_bundles": listed(obj(_BUNDLE)),
     "created_at": TIME,
 }
-_TIER = obj({"start": NUMBER, "rate": AMOUNT, "type": UNIT})
+KIND = choice("input", "output", "cache_read", "cache_write")
+_TIER = obj({"start": NUMBER, "rate": AMOUNT, "type": UNIT, "flat_amount?": AMOUNT, "kind?": KIND})
 _SLICE = obj(
     {"tier": _TIER, "tokens": WHOLE, "characters": WHOLE, "seconds": NUMBER, "cost": AMOUNT}
 )
@@ -186,6 +190,8 @@ _USED = {
     "input_tokens": WHOLE,
     "output_tokens": WHOLE,
     "total_tokens": WHOLE,
+    "cache_read_tokens": WHOLE,
+    "cache_write_tokens": WHOLE,
     "input_characters": WHOLE,
     "output_characters": WHOLE,
     "total_characters": WHOLE,
@@ -219,7 +225,7 @@ _PRICED = {
 }
 _REQUEST = _PRICED | {
     "request_id": STRING,
-    "status": choice("pending", "completed", "error"),
+    "status": choice("pending", "completed", "error", "voided"),
     "provider": STRING,
     "provider_key_type": STRING,
     "endpoint": STRING,
@@ -280,6 +286,8 @@ _REPORT = {
     "meter_slug": text(64),
     "input_tokens?": COUNT_IN,
     "output_tokens?": COUNT_IN,
+    "cache_read_tokens?": COUNT_IN,
+    "cache_write_tokens?": COUNT_IN,
     "input_characters?": COUNT_IN,
     "output_characters?": COUNT_IN,
     "input_seconds?": SECONDS_IN,
@@ -289,6 +297,44 @@ _REPORT = {
     "metadata?": METADATA,
     "timestamp?": TIME,
     "enforce?": FLAG,
+}
+
+
+_ENTRY = {
+    "seq": WHOLE,
+    "kind": STRING,
+    "amount": AMOUNT,
+    "balance_after": AMOUNT,
+    "grant_id": maybe(STRING),
+    "payment_id": maybe(STRING),
+    "reason": STRING,
+    "occurred_at": TIME,
+}
+_GRANT = {
+    "grant_id": STRING,
+    "source": STRING,
+    "amount": AMOUNT,
+    "effective_at": TIME,
+    "expires_at": maybe(TIME),
+}
+_PROOF = {
+    "request_id": STRING,
+    "status": STRING,
+    "meter_id": STRING,
+    "meter_slug": STRING,
+    "model": STRING,
+    "timestamp": TIME,
+    "late": FLAG,
+    "quantity": NUMBER,
+    "position_before": NUMBER,
+    "price_version": WHOLE,
+    "rate_type": RATE_TYPE,
+    "unit": UNIT,
+    "fee": AMOUNT,
+    "provider_cost": AMOUNT,
+    "charged": AMOUNT,
+    "slices": listed(obj({"tier": WHOLE, "quantity": NUMBER, "rate": AMOUNT, "amount": AMOUNT})),
+    "draws": listed(obj({"grant_id": maybe(STRING), "amount": AMOUNT})),
 }
 
 
@@ -312,18 +358,20 @@ SCHEMAS: dict[str, Schema] = {
     "Deleted": obj({"id": STRING, "deleted": {"const": True}}),
     "Connection": obj(_CONNECTION),
     "Customer": newer(obj(_CUSTOMER)),
-    "Balance": obj({"connection_id": STRING, "currency": STRING, **_BALANCE}),
-    "CustomerBalance": newer(obj({"connection_id": STRING, "currency": STRING, **_BALANCE})),
-    "LedgerEntry": obj(
+    "Balance": obj({"connection_id": STRING, "currency": STRING, **_HELD}),
+    "CustomerBalance": newer(obj({"connection_id": STRING, "currency": STRING, **_HELD})),
+    "LedgerEntry": obj(_ENTRY),
+    "Explanation": obj(
         {
-            "seq": WHOLE,
-            "kind": STRING,
-            "amount": AMOUNT,
-            "balance_after": AMOUNT,
-            "grant_id": maybe(STRING),
-            "payment_id": maybe(STRING),
-            "reason": STRING,
-            "occurred_at": TIME,
+            "connection_id": STRING,
+            "customer_id": STRING,
+            "currency": STRING,
+            "at": TIME,
+            "balance": obj({**_HELD, "ended": AMOUNT}),
+            "grants": listed(obj({**_GRANT, "remaining": AMOUNT, "ended": FLAG})),
+            "data": listed(obj({**_ENTRY, "actor": STRING, "request": maybe(obj(_PROOF))})),
+            "has_more": FLAG,
+            "next_cursor?": STRING,
         }
     ),
     "Subscription": obj(_both(_SUBSCRIPTION)),
@@ -343,12 +391,28 @@ SCHEMAS: dict[str, Schema] = {
             "base_cost_payer": PAYER,
             "service_charge_payer": PAYER,
             "tiers": listed(_TIER),
+            "free_allowance": NUMBER,
+            "package_size": NUMBER,
+            "package_rounding": ROUNDING,
             "price_version": WHOLE,
             "created_at": TIME,
         }
     ),
     "Request": obj(_REQUEST),
     "Report": obj(_REPORT),
+    "VoidedRequest": obj(
+        _REQUEST
+        | {
+            "void": obj(
+                {
+                    "void_id": STRING,
+                    "reason": STRING,
+                    "balance": obj(_BALANCE),
+                    "created_at": TIME,
+                }
+            )
+        }
+    ),
     "Estimate": obj(
         _PRICED | {"currency": STRING, "covered": FLAG, "balance_after": obj(_BALANCE)}
     ),
