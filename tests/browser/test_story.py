@@ -89,7 +89,7 @@ class Node:
 
     def __init__(self, node: str, folder: Path, key: str, url: str) -> None:
         self.command = [node, str(folder / "run.cjs")]
-        self.told = {"key": key, "baseUrl": f"{url}/v1/"}
+        self.told = {"client": "@lavapayments/nodejs", "key": key, "baseUrl": f"{url}/v1/"}
 
     def __call__(self, method: str, *args: Any) -> Any:
         done = subprocess.run(

@@ -65,8 +65,7 @@ class Books:
             input_tokens=tokens,
             **fields,
         )
-        found: UsageRequest = charged.request
-        return found
+        return UsageRequest.objects.of(self.merchant).get(pk=charged.request.pk)
 
     def _payment(self, now: datetime) -> Payment:
         row = Payment(
