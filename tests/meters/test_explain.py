@@ -35,8 +35,8 @@ def test_each_line_comes_with_its_proof() -> None:
     assert proof == owed["request"] and granted["request"] is None
     assert (proof["price_version"], proof["fee"]) == (1, "35.0000000000")
     assert [(part["tier"], part["quantity"], part["amount"]) for part in proof["slices"]] == [
-        (1, "30000000", "30.0000000000"),
-        (2, "10000000", "5.0000000000"),
+        (1, 30_000_000, "30.0000000000"),
+        (2, 10_000_000, "5.0000000000"),
     ]
     assert proof["draws"] == [
         {"grant_id": granted["grant_id"], "amount": "25.0000000000"},
