@@ -233,6 +233,8 @@ def spoken(series: Series) -> str:
 def activity(merchant: Merchant, *, count: int = 8) -> list[Event]:
     """What happened last."""
     rows = Event.objects.of(merchant).select_related("connection__customer")
+    # A balance that moved is told to machines; people read what moved it.
+    rows = rows.exclude(name="connection.wallet.balance.updated")
     return list(rows.order_by("-created_at")[:count])
 
 

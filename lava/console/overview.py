@@ -161,6 +161,15 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "subscription.changed": ("Changed", "", "changed the plan"),
     "connection.created": ("Connected", "accent", "connected"),
     "connection.deleted": ("Deleted", "", "was deleted"),
+    "connection.depleted": ("Out of credit", "warn", "has used all credit"),
+    "connection.card_removed": ("Card removed", "warn", "has no card any more"),
+    "payment.refunded": ("Refund", "", "was paid back"),
+    "payment.refund_failed": ("Refund failed", "bad", "could not be paid back"),
+    "payment.action_required": ("Needs the customer", "warn", "must confirm a payment"),
+    "payment.disputed": ("Disputed", "bad", "disputes a payment"),
+    "payment.dispute_closed": ("Dispute closed", "", "dispute closed"),
+    "topup.capped": ("Top-up stopped", "warn", "has reached the month\u2019s top-up limit"),
+    "merchant.card_account_changed": ("Card account", "", "changed"),
 }
 PURPOSES = {
     "subscription": "the plan",
@@ -168,6 +177,7 @@ PURPOSES = {
     "overage": "usage past credit",
     "bundle": "a bundle",
     "top_up": "a top-up",
+    "upgrade": "the upgrade",
 }
 
 

@@ -51,13 +51,18 @@ def cents(amount: Decimal, currency: str, sign: bool = False) -> SafeString:
 
 @register.simple_tag(takes_context=True)
 def moment(context: Any, value: datetime | None, form: str = "long") -> SafeString:
-    """An instant in the merchant's zone, the exact UTC on hover. Forms: long, day, time."""
+    """An instant in the merchant's zone, the exact UTC on hover. Forms: long, short, day, time."""
     if value is None:
         return mark_safe("")
     zone = getattr(context["request"].merchant, "time_zone", "UTC")
     local = value.astimezone(ZoneInfo(zone))
     day = f"{local:%a} {local.day} {local:%b %Y}"
-    text = {"long": f"{day}, {local:%H:%M}", "day": day, "time": f"{local:%H:%M:%S}"}[form]
+    text = {
+        "long": f"{day}, {local:%H:%M}",
+        "short": f"{local.day} {local:%b, %H:%M}",
+        "day": day,
+        "time": f"{local:%H:%M:%S}",
+    }[form]
     exact = f"{value.astimezone(ZoneInfo('UTC')):%Y-%m-%d %H:%M:%S} UTC"
     return format_html('<time datetime="{}" title="{}">{}</time>', value.isoformat(), exact, text)
 
