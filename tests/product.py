@@ -21,6 +21,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 START_TIMEOUT_S = 120
+# What the product of a story must not inherit from the tests around it.
+OURS = ("LAVA_", "DJANGO_", "PYTEST_", "DATABASE_", "STRIPE_", "CELERY_")
 
 
 class Product:
@@ -34,7 +36,9 @@ class Product:
         self.env = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith(("LAVA_", "DJANGO_", "PYTEST_", "DATABASE_", "STRIPE_"))
+            if not name.startswith(
+                ("LAVA_", "DJANGO_", "PYTEST_", "DATABASE_", "STRIPE_", "CELERY_")
+            )
         } | {"LAVA_STATE_DIR": str(self.state)}
         self.start()
 
