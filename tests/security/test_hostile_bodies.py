@@ -249,7 +249,8 @@ def test_verbs_slashes_and_hostile_ids_are_answered_in_the_envelope(path: str) -
                 path.format(**world.ids()) + slash,
                 headers={"Authorization": f"Bearer {world.key}"},
             )
-            allowed = (405, 200, 404) if method == "head" else (405,)
+            # HEAD asks what GET does: without its query a list may be malformed.
+            allowed = (405, 200, 400, 404) if method == "head" else (405,)
             assert answer.status_code in allowed, (method, path)
             assert answer["Content-Type"] == "application/json"
     if "{" in path and "GET" in methods:
