@@ -219,6 +219,7 @@ def done(session: CheckoutSession, *, embedded: bool, now: datetime) -> Page:
     context = frame(session, embedded=embedded, title="Done") | {
         "completed": True,
         "connection_id": connection.public_id,
+        "portal_url": reverse("portal", args=[session.merchant.public_id]),
     }
     if session.expires_at <= now:
         context |= {

@@ -222,7 +222,7 @@ def cancel(who: Browser, current: Subscription) -> Page:
             "heading": f"Cancel {plan.name} on {end}?",
             "lead": "Nothing is charged for it any more."
             if plan.is_free
-            else f"The {price} of {end} is not charged, nor any later one.",
+            else f"The {price} due on {end} is not charged, nor any later one.",
             "facts": facts,
             "post_to": reverse("portal-cancel", args=[who.merchant.public_id]),
             "action": f"Cancel {plan.name}",

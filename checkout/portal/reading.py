@@ -295,12 +295,12 @@ def short_day(moment: datetime, zone: str) -> str:
 
 
 def quantity(unit: str, amount: Decimal) -> str:
-    """How much was used, as people say it: 12,480 tokens, 4 min 12 s, 1,624 min."""
+    """How much was used, as people say it: 12,480 tokens, 4 min 12 s, 1,624 min. Minutes are
+    counted in seconds."""
     if unit == "minutes":
-        seconds = (amount * 60).normalize()
-        if seconds >= 6000:
-            return f"{amount.quantize(Decimal(1)):,f} min"
-        minutes, rest = divmod(seconds, 60)
+        minutes, rest = divmod(amount, 60)
+        if minutes >= 100:
+            return f"{minutes:,f} min"
         short = f"{rest.normalize():f} s" if rest else ""
         return f"{minutes:f} min {short}".strip() if minutes else short or "0 s"
     word = _WORDS.get(unit, "unit")
