@@ -1,6 +1,7 @@
 """Other plans in words: which there are, and what a switch costs and gives now or later.
 
-Called by `checkout.portal.pages`; what a switch is, `billing.changes` and `billing.upgrades` say.
+Called by `checkout.portal.pages` and `checkout.pages`; what a switch is, `billing.changes` and
+`billing.upgrades` say.
 """
 
 from __future__ import annotations
@@ -84,6 +85,19 @@ def offer(current: Subscription, plan: Plan, *, now: datetime) -> Offer:
     """
     found = changes.preview(current, plan=plan, now=now)
     return _upgrade(found, current) if found.is_upgrade else _later(found, current)
+
+
+def as_summary(current: Subscription, plan: Plan, *, now: datetime) -> summary.Summary:
+    """A switch as the head of the checkout's payment page: you are on one, switch to the other?"""
+    told = offer(current, plan, now=now)
+    return summary.Summary(
+        name=f"You are on {current.plan.name}. Switch to {plan.name}?",
+        price="Free" if plan.is_free else summary.show(plan.price),
+        per="" if plan.is_free else summary.PER[plan.billing_interval],
+        rows=[summary.Row(label, text) for label, text in told.facts],
+        sum=told.sum,
+        note=told.lead,
+    )
 
 
 def _upgrade(found: changes.Preview, current: Subscription) -> Offer:

@@ -15,6 +15,7 @@ from checkout.sessions.paying import (
     complete_for_setup,
     expire,
     finish_payment,
+    form_nonce,
 )
 from checkout.sessions.steps import (
     by_secret,
@@ -25,16 +26,18 @@ from checkout.sessions.steps import (
     send_code,
     verify_code,
 )
-from checkout.sessions.terms import Means, Standing, means, standing
+from checkout.sessions.terms import Change, Means, Standing, change, means, standing
 from checkout.sessions.testing import complete_with_test_card
 
 __all__ = [
+    "Change",
     "Means",
     "Outcome",
     "Standing",
     "begin_free",
     "begin_payment",
     "by_secret",
+    "change",
     "choose_bundle",
     "complete_for_payment",
     "complete_for_setup",
@@ -43,6 +46,7 @@ __all__ = [
     "create_confirmed",
     "expire",
     "finish_payment",
+    "form_nonce",
     "means",
     "restart",
     "send_code",

@@ -199,7 +199,8 @@ def lock(
         raise errors.Gone("This checkout has expired. Nothing was charged.", code="expired")
     if locked.state not in expect:
         raise errors.Conflict("That step comes at another time.", code="step_skipped")
-    if not hmac.compare_digest(locked.nonce.encode(), nonce.encode()):
+    # After the point: what the page took the session for (`paying.form_nonce`).
+    if not hmac.compare_digest(locked.nonce.encode(), nonce.partition(".")[0].encode()):
         raise errors.Conflict("That page was out of date.", code="stale_page")
     return locked
 
