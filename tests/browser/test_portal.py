@@ -19,7 +19,7 @@ from billing.models import Connection
 from lava.demo.card_network.process import CardNetwork
 from tests import card_network as cn
 from tests import factories
-from tests.checkout.visitor import last_code
+from tests.checkout.visitor import last_code, make_session
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
@@ -154,3 +154,28 @@ def test_a_customer_at_the_portal(shop: cn.Shop, page: Page, live_server: Any) -
     expect(page.get_by_role("button", name="Text me a code")).to_be_visible()
     page.go_back()
     assert "Credits left" not in page.content()
+
+
+def test_a_customer_switches_at_the_checkout(
+    shop: cn.Shop, page: Page, card_network: CardNetwork
+) -> None:
+    known = factories.make_connection(shop.merchant, phone=PHONE, now=shop.now)
+    cn.subscribe(shop.plan, now=shop.now, connection=known)
+    pro = factories.make_plan(shop.merchant, name="Pro", price="79", credit="90")
+    session = make_session(shop.merchant, plan=pro)
+    page.goto(session.url)
+    page.get_by_label("Phone number").fill(PHONE.removeprefix("+1"))
+    page.get_by_role("button", name="Text me a code").click()
+    field = page.get_by_label("Enter your code")
+    field.wait_for()
+    field.press_sequentially(last_code(shop.merchant, PHONE))
+    expect(page.get_by_role("heading", name="You are on Studio. Switch to Pro?")).to_be_visible()
+    picture(page, "checkout-switch")
+    fits(page)
+    page.get_by_label("Full name").fill("Mara Lindqvist")
+    page.get_by_label("Email").fill("mara@tallgrass.example")
+    page.get_by_role("button", name="Pay $54.00 and switch").click()
+    expect(page.get_by_text("Pro is active and ready to use.")).to_be_visible()
+    picture(page, "checkout-switched")
+    page.get_by_role("link", name="See your credits, plan and receipts").click()
+    expect(page.get_by_role("heading", name="Your credits and plan")).to_be_visible()

@@ -125,3 +125,21 @@ def test_the_integrators_helper_switches_too(
     assert done.state == "completed"
     current.refresh_from_db()
     assert current.plan_id == pro.pk
+
+
+def test_a_difference_too_small_for_a_card_is_not_charged(
+    network: CardNetwork, merchant: Merchant
+) -> None:
+    first = visitor_for(factories.make_plan(merchant))
+    assert first.pay(network.url).json() == {"status": "done"}
+    little_more = factories.make_plan(merchant, name="Studio+", price="25.30", credit="30")
+    visitor = visitor_for(little_more)
+    html = visitor.get().content.decode()
+    assert "Too little for a card" in html and "Switch to Studio+" in html
+    assert visitor.press_pay(card="saved").json() == {"reload": True}
+    visitor.session.refresh_from_db()
+    assert visitor.session.state == "completed"
+    current = visitor.session.buyer.subscription
+    assert current is not None and current.plan_id == little_more.pk
+    assert Payment.objects.count() == 1
+    assert "You have $29.70 of credits" in visitor.get().content.decode()
