@@ -313,7 +313,8 @@ def _terms(
     plan = session.plan
     current = session.connection.subscription if session.connection is not None else None
     if current is not None and _shows_change(session):
-        offer = switching.offer(current, plan, now=now)
+        # Another card than the saved one may be chosen.
+        offer = switching.offer(current, plan, now=now, card="this card")
         begun = session.payment
         return {
             "due": "",

@@ -94,5 +94,5 @@ def _facts(session: CheckoutSession) -> list[dict[str, str]]:
 def cancelling(session: CheckoutSession) -> str:
     """How a plan is left."""
     support = session.merchant.organization.support_email
-    whom = f"write to {support}" if support else f"tell {session.merchant.name}"
-    return f"Cancel at any time: {whom}."
+    where = f", or write to {support}" if support else ""
+    return f"Cancel at any time on {session.merchant.name}\u2019s billing page{where}."

@@ -77,14 +77,14 @@ class Offer:
     needs_card: bool
 
 
-def offer(current: Subscription, plan: Plan, *, now: datetime) -> Offer:
-    """A switch in words.
+def offer(current: Subscription, plan: Plan, *, now: datetime, card: str = "") -> Offer:
+    """A switch in words. `card`: what the consent calls the card; empty: the saved one's name.
 
     Raises:
         billing.errors.Conflict, NotFound: as `billing.changes.check`.
     """
     found = changes.preview(current, plan=plan, now=now)
-    return _upgrade(found, current) if found.is_upgrade else _later(found, current)
+    return _upgrade(found, current, card) if found.is_upgrade else _later(found, current)
 
 
 def as_summary(current: Subscription, plan: Plan, *, now: datetime) -> summary.Summary:
@@ -100,7 +100,7 @@ def as_summary(current: Subscription, plan: Plan, *, now: datetime) -> summary.S
     )
 
 
-def _upgrade(found: changes.Preview, current: Subscription) -> Offer:
+def _upgrade(found: changes.Preview, current: Subscription, card: str) -> Offer:
     merchant, zone, currency = current.merchant, current.merchant.time_zone, found.to_plan.currency
     plan = found.to_plan
     charge = summary.show(found.charge)
@@ -124,8 +124,8 @@ def _upgrade(found: changes.Preview, current: Subscription) -> Offer:
     if found.rest and not found.rest_is_kept:
         facts.append(("Ends today", f"{money.display(found.rest, currency)} of older credits"))
     facts += _top_up(found)
-    card = current.connection.card
-    needs = found.charge.amount > 0 and card is None
+    saved = current.connection.card
+    needs = found.charge.amount > 0 and saved is None
     later = f"and {price} {summary.PER[plan.billing_interval]} until you cancel"
     now_ = f"{charge} now" if found.charge.amount else "nothing now"
     worth = (
@@ -134,6 +134,7 @@ def _upgrade(found: changes.Preview, current: Subscription) -> Offer:
         if found.unused_value
         else ""
     )
+    which = card or saved or "your card"
     return Offer(
         heading=f"Switch to {plan.name}",
         lead=f"It starts at once and takes the place of {current.plan.name}.",
@@ -142,8 +143,7 @@ def _upgrade(found: changes.Preview, current: Subscription) -> Offer:
             for index, ((label, _), amount) in enumerate(zip(lines, amounts, strict=True))
         ],
         facts=facts,
-        consent=f"By switching you let {merchant.name} charge {card or 'your card'} {now_}, "
-        f"{later}.{worth}",
+        consent=f"By switching you let {merchant.name} charge {which} {now_}, {later}.{worth}",
         action=f"Pay {charge} and switch" if found.charge.amount else f"Switch to {plan.name}",
         busy="Paying..." if found.charge.amount else "Switching...",
         needs_card=needs,

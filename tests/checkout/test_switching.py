@@ -52,6 +52,7 @@ def test_an_upgrade_is_paid_at_the_page_once(
     visitor = visitor_for(pro)
     html = visitor.get().content.decode()
     assert "You are on Studio. Switch to Pro?" in html and "Pay $79.00 and switch" in html
+    assert "charge this card $79.00 now" in html
     assert visitor.pay(network.url).json() == {"status": "done"}
     assert visitor.complete().json() == {"status": "done"}
     current.refresh_from_db()
