@@ -46,6 +46,7 @@ PREFIXES = {
     "message": "msg",
     "meter_price": "mpr",
     "phone_verification": "phv",
+    "portal_visit": "pvs",
     "plan_move": "mov",
     "http_request": "rid",
     "hold": "hld",

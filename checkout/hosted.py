@@ -68,4 +68,5 @@ def _receipt(document: receipts.Document) -> dict[str, Any]:
         "brand": pages.brand_of(merchant),
         "receipt": document,
         "support": merchant.organization.support_email,
+        "portal_url": reverse("portal", args=[merchant.public_id]),
     }

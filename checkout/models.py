@@ -1,6 +1,8 @@
-"""Checkout's tables: a session (one customer's way to one purchase) and the codes sent for it.
+"""Checkout's tables: a session (one customer's way to one purchase), a visit to the portal, and the
+codes sent for either.
 
-Written by `checkout.sessions` and `checkout.phones` alone, under the session's row lock.
+Written by `checkout.sessions`, `checkout.portal.visits` and `checkout.phones` alone, under the row
+lock of the session or the visit.
 """
 
 from __future__ import annotations
@@ -195,17 +197,67 @@ class CheckoutSession(Tenant):
         return self.state in self.UNDER_WAY
 
 
+class PortalVisit(Tenant):
+    """One browser at one merchant's portal, from the first code it asked for to its sign-out.
+
+    Signed in once `verified_at` is set; `connection` is then whose portal it is, null where nobody
+    of that phone buys from the merchant.
+    """
+
+    ID_PREFIX = "pvs"
+
+    # SHA-256 of what the browser's cookie holds; another one from the sign-in on.
+    secret_hash = models.BinaryField(max_length=32, unique=True, editable=False)
+    # E.164, where the code went.
+    phone = models.CharField(max_length=16)
+    connection = models.ForeignKey(
+        Connection, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
+    created_at = models.DateTimeField()
+    # When it was last heard of, to the minute: half an hour of silence ends it.
+    seen_at = models.DateTimeField()
+    verified_at = models.DateTimeField(null=True, blank=True)
+    ended_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        verbose_name = "portal visit"
+        indexes = [
+            models.Index(
+                fields=["seen_at"],
+                name="visit_under_way",
+                condition=models.Q(ended_at=None),
+            ),
+        ]
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(connection=None) | models.Q(verified_at__isnull=False),
+                name="only_a_confirmed_phone_opens_a_portal",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"Visit of {self.phone}"
+
+
 class PhoneVerification(Tenant):
-    """One code sent to one phone for one session. The code itself is never stored."""
+    """One code sent to one phone for one session or visit. The code itself is never stored."""
 
     ID_PREFIX = "phv"
 
+    # Who asked for it: one of the two.
     session = models.ForeignKey(
-        CheckoutSession, on_delete=models.CASCADE, related_name="verifications"
+        CheckoutSession,
+        null=True,
+        blank=True,
+        on_delete=models.CASCADE,
+        related_name="verifications",
+    )
+    visit = models.ForeignKey(
+        PortalVisit, null=True, blank=True, on_delete=models.CASCADE, related_name="verifications"
     )
     # E.164.
     phone = models.CharField(max_length=16)
-    # HMAC-SHA256 of session, phone and code under SECRET_KEY.
+    # HMAC-SHA256 of asker, phone and code under SECRET_KEY.
     code_hash = models.BinaryField(max_length=32, editable=False)
     # The network address that asked, for the limits; null: the sandbox's test helper asked.
     address = models.GenericIPAddressField(null=True, blank=True)
@@ -219,6 +271,7 @@ class PhoneVerification(Tenant):
         verbose_name = "phone code"
         indexes = [
             models.Index(fields=["session", "-sent_at"], name="code_by_session"),
+            models.Index(fields=["visit", "-sent_at"], name="code_by_visit"),
             models.Index(fields=["merchant", "phone", "-sent_at"], name="code_by_phone"),
             models.Index(fields=["merchant", "address", "-sent_at"], name="code_by_address"),
         ]
@@ -229,6 +282,11 @@ class PhoneVerification(Tenant):
             models.CheckConstraint(
                 condition=models.Q(consumed_at=None) | models.Q(attempts__lt=5),
                 name="a_burnt_code_confirms_nothing",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(session__isnull=False, visit=None)
+                | models.Q(session=None, visit__isnull=False),
+                name="a_code_is_asked_for_by_one",
             ),
         ]
 

@@ -20,6 +20,7 @@ from billing import credits, money, periods, stripe
 from billing.models import Merchant, Organization, PaymentMethod
 from checkout import brand, dialing, phones, results, sessions, summary
 from checkout.models import CheckoutSession
+from checkout.portal import switching
 
 Mode = CheckoutSession.Mode
 State = CheckoutSession.State
@@ -195,6 +196,7 @@ def pay(
     typed = typed or {"name": customer.name, "email": customer.email}
     asks = not (saved and customer.name and customer.email) or bool(problems)
     begun = session.state == State.PAYING
+    moves = sessions.change(session) != sessions.Change.NONE
     context = frame(session, embedded=embedded, title="Payment") | {
         "summary": _offer(session, now=now, saved=saved),
         "step": "" if saved else _step(session, 3),
@@ -208,6 +210,8 @@ def pay(
         "postal_label": postal_label(session.phone),
         "problems": problems or {},
         "alert": alert,
+        "nonce": sessions.form_nonce(session),
+        "moves": moves,
     }
     return Page("checkout/pay.html", context | typed | _terms(session, now=now, saved=saved))
 
@@ -219,6 +223,7 @@ def done(session: CheckoutSession, *, embedded: bool, now: datetime) -> Page:
     context = frame(session, embedded=embedded, title="Done") | {
         "completed": True,
         "connection_id": connection.public_id,
+        "portal_url": reverse("portal", args=[session.merchant.public_id]),
     }
     if session.expires_at <= now:
         context |= {
@@ -258,6 +263,9 @@ def _offer(
     session: CheckoutSession, *, now: datetime, saved: PaymentMethod | None = None
 ) -> summary.Summary | None:
     zone = session.merchant.time_zone
+    current = session.connection.subscription if session.connection is not None else None
+    if session.plan is not None and current is not None and _shows_change(session):
+        return switching.as_summary(current, session.plan, now=now)
     if session.plan is not None:
         return summary.of_plan(session.plan, now=now, zone=zone)
     if session.bundle is None:
@@ -266,6 +274,12 @@ def _offer(
         balance = credits.balance(session.connection, now=now)
         return summary.of_bundle_for(session.bundle, balance=balance.total)
     return summary.of_bundle(session.bundle, now=now, zone=zone)
+
+
+def _shows_change(session: CheckoutSession) -> bool:
+    """Only to the customer whose plan it is: their phone is confirmed."""
+    confirmed = session.state in (State.VERIFIED, State.PAYING)
+    return confirmed and sessions.change(session) != sessions.Change.NONE
 
 
 def _terms(
@@ -297,6 +311,18 @@ def _terms(
             "busy": "Saving...",
         }
     plan = session.plan
+    current = session.connection.subscription if session.connection is not None else None
+    if current is not None and _shows_change(session):
+        # Another card than the saved one may be chosen.
+        offer = switching.offer(current, plan, now=now, card="this card")
+        begun = session.payment
+        return {
+            "due": "",
+            "consent": offer.consent,
+            # Once begun it is what was quoted then.
+            "action": f"Pay {summary.show(begun.amount)} and switch" if begun else offer.action,
+            "busy": offer.busy,
+        }
     end = periods.cycle(now, plan.billing_interval, 0, zone).end
     consent = summary.consent_to_plan(plan, merchant=name, now=now, zone=zone)
     if means == sessions.Means.NONE:

@@ -1,9 +1,10 @@
 """Codes by text message: send one, check one, and the limits on both. The sender is a setting.
 
-A code is six digits from `secrets`, kept as an HMAC bound to its session and phone, good for ten
-minutes, once; five wrong tries burn it. `send` and `check` run inside the transaction of
-`checkout.sessions`, which holds the session's lock. The answer never depends on whether a number is
-known (trust.md, Codes).
+A code is six digits from `secrets`, kept as an HMAC bound to whoever asked for it (a checkout
+session or a visit to the portal) and to the phone, good for ten minutes, once; five wrong tries
+burn it. `send` and `check` run inside the transaction of `checkout.sessions` or
+`checkout.portal.visits`, which holds the asker's lock. The limits count both askers together. The
+answer never depends on whether a number is known (trust.md, Codes).
 
 Senders carry the live texts of billing's outbox; `PHONE_SENDER` names one by its dotted path.
 """
@@ -27,9 +28,12 @@ from django.utils.crypto import salted_hmac
 
 from billing import errors, outbox, tasks
 from billing.models import OutboxMessage
-from checkout.models import CheckoutSession, PhoneVerification
+from checkout.models import CheckoutSession, PhoneVerification, PortalVisit
 
 log = structlog.get_logger(__name__)
+
+# Who sends a code: its row is locked by the caller.
+Asker = CheckoutSession | PortalVisit
 
 VALID_FOR = timedelta(minutes=10)
 MOST_TRIES = 5
@@ -51,8 +55,8 @@ PER_ADDRESS = Limit(10, timedelta(hours=1))
 PER_MERCHANT = Limit(2000, timedelta(days=1))
 
 
-def send(session: CheckoutSession, *, phone: str, address: str | None, now: datetime) -> str:
-    """Text a new code to `phone`; older codes of the session stop working. Gives the code.
+def send(asker: Asker, *, phone: str, address: str | None, now: datetime) -> str:
+    """Text a new code to `phone`; older codes of the asker stop working. Gives the code.
 
     `address` is the network address that asks; None (the sandbox's test helper) is not limited.
 
@@ -60,30 +64,30 @@ def send(session: CheckoutSession, *, phone: str, address: str | None, now: date
         billing.errors.Throttled: too soon or too many; nothing was sent.
     """
     if address is not None:
-        _hold_limits(session, phone=phone, address=address, now=now)
-    session.verifications.filter(consumed_at=None, expires_at__gt=now).update(expires_at=now)
+        _hold_limits(asker, phone=phone, address=address, now=now)
+    asker.verifications.filter(consumed_at=None, expires_at__gt=now).update(expires_at=now)
     code = f"{secrets.randbelow(10**6):06d}"
     PhoneVerification(
-        merchant=session.merchant,
-        session=session,
+        merchant=asker.merchant,
+        **_asked_by(asker),
         phone=phone,
-        code_hash=_code_hash(session, phone, code),
+        code_hash=_code_hash(asker, phone, code),
         address=address,
         sent_at=now,
         expires_at=now + VALID_FOR,
     ).save()
     message = outbox.text(
-        session.merchant,
+        asker.merchant,
         to=phone,
-        body=f"{code} is your code for {session.merchant.name}. It is valid for 10 minutes.",
+        body=f"{code} is your code for {asker.merchant.name}. It is valid for 10 minutes.",
         now=now,
     )
-    if not session.merchant.is_sandbox:
+    if not asker.merchant.is_sandbox:
         transaction.on_commit(lambda: _wake(message))
     return code
 
 
-def check(session: CheckoutSession, *, code: str, now: datetime) -> bool:
+def check(asker: Asker, *, code: str, now: datetime) -> bool:
     """Try a code. A right one is used up; a wrong one counts, also when many are tried at once.
 
     Gives False for a wrong code: the caller commits, so that the try is counted.
@@ -92,8 +96,8 @@ def check(session: CheckoutSession, *, code: str, now: datetime) -> bool:
         billing.errors.Refused: there is no code to try: none sent, too old, used or burnt.
     """
     found: PhoneVerification | None = (
-        session.verifications.select_for_update(of=("self",))
-        .filter(phone=session.phone)
+        asker.verifications.select_for_update(of=("self",))
+        .filter(phone=asker.phone)
         .order_by("-sent_at", "-id")
         .first()
     )
@@ -105,7 +109,7 @@ def check(session: CheckoutSession, *, code: str, now: datetime) -> bool:
         raise errors.Refused(
             "Too many wrong codes. Send a new one.", code="code_burnt", param="code"
         )
-    if not hmac.compare_digest(bytes(found.code_hash), _code_hash(session, session.phone, code)):
+    if not hmac.compare_digest(bytes(found.code_hash), _code_hash(asker, asker.phone, code)):
         found.attempts += 1
         found.save(update_fields=["attempts"])
         return False
@@ -114,32 +118,45 @@ def check(session: CheckoutSession, *, code: str, now: datetime) -> bool:
     return True
 
 
-def tries_left(session: CheckoutSession) -> int:
+def tries_left(asker: Asker) -> int:
     """How many wrong codes the last code sent still takes."""
-    last = session.verifications.order_by("-sent_at", "-id").first()
+    last = asker.verifications.order_by("-sent_at", "-id").first()
     return MOST_TRIES - last.attempts if last is not None else 0
 
 
-def resend_wait(session: CheckoutSession, *, now: datetime) -> int:
-    """Seconds until this session may send another code; 0: now."""
-    last = session.verifications.order_by("-sent_at", "-id").first()
+def wrong(asker: Asker) -> errors.Refused:
+    """The refusal of a wrong code, which says how many tries are left."""
+    left = tries_left(asker)
+    tries = "1 try is left." if left == 1 else f"{left} tries are left."
+    return errors.Refused(
+        f"That is not the code we sent. {tries}"
+        if left
+        else "That is not the code we sent. Send a new one.",
+        code="wrong_code",
+        param="code",
+    )
+
+
+def resend_wait(asker: Asker, *, now: datetime) -> int:
+    """Seconds until this asker may send another code; 0: now."""
+    last = asker.verifications.order_by("-sent_at", "-id").first()
     if last is None:
         return 0
     left = (last.sent_at + RESEND_AFTER - now).total_seconds()
     return max(0, int(-(-left // 1)))
 
 
-def _hold_limits(session: CheckoutSession, *, phone: str, address: str, now: datetime) -> None:
-    wait = resend_wait(session, now=now)
+def _hold_limits(asker: Asker, *, phone: str, address: str, now: datetime) -> None:
+    wait = resend_wait(asker, now=now)
     if wait:
         raise errors.Throttled(
             f"A code was just sent. You can ask for another in {wait} seconds.", retry_after_s=wait
         )
-    # Two sessions of one phone or address take turns, in one order, so that none slips through.
+    # Two askers of one phone or address take turns, in one order, so that none slips through.
     with database.cursor() as cursor:
-        for key in sorted((f"{session.merchant_id}:{phone}", f"{session.merchant_id}:{address}")):
+        for key in sorted((f"{asker.merchant_id}:{phone}", f"{asker.merchant_id}:{address}")):
             cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [key])
-    sent = PhoneVerification.objects.of(session.merchant).filter(address__isnull=False)
+    sent = PhoneVerification.objects.of(asker.merchant).filter(address__isnull=False)
     for rows, limit in (
         (sent.filter(phone=phone), PER_PHONE),
         (sent.filter(address=address), PER_ADDRESS),
@@ -154,14 +171,18 @@ def _hold_limits(session: CheckoutSession, *, phone: str, address: str, now: dat
             )
 
 
+def _asked_by(asker: Asker) -> dict[str, Asker]:
+    return {"session" if isinstance(asker, CheckoutSession) else "visit": asker}
+
+
 def _soon(wait_s: int) -> str:
     minutes = -(-wait_s // 60)
     return "in a minute" if minutes <= 1 else f"in {minutes} minutes"
 
 
-def _code_hash(session: CheckoutSession, phone: str, code: str) -> bytes:
+def _code_hash(asker: Asker, phone: str, code: str) -> bytes:
     return salted_hmac(
-        "checkout.code", f"{session.pk.hex}:{phone}:{code}", algorithm="sha256"
+        "checkout.code", f"{asker.pk.hex}:{phone}:{code}", algorithm="sha256"
     ).digest()
 
 

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from billing import credits, money, receipts
+from billing.models import Subscription
 from checkout import summary
 from checkout.models import CheckoutSession
 
@@ -30,6 +31,9 @@ def of(session: CheckoutSession, *, now: datetime) -> dict[str, Any]:
             "lead": "Nothing was charged.",
             "facts": [{"label": "Card", "text": str(connection.card)}] if connection.card else [],
         }
+    current = connection.subscription
+    if session.plan is not None and current is not None and current.plan_id != session.plan_id:
+        return _planned(session, current)
     balance = credits.balance(connection, now=now)
     what = session.bundle if session.bundle is not None else session.plan
     state = "is added and ready to use" if session.bundle else "is active and ready to use"
@@ -43,6 +47,24 @@ def of(session: CheckoutSession, *, now: datetime) -> dict[str, Any]:
         "lead": f"{what} {state}.",
         "facts": facts,
         "after": f"{sent}{cancelling(session)}" if session.plan is not None else sent,
+    }
+
+
+def _planned(session: CheckoutSession, current: Subscription) -> dict[str, Any]:
+    """A switch that waits for the end of the cycle, or was taken back or made since."""
+    if current.pending_plan_id != session.plan_id:
+        return {
+            "heading": f"You are on {current.plan.name}",
+            "lead": "This checkout is done; your plan has changed since.",
+            "facts": _facts(session),
+        }
+    date = summary.day(current.cycle_end, session.merchant.time_zone, year=True)
+    return {
+        "heading": f"You switch to {session.plan} on {date}",
+        "lead": f"Until then you stay on {current.plan.name}. Nothing was charged, and you can "
+        "take it back.",
+        "facts": [],
+        "after": "",
     }
 
 
@@ -72,5 +94,5 @@ def _facts(session: CheckoutSession) -> list[dict[str, str]]:
 def cancelling(session: CheckoutSession) -> str:
     """How a plan is left."""
     support = session.merchant.organization.support_email
-    whom = f"write to {support}" if support else f"tell {session.merchant.name}"
-    return f"Cancel at any time: {whom}."
+    where = f", or write to {support}" if support else ""
+    return f"Cancel at any time on {session.merchant.name}\u2019s billing page{where}."

@@ -242,6 +242,9 @@ def _kept(plan: Plan) -> str:
 
 def _depleted(plan: Plan) -> str:
     interval = plan.billing_interval
+    itself = plan.default_auto_top_up_bundle
+    if itself is not None and itself.deleted_at is None:
+        return f"{itself.name} is bought by itself for {show(itself.cost)}; you can switch it off"
     if plan.when_depleted == Plan.WhenDepleted.BLOCK:
         cheapest = plan.live_bundles.order_by("cost", "id").first()
         if cheapest is None:
@@ -264,15 +267,30 @@ def consent_to_plan(plan: Plan, *, merchant: str, now: datetime, zone: str) -> s
     if plan.when_depleted == Plan.WhenDepleted.OVERAGE:
         extras.append("use past your credits")
     others = f"for {' and '.join(extras)}" if extras else ""
+    itself = _bought_by_itself(plan)
     if plan.is_free:
         return (
             f"By starting you let {merchant} save this card and charge it {others}. "
-            "Nothing is charged today."
+            f"Nothing is charged today.{itself}"
         )
     return (
         f"By paying you let {merchant} save this card and charge it {show(plan.price)} "
         f"{_each(plan.billing_interval, now.astimezone(ZoneInfo(zone)))} until you cancel"
         + (f", and {others}." if others else ".")
+        + itself
+    )
+
+
+def _bought_by_itself(plan: Plan) -> str:
+    """The consent to automatic top-ups that a plan begins with; empty: it begins with none."""
+    bundle = plan.default_auto_top_up_bundle
+    if bundle is None or bundle.deleted_at is not None:
+        return ""
+    return (
+        f" Auto top-up is on from the start: each time your credits run out, {bundle.name} is "
+        f"bought with this card for {show(bundle.cost)}, as many at once as are missing, without a "
+        "monthly limit and without asking you, until you set one or switch it off on your billing "
+        "page."
     )
 
 

@@ -6,9 +6,13 @@ from celery import shared_task
 from django.utils import timezone
 
 from checkout import sessions
+from checkout.portal import visits
 
 
 @shared_task(ignore_result=True)
 def expire() -> None:
-    """Mark the sessions whose day is over; ask once more about those with a payment open."""
-    sessions.expire(now=timezone.now())
+    """Mark the sessions whose day is over; ask once more about those with a payment open. Forget
+    visits to the portal of long ago."""
+    now = timezone.now()
+    sessions.expire(now=now)
+    visits.forget(now=now)

@@ -1,11 +1,12 @@
-"""The hosted pages: checkout alone and framed, receipts, the links of our mails, and a
-merchant's colours and logo."""
+"""The hosted pages: checkout alone and framed, receipts, the links of our mails, the customers'
+portal, and a merchant's colours and logo."""
 
 from __future__ import annotations
 
 from django.urls import URLPattern, path
 
 from checkout import hosted, links, views
+from checkout.portal import views as portal
 
 STEPS = {
     "phone": views.phone,
@@ -15,6 +16,22 @@ STEPS = {
     "bundle": views.bundle,
     "pay": views.pay,
     "complete": views.complete,
+}
+
+PORTAL = {
+    "phone": portal.phone,
+    "code": portal.code,
+    "resend": portal.resend,
+    "restart": portal.leave,
+    "sign-out": portal.leave,
+    "cancel": portal.cancel,
+    "resume": portal.resume,
+    "switch": portal.switch,
+    "top-up": portal.top_up,
+    "credits": portal.buy,
+    "card": portal.card,
+    "activity": portal.lines,
+    "csv": portal.download,
 }
 
 
@@ -37,6 +54,12 @@ urlpatterns = [
     path("pay/<str:token>/begin", links.begin, name="pay-begin"),
     path("pay/<str:token>/finish", links.finish, name="pay-finish"),
     path("card/<str:token>", links.card, name="card"),
+    path("portal", portal.door, name="portal-door"),
+    path("portal/<str:merchant>", portal.page, name="portal"),
+    *(
+        path(f"portal/<str:merchant>/{step}", view, name=f"portal-{step}")
+        for step, view in PORTAL.items()
+    ),
     path(
         "hosted/brand/<uuid:organization>/<str:fingerprint>.css",
         hosted.brand_sheet,

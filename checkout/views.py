@@ -162,6 +162,8 @@ def pay(request: HttpRequest, session: CheckoutSession, embedded: bool) -> HttpR
         )
     except errors.LavaError as error:
         return _refuse_json(session, error)
+    if intent is None:
+        return JsonResponse({"reload": True})
     card = session.connection.card if session.connection else None
     customer = session.connection.customer if session.connection else None
     return JsonResponse(

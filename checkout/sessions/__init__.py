@@ -15,32 +15,38 @@ from checkout.sessions.paying import (
     complete_for_setup,
     expire,
     finish_payment,
+    form_nonce,
 )
 from checkout.sessions.steps import (
     by_secret,
     choose_bundle,
     create,
+    create_confirmed,
     restart,
     send_code,
     verify_code,
 )
-from checkout.sessions.terms import Means, Standing, means, standing
+from checkout.sessions.terms import Change, Means, Standing, change, means, standing
 from checkout.sessions.testing import complete_with_test_card
 
 __all__ = [
+    "Change",
     "Means",
     "Outcome",
     "Standing",
     "begin_free",
     "begin_payment",
     "by_secret",
+    "change",
     "choose_bundle",
     "complete_for_payment",
     "complete_for_setup",
     "complete_with_test_card",
     "create",
+    "create_confirmed",
     "expire",
     "finish_payment",
+    "form_nonce",
     "means",
     "restart",
     "send_code",

@@ -14,12 +14,22 @@ from enum import StrEnum
 import structlog
 from django.db import transaction
 
-from billing import cards, connections, errors, events, ledger, payments, subscriptions
+from billing import (
+    cards,
+    changes,
+    connections,
+    errors,
+    events,
+    ledger,
+    payments,
+    subscriptions,
+    upgrades,
+)
 from billing.models import Connection, Merchant, Payment
 from billing.stripe import ClientIntent
 from checkout.models import CheckoutSession, new_nonce
 from checkout.sessions import steps, terms
-from checkout.sessions.terms import Means, Standing
+from checkout.sessions.terms import Change, Means, Standing
 
 Mode = CheckoutSession.Mode
 State = CheckoutSession.State
@@ -46,8 +56,9 @@ class Outcome(StrEnum):
 
 def begin_payment(
     session: CheckoutSession, *, nonce: str, name: str = "", email: str = "", now: datetime
-) -> ClientIntent:
-    """Take name and e-mail, write the payment's row, and give the page what it confirms.
+) -> ClientIntent | None:
+    """Take name and e-mail, write the payment's row, and give the page what it confirms. None: a
+    change of plan came to nothing to pay, and is made.
 
     Safe to call any number of times: the row's key is the session, the network's key is the row.
 
@@ -60,6 +71,9 @@ def begin_payment(
         raise errors.Conflict("Nothing is paid here.", code="step_skipped")
     if terms.means(locked) == Means.PAYMENT:
         payment = intent_row(locked, now=now)
+        if payment is None:
+            complete(locked, now=now)
+            return None
         return _patiently(lambda: payments.present(payment, now=now))
     intent = _patiently(lambda: cards.begin_setup(locked.buyer, key=locked.public_id))
     CheckoutSession.objects.filter(pk=locked.pk).update(setup_intent_id=intent.id)
@@ -174,6 +188,9 @@ def begin(
         locked = steps.lock(session, nonce=nonce, now=now, expect=expect)
         if locked.mode == Mode.TOPUP and locked.bundle is None:
             raise errors.Conflict("Choose a pack first.", code="step_skipped")
+        if nonce.partition(".")[2] != terms.change(locked):
+            # Since the page was shown they started, switched or left a plan.
+            raise errors.Conflict("That page was out of date.", code="stale_page")
         barrier = terms.standing(locked)
         if barrier != Standing.CLEAR:
             raise errors.Conflict("This cannot be bought now. Nothing was charged.", code=barrier)
@@ -185,18 +202,34 @@ def begin(
     return locked
 
 
-def intent_row(session: CheckoutSession, *, now: datetime) -> Payment:
-    """The session's one payment; made on the first call, found on every other."""
-    starts = session.plan is not None
-    payment = payments.intend(
-        session.buyer,
-        purpose=Payment.Purpose.SUBSCRIPTION if starts else Payment.Purpose.BUNDLE,
-        amount=session.amount,
-        plan=session.plan,
-        bundle=session.bundle,
-        key=f"checkout:{session.public_id}",
-        now=now,
-    )
+def form_nonce(session: CheckoutSession) -> str:
+    """The nonce of the payment's form: it also says whether it starts a plan or changes one, so
+    that nobody presses for the one and gets the other."""
+    moves = terms.change(session)
+    return f"{session.nonce}.{moves}" if moves else session.nonce
+
+
+def intent_row(session: CheckoutSession, *, now: datetime) -> Payment | None:
+    """The session's one payment; made on the first call, found on every other. None: an upgrade
+    that costs nothing, made just now."""
+    key = f"checkout:{session.public_id}"
+    current = session.buyer.subscription
+    payment: Payment | None
+    if terms.change(session) == Change.UPGRADE and current is not None and session.plan is not None:
+        payment = upgrades.begin(current, plan=session.plan, key=key, now=now)
+        if payment is None:
+            return None
+    else:
+        starts = session.plan is not None
+        payment = payments.intend(
+            session.buyer,
+            purpose=Payment.Purpose.SUBSCRIPTION if starts else Payment.Purpose.BUNDLE,
+            amount=session.amount,
+            plan=session.plan,
+            bundle=session.bundle,
+            key=key,
+            now=now,
+        )
     if payment.status == Payment.Status.CANCELLED:
         raise errors.Conflict(
             "A newer checkout took this one's place. Nothing was charged.", code="withdrawn"
@@ -220,15 +253,20 @@ def outcome_of(payment: Payment) -> Outcome:
 
 
 def complete(session: CheckoutSession, *, now: datetime) -> None:
-    """Complete a session that needs no payment: open the free plan, or make the card's owner
-    billable. Twice is once."""
+    """Complete a session that needs no payment: open the free plan, plan the switch, or make the
+    card's owner billable. Twice is once."""
     with transaction.atomic():
         locked: CheckoutSession = CheckoutSession.objects.locked(session.pk)
         if locked.state == State.COMPLETED:
             return
         connection = ledger.lock(locked.buyer.pk)
-        if locked.plan is not None:
+        current = connection.subscription
+        if locked.plan is not None and current is None:
             subscriptions.open(connection, plan=locked.plan, now=now)
+        elif locked.plan is not None and current is not None:
+            # An upgrade that cost nothing has been made; anything else waits for its cycle's end.
+            if current.plan_id != locked.plan_id:
+                changes.schedule(current, plan=locked.plan, now=now)
         elif connection.status == Connection.Status.PENDING:
             subscriptions.activate(connection, now=now)
             events.record(connection.merchant, "connection.created", now=now, connection=connection)

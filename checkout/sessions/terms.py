@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from billing import changes, errors
 from billing.models import Connection, Subscription
 from checkout.models import CheckoutSession
 
@@ -32,10 +33,35 @@ class Standing(StrEnum):
     NEW_TERMS = "new_terms"
 
 
+class Change(StrEnum):
+    """What a subscription checkout is to the customer it turned out to be for."""
+
+    # They are on no plan: it starts one.
+    NONE = ""
+    # They are on another plan: it takes its place at once, for the difference.
+    UPGRADE = "upgrade"
+    # It takes its place at the end of the cycle.
+    LATER = "later"
+
+
+def change(session: CheckoutSession) -> Change:
+    """Whether the session moves its customer from another plan (money.md, Who is who)."""
+    if session.plan is None or session.connection is None:
+        return Change.NONE
+    current = session.connection.subscription
+    if current is None or current.plan_id == session.plan_id:
+        return Change.NONE
+    upgrade = changes.is_upgrade(current.plan, session.plan)
+    return Change.UPGRADE if upgrade else Change.LATER
+
+
 def means(session: CheckoutSession) -> Means:
     """How the session is paid: by the terms it offers, nothing the page says."""
     if session.mode == Mode.ONBOARDING:
         return Means.SETUP
+    moves = change(session)
+    if moves != Change.NONE:
+        return Means.PAYMENT if moves == Change.UPGRADE else Means.NONE
     if session.plan is not None and session.plan.is_free:
         return Means.SETUP if session.plan.needs_card else Means.NONE
     return Means.PAYMENT
@@ -48,9 +74,10 @@ def standing(session: CheckoutSession) -> Standing:
         return Standing.PAUSED
     current: Subscription | None = connection.subscription
     if session.plan is not None:
-        if current is not None:
-            same = current.plan_id == session.plan_id
-            return Standing.SAME_PLAN if same else Standing.OTHER_PLAN
+        if current is not None and current.plan_id == session.plan_id:
+            return Standing.SAME_PLAN
+        if current is not None and not _can_move(connection, current, session):
+            return Standing.OTHER_PLAN
         return Standing.CLEAR if session.amount == session.plan.price else Standing.NEW_TERMS
     if session.mode in (Mode.CREDIT_BUNDLE, Mode.TOPUP):
         if current is None or (session.bundle and session.bundle.plan_id != current.plan_id):
@@ -61,3 +88,12 @@ def standing(session: CheckoutSession) -> Standing:
         offered = session.bundle.deleted_at is None and session.amount == session.bundle.cost
         return Standing.CLEAR if offered and session.amount.amount else Standing.NEW_TERMS
     return Standing.CLEAR
+
+
+def _can_move(connection: Connection, current: Subscription, session: CheckoutSession) -> bool:
+    assert session.plan is not None
+    try:
+        changes.check(connection, current, plan=session.plan)
+    except (errors.Conflict, errors.NotFound):
+        return False
+    return True

@@ -40,9 +40,11 @@ def complete_with_test_card(
         session = steps.choose_bundle(
             session, bundle_id=bundle.pk if bundle else None, nonce=session.nonce, now=now
         )
-    session = paying.begin(session, nonce=session.nonce, name=name, email=email, now=now)
-    if terms.means(session) == terms.Means.PAYMENT:
-        payment = paying.intent_row(session, now=now)
+    nonce = paying.form_nonce(session)
+    session = paying.begin(session, nonce=nonce, name=name, email=email, now=now)
+    means = terms.means(session)
+    payment = paying.intent_row(session, now=now) if means == terms.Means.PAYMENT else None
+    if payment is not None:
         card_id = cards.from_test_card(session.merchant, card)
         payments.present(payment, now=now)
         payment.refresh_from_db()
@@ -50,7 +52,7 @@ def complete_with_test_card(
         payment.refresh_from_db()
         paying.complete_for_payment(payment, now=now)
     else:
-        if terms.means(session) == terms.Means.SETUP:
+        if means == terms.Means.SETUP:
             _save_test_card(session, card=card, now=now)
         paying.complete(session, now=now)
     done: CheckoutSession = CheckoutSession.objects.select_related(*CheckoutSession.NEIGHBOURS).get(

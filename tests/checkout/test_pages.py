@@ -210,13 +210,18 @@ def test_the_same_plan_again_is_a_page_that_says_so(merchant: Merchant) -> None:
     assert visitor.press_pay(nonce=visitor.session.nonce).status_code == 409
 
 
-def test_another_plan_is_named_and_nothing_is_charged(merchant: Merchant) -> None:
+def test_a_plan_that_cannot_be_switched_to_is_said_and_nothing_is_charged(
+    merchant: Merchant,
+) -> None:
     known = factories.make_connection(merchant, phone=PHONE, now=merchant.now())
     factories.make_subscription(
         factories.make_plan(merchant, name="Starter"), connection=known, now=merchant.now()
     )
-    visitor = Visitor(make_session(merchant, plan=factories.make_plan(merchant)))
+    plan = factories.make_plan(merchant)
+    visitor = Visitor(make_session(merchant, plan=plan))
     visitor.confirm_phone()
+    plan.archived_at = merchant.now()
+    plan.save()
     html = visitor.get().content.decode()
     assert "You already have Starter" in html
     assert "Studio was not started and nothing was charged." in html

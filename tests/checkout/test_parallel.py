@@ -10,9 +10,10 @@ import pytest
 from django.db import connection as database
 
 from billing.models import Connection, Merchant, Payment, Subscription
-from checkout.models import CheckoutSession, PhoneVerification
+from checkout.models import CheckoutSession, PhoneVerification, PortalVisit
 from lava.demo.card_network.process import CardNetwork
 from tests import factories
+from tests.checkout.test_portal import Guest
 from tests.checkout.visitor import Visitor, another, confirm_card, last_code, make_session
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -139,3 +140,29 @@ def test_a_free_plan_pressed_twenty_times_at_once_opens_once(merchant: Merchant)
     )
     assert set(answers) <= {303, 409, 410}
     assert Subscription.objects.count() == 1
+
+
+def test_a_hundred_guesses_at_once_at_the_portal_are_five_tries(merchant: Merchant) -> None:
+    guest = Guest(merchant)
+    guest.send()
+    token, code = guest.token, last_code(merchant)
+    wrong = another(code)
+    answers = at_once(20, lambda _: [guest.post("code", token=token, code=wrong) for _ in "12345"])
+    assert {answer.status_code for group in answers for answer in group} == {422}
+    assert PhoneVerification.objects.get().attempts == 5
+    assert guest.post("code", token=token, code=code).status_code == 422
+    assert PortalVisit.objects.get().verified_at is None
+
+
+def test_twenty_browsers_asking_at_once_send_five_codes(merchant: Merchant) -> None:
+    guests = [Guest(merchant, address=f"203.0.113.{number}") for number in range(20)]
+    tokens = [guest.token for guest in guests]
+
+    def ask(number: int) -> int:
+        answer = guests[number].post(
+            "phone", token=tokens[number], country="US", phone="+14155550142"
+        )
+        return int(answer.status_code)
+
+    assert sorted(at_once(20, ask)) == [303] * 5 + [429] * 15
+    assert PhoneVerification.objects.count() == PortalVisit.objects.count() == 5

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from billing import plans
 from checkout import summary
 from tests import factories
 
@@ -129,3 +130,22 @@ def test_a_pack_for_one_who_owes_says_so() -> None:
     assert [line.amount.main for line in found.sum] == ["\u2212$2.50", "+$10.00", "$7.50"]
     assert found.sum[0].label == "You owe for past use"
     assert found.note.startswith("What you owe is paid first.")
+
+
+def test_a_plan_that_tops_up_from_the_start_says_what_is_bought_and_when() -> None:
+    merchant = factories.make_merchant()
+    plan = factories.make_plan(merchant)
+    bundle = factories.make_bundle(plan)
+    plans.set_default_top_up(plan, bundle)
+    plan.refresh_from_db()
+    told = summary.consent_to_plan(plan, merchant="Northwind", now=NOW, zone="UTC")
+    assert "each time your credits run out, Pack 10 is bought with this card for $10.00" in told
+    assert "without a monthly limit" in told
+    rows = {row.label: row.text for row in summary.of_plan(plan, now=NOW, zone="UTC").rows}
+    assert (
+        rows["If they run out"] == "Pack 10 is bought by itself for $10.00; you can switch it off"
+    )
+    plans.set_default_top_up(plan, None)
+    plan.refresh_from_db()
+    told = summary.consent_to_plan(plan, merchant="Northwind", now=NOW, zone="UTC")
+    assert "bought with this card" not in told

@@ -1,0 +1,250 @@
+"""The lines of a customer's credits, newest first, in their words.
+
+Reads the ledger. Its lines are those of grants: what one request drew from two grants, or what
+moved from one grant into another, is one line here, and what moves nothing is none.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from itertools import groupby
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from billing import money, receipts
+from billing.models import Connection, LedgerEntry
+from checkout import summary
+from checkout.portal import reading
+from checkout.summary import Amount
+
+Kind = LedgerEntry.Kind
+# Ledger lines of one page; a line of the page is one or a few of them.
+PAGE = 60
+CHUNK = 2000
+
+_WORDS = {
+    Kind.EXPIRE: "Credits ended",
+    Kind.ROLL: "Rolled over",
+    Kind.DEBT: "Paid what you owed",
+    Kind.OVERAGE_CHARGED: "Use past your credits, paid by card",
+    Kind.REFUND: "Request taken back",
+    Kind.ADJUST: "Adjustment",
+    Kind.CLAWBACK: "Credits taken back",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One thing that happened to the credits."""
+
+    at: datetime
+    what: str
+    used: str
+    # The receipt behind it: number and address.
+    receipt: str
+    url: str
+    change: Decimal
+    after: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line as the page shows it."""
+
+    time: str
+    exact: str
+    what: str
+    used: str
+    receipt: str
+    url: str
+    change: Amount
+    after: Amount
+    is_in: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """The lines of a day, the newest first."""
+
+    title: str
+    rows: list[Row]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Days of lines; `older` is where the next page begins, None: there is none."""
+
+    days: list[Day]
+    older: int | None
+    # Of the whole ledger.
+    count: int
+
+
+def page(
+    connection: Connection, *, now: datetime, below: int | None = None, most: int = PAGE
+) -> Page:
+    """A page of the ledger, from the newest line under `below` (None: the newest)."""
+    entries = _entries(connection, below=below)
+    # One more than is shown says whether there are older ones; a group cut at the end is left to
+    # the next page, which begins with it.
+    found = list(entries[: most + 1])
+    has_more = len(found) > most
+    groups = [list(group) for _, group in groupby(found, key=_key)]
+    if has_more and len(groups) > 1:
+        groups.pop()
+    lines = list(_lines(connection, groups))
+    older = int(groups[-1][-1].seq) if has_more and groups else None
+    count = int(Connection.objects.values_list("entry_count", flat=True).get(pk=connection.pk))
+    return Page(_days(lines, connection, now=now), older, count)
+
+
+def csv_lines(connection: Connection) -> Iterator[str]:
+    """The whole ledger as CSV, the newest first, a few thousand lines at a time."""
+    yield _csv(["time", "what", "used", "credits", "left after", "currency", "receipt"])
+    below: int | None = None
+    while True:
+        found = list(_entries(connection, below=below)[: CHUNK + 1])
+        groups = [list(group) for _, group in groupby(found, key=_key)]
+        if len(found) > CHUNK and len(groups) > 1:
+            groups.pop()
+        for line in _lines(connection, groups):
+            yield _csv(
+                [
+                    line.at.isoformat(),
+                    line.what,
+                    line.used,
+                    money.wire(line.change),
+                    money.wire(line.after),
+                    connection.currency,
+                    line.receipt,
+                ]
+            )
+        if len(found) <= CHUNK:
+            return
+        below = groups[-1][-1].seq
+
+
+def _entries(connection: Connection, *, below: int | None) -> Any:
+    rows = LedgerEntry.objects.filter(
+        merchant_id=connection.merchant_id, connection_id=connection.pk
+    )
+    if below is not None:
+        rows = rows.filter(seq__lt=below)
+    return rows.select_related(
+        "grant__bundle", "grant__cycle__plan", "payment__plan", "payment__bundle", "grant__payment"
+    ).order_by("-seq")
+
+
+def _key(entry: Any) -> tuple[Any, ...]:
+    """What belongs together: the lines of one request, or of one step of one instant."""
+    if entry.request_id is not None:
+        return (entry.kind, entry.request_id)
+    if entry.kind in (Kind.ROLL, Kind.DEBT, Kind.EXPIRE):
+        return (entry.kind, entry.occurred_at)
+    return (entry.kind, entry.seq)
+
+
+def _lines(connection: Connection, groups: list[list[Any]]) -> Iterator[Line]:
+    wanted = {group[0].request_id for group in groups if group[0].request_id is not None}
+    requests: dict[Any, Any] = {
+        row["pk"]: row
+        for row in connection.requests.filter(pk__in=wanted).values(
+            "pk", "meter__name", "price__unit", "quantity"
+        )
+    }
+    for group in groups:
+        newest = group[0]
+        change = sum((entry.amount for entry in group), Decimal(0))
+        if not change:
+            continue
+        request = requests.get(newest.request_id)
+        payment = newest.payment or (newest.grant.payment if newest.kind == Kind.GRANT else None)
+        receipt = payment.receipt_number if payment is not None else ""
+        yield Line(
+            at=newest.occurred_at,
+            what=_what(newest, request),
+            used=reading.quantity(request["price__unit"], request["quantity"]) if request else "",
+            receipt=receipt,
+            url=receipts.address(payment) if payment is not None and receipt else "",
+            change=change,
+            after=newest.balance_after,
+        )
+
+
+def _what(entry: Any, request: Any) -> str:
+    if entry.kind == Kind.USAGE and request:
+        return str(request["meter__name"])
+    if entry.kind == Kind.REFUND and request:
+        return f"{request['meter__name']}, taken back"
+    if entry.kind == Kind.GRANT:
+        grant = entry.grant
+        if grant.bundle is not None:
+            return f"{grant.bundle.name} bought"
+        if grant.cycle is not None:
+            return f"{grant.cycle.plan.name} credits"
+        return "Credits given to you"
+    if entry.kind == Kind.USAGE:
+        return "Usage"
+    return _WORDS[Kind(entry.kind)]
+
+
+def _days(lines: list[Line], connection: Connection, *, now: datetime) -> list[Day]:
+    zone = ZoneInfo(connection.merchant.time_zone)
+    currency = connection.currency
+    changes = summary.column([(line.change, currency) for line in lines], signs=[True] * len(lines))
+    afters = summary.column([(line.after, currency) for line in lines])
+    rows = [
+        (
+            line.at.astimezone(zone).date(),
+            Row(
+                time=_clock(line.at.astimezone(zone)),
+                exact=line.at.isoformat(),
+                what=line.what,
+                used=line.used,
+                receipt=line.receipt,
+                url=line.url,
+                change=change,
+                after=after,
+                is_in=line.change > 0,
+            ),
+        )
+        for line, change, after in zip(lines, changes, afters, strict=True)
+    ]
+    today = now.astimezone(zone).date()
+    days = []
+    for date, group in groupby(rows, key=lambda row: row[0]):
+        title = f"{date:%B} {date.day}"
+        if date == today:
+            title = f"Today, {title}"
+        elif date == today - timedelta(days=1):
+            title = f"Yesterday, {title}"
+        elif date.year != today.year:
+            title = f"{title}, {date.year}"
+        days.append(Day(title, [row for _, row in group]))
+    return days
+
+
+def _clock(local: datetime) -> str:
+    return f"{local.hour % 12 or 12}:{local:%M} {local:%p}"
+
+
+def _csv(cells: list[str]) -> str:
+    """One line; a cell that a spreadsheet would run as a formula is made text."""
+    written = io.StringIO()
+    csv.writer(written).writerow(
+        [
+            f"'{cell}" if cell[:1] in ("=", "+", "@", "\t", "\r") or _is_formula(cell) else cell
+            for cell in cells
+        ]
+    )
+    return written.getvalue()
+
+
+def _is_formula(cell: str) -> bool:
+    """A minus before anything but a number of ours."""
+    return cell.startswith("-") and not cell[1:].replace(".", "", 1).isdecimal()

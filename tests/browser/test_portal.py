@@ -1,0 +1,181 @@
+"""The portal in a real browser: sign in by code, look around, cancel and resume, top up, sign out.
+Under the pages' own content security policy."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from billing import clock
+from billing.models import Connection
+from lava.demo.card_network.process import CardNetwork
+from tests import card_network as cn
+from tests import factories
+from tests.checkout.visitor import last_code, make_session
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+# Where to keep pictures of the pages, for eyes; empty: none are taken.
+PICTURES = os.environ.get("LAVA_PICTURES", "")
+PHONE = "+14155550142"
+
+
+@pytest.fixture
+def page(chromium_path: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
+    """A fresh page; whatever the browser refuses or throws fails the test."""
+    # Playwright keeps an event loop in this thread, which Django would take for asynchronous code.
+    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
+    with sync_playwright() as playwright:
+        browser: Browser = playwright.chromium.launch(executable_path=chromium_path, args=FLAGS)
+        opened = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
+        said: list[str] = []
+        opened.on("pageerror", lambda error: said.append(str(error)))
+        opened.on(
+            "console",
+            lambda line: said.append(line.text) if "Content Security Policy" in line.text else None,
+        )
+        yield opened
+        browser.close()
+    assert said == []
+
+
+@pytest.fixture
+def shop(card_network: CardNetwork, live_server: Any, settings: Any) -> cn.Shop:
+    settings.LAVA_BASE_URL = live_server.url
+    return cn.Shop()
+
+
+def customer(shop: cn.Shop) -> Connection:
+    """Somebody ten days into their plan, with a pack and some use."""
+    bundle = factories.make_bundle(shop.plan)
+    factories.make_plan(shop.merchant, name="Pro", price="79", credit="90")
+    factories.make_plan(shop.merchant, name="Starter", price="9", credit="9")
+    known = factories.make_connection(shop.merchant, phone=PHONE, now=shop.now)
+    cn.subscribe(shop.plan, now=shop.now, connection=known)
+    minutes = factories.make_meter(
+        shop.merchant, shop.plan, slug="minutes", tiers=[("0", "0.009")], unit="minutes"
+    )
+    minutes.name = "Transcription minutes"
+    minutes.save()
+    from tests.meters.test_charge import report
+
+    for number, seconds in enumerate((252, 1890, 30, 63000)):
+        report(shop.key, known, f"m{number}", meter_slug="minutes", input_seconds=Decimal(seconds))
+    clock.advance(shop.merchant, to=shop.now + timedelta(days=10))
+    for number, amount in enumerate(("0.014976", "2.1576", "0.001032")):
+        shop.use(known, f"t{number}", amount)
+    cn.buy(known, bundle, now=shop.now)
+    known.refresh_from_db()
+    return known
+
+
+def picture(page: Page, name: str) -> None:
+    """Keep how a page looks, wide and narrow, light and dark."""
+    if not PICTURES:
+        return
+    for width in (1440, 390):
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            page.set_viewport_size({"width": width, "height": 900})
+            page.screenshot(path=Path(PICTURES) / f"{name}-{width}-{scheme}.png", full_page=True)
+    page.emulate_media(color_scheme="light")
+    page.set_viewport_size({"width": 1440, "height": 900})
+
+
+def fits(page: Page) -> None:
+    """Nothing is wider than a phone."""
+    page.set_viewport_size({"width": 390, "height": 900})
+    wide = page.evaluate("document.documentElement.scrollWidth")
+    page.set_viewport_size({"width": 1440, "height": 900})
+    assert wide <= 390
+
+
+def test_a_customer_at_the_portal(shop: cn.Shop, page: Page, live_server: Any) -> None:
+    known = customer(shop)
+    home = f"{live_server.url}/portal/{shop.merchant.public_id}"
+    page.goto(home)
+    picture(page, "sign-in")
+    page.get_by_label("Phone number").fill(PHONE.removeprefix("+1"))
+    page.get_by_role("button", name="Text me a code").click()
+    field = page.get_by_label("Enter your code")
+    field.wait_for()
+    picture(page, "code")
+    field.press_sequentially(last_code(shop.merchant, PHONE))
+    expect(page.get_by_role("heading", name="Credits left")).to_be_visible()
+    expect(page.get_by_role("row", name=re.compile("Transcription minutes")).first).to_be_visible()
+    picture(page, "home")
+    fits(page)
+
+    page.get_by_role("link", name="Cancel plan").click()
+    picture(page, "cancel")
+    fits(page)
+    page.get_by_role("button", name="Cancel Studio").click()
+    expect(page.get_by_role("status")).to_contain_text("Your plan is cancelled")
+    picture(page, "cancelled")
+    page.get_by_role("button", name="Keep Studio").click()
+    expect(page.get_by_role("link", name="Cancel plan")).to_be_visible()
+
+    page.get_by_role("link", name="Set up auto top-up").click()
+    picture(page, "top-up")
+    fits(page)
+    page.get_by_role("button", name="Switch on auto top-up").click()
+    expect(page.get_by_role("switch", name="Auto top-up")).to_have_attribute("aria-checked", "true")
+    picture(page, "home-top-up")
+    page.get_by_role("switch", name="Auto top-up").click()
+    expect(page.get_by_role("status")).to_contain_text("Auto top-up is off")
+
+    page.get_by_role("link", name="Switch plan").click()
+    picture(page, "choose")
+    page.get_by_role("radio", name=re.compile("Pro")).check()
+    page.get_by_role("button", name="Continue").click()
+    picture(page, "upgrade")
+    fits(page)
+    page.get_by_role("button", name=re.compile("^Pay .* and switch")).click()
+    expect(page.get_by_role("status")).to_contain_text("You switched plan")
+    known.refresh_from_db()
+    assert known.subscription is not None
+    assert known.subscription.plan.name == "Pro"
+    assert known.balance > Decimal(90)
+
+    page.get_by_role("link", name="All activity").click()
+    picture(page, "activity")
+    fits(page)
+    page.get_by_role("link", name="Back to billing").click()
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("button", name="Text me a code")).to_be_visible()
+    page.go_back()
+    assert "Credits left" not in page.content()
+
+
+def test_a_customer_switches_at_the_checkout(
+    shop: cn.Shop, page: Page, card_network: CardNetwork
+) -> None:
+    known = factories.make_connection(shop.merchant, phone=PHONE, now=shop.now)
+    cn.subscribe(shop.plan, now=shop.now, connection=known)
+    pro = factories.make_plan(shop.merchant, name="Pro", price="79", credit="90")
+    session = make_session(shop.merchant, plan=pro)
+    page.goto(session.url)
+    page.get_by_label("Phone number").fill(PHONE.removeprefix("+1"))
+    page.get_by_role("button", name="Text me a code").click()
+    field = page.get_by_label("Enter your code")
+    field.wait_for()
+    field.press_sequentially(last_code(shop.merchant, PHONE))
+    expect(page.get_by_role("heading", name="You are on Studio. Switch to Pro?")).to_be_visible()
+    picture(page, "checkout-switch")
+    fits(page)
+    page.get_by_label("Full name").fill("Mara Lindqvist")
+    page.get_by_label("Email").fill("mara@tallgrass.example")
+    page.get_by_role("button", name="Pay $54.00 and switch").click()
+    expect(page.get_by_text("Pro is active and ready to use.")).to_be_visible()
+    picture(page, "checkout-switched")
+    page.get_by_role("link", name="See your credits, plan and receipts").click()
+    expect(page.get_by_role("heading", name="Your credits and plan")).to_be_visible()
