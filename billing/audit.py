@@ -264,8 +264,8 @@ STUCK = f"""
       FROM billing_outboxmessage o JOIN billing_merchant m ON m.id = o.merchant_id
      WHERE o.sent_at IS NULL AND m.mode = 'live' AND o.created_at < now() - interval '1 day'
     UNION ALL
-    SELECT 'event', e.id::text, e.created_at FROM billing_event e
-     WHERE NOT e.is_told AND e.created_at < now() - interval '1 hour'
+    SELECT 'event', p.id::text, {_BORN} FROM billing_event p
+     WHERE NOT p.is_told AND {_BORN} < now() - interval '1 hour'
     UNION ALL
     SELECT 'delivery', d.id::text, d.next_attempt_at
       FROM billing_delivery d JOIN billing_webhookendpoint w ON w.id = d.endpoint_id

@@ -336,6 +336,10 @@ DAMAGE: dict[str, tuple[str, list[str]]] = {
         "positions_add_up",
         [f"UPDATE meters_usagerequest SET position_before = 0 WHERE id = {REQUEST}"],
     ),
+    "usage that is not in its sums": (
+        "usage_adds_up",
+        ["UPDATE meters_usagedelta SET fee = fee + 0.0000000001"],
+    ),
     "a peak that was forgotten": (
         "peaks_are_the_furthest",
         ["UPDATE meters_meterposition SET peak = peak - 1"],

@@ -151,7 +151,8 @@ def _person(
         cycle_start=year.start, cycle_end=year.end, started_at=at, **mine,
     )  # fmt: skip
     cycle = Cycle(
-        pk=_key(at), subscription=subscription, index=0, start=year.start, end=year.end,
+        pk=_key(at), subscription=subscription, plan=plan, anchor=at, place=0,
+        time_zone=merchant.time_zone, index=0, start=year.start, end=year.end,
         state=Cycle.State.GRANTED, created_at=at, **mine,
     )  # fmt: skip
     grant = CreditGrant(
