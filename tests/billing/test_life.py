@@ -34,8 +34,8 @@ from lava.demo.sim.world import Twin, World, open_world, ticks
 from meters import audit as usage_audit
 from meters import proofs
 
-# Lives a family of plans; fewer while working on it.
-LIVES = int(os.environ.get("LAVA_TEST_LIVES", "50"))
+# Lives a family of plans, each of 50 steps; the long form is LAVA_TEST_LIVES=50.
+LIVES = int(os.environ.get("LAVA_TEST_LIVES", "8"))
 SHRINK = os.environ.get("LAVA_TEST_SHRINK", "1") == "1"
 RULES = (*money_audit.RULES, *usage_audit.RULES)
 

@@ -241,8 +241,8 @@ MUTANTS: dict[str, tuple[Any, Test]] = {
         rolls_over,
     ),
     "the overage of a cycle goes on into the next": (
-        Python(subscriptions, "advance", "update(cycle_overage=0)",
-               "update(entry_count=connection.entry_count)"), rolls_over,
+        Python(subscriptions, "open_cycle", "cycle_overage=0, low_mark",
+               "low_mark"), rolls_over,
     ),
     "an ended subscription keeps its credits": (
         Python(subscriptions, "end", "pool=CreditGrant.Pool.CYCLE", "pool=9"), silent,

@@ -427,7 +427,9 @@ class Life:
             self.finish(now)
             return
         found.past_due_since = found.past_due_since or now
-        found.next_try = found.past_due_since + timedelta(days=RETRIES[found.attempts])
+        planned = found.past_due_since + timedelta(days=RETRIES[found.attempts])
+        # Never twice in a day, though a worker slept through some of the days.
+        found.next_try = max(planned, now + timedelta(days=1))
         found.attempts += 1
         found.status = "past_due"
 

@@ -258,10 +258,11 @@ _AFTER = (
      WHERE g.id = u.grant_id
     """,
     """
-    INSERT INTO meters_meterposition (connection_id, meter_id, scope, "window", quantity)
+    INSERT INTO meters_meterposition (connection_id, meter_id, scope, "window", quantity, peak)
     SELECT c.connection_id, c.meter_id,
            CASE p.tier_window WHEN 'cycle' THEN c.subscription_id ELSE c.connection_id END,
-           CASE p.tier_window WHEN 'cycle' THEN 0 ELSE -1 END, sum(c.counted)
+           CASE p.tier_window WHEN 'cycle' THEN 0 ELSE -1 END, sum(c.counted),
+           sum(c.counted)
       FROM crowd c JOIN meters_meterprice p ON p.id = c.price_id
      GROUP BY 1, 2, 3, 4
     """,
