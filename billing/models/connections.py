@@ -273,6 +273,11 @@ class Subscription(Tenant):
             ),
         ]
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether it is cancelled for the end of its cycle; a move to another plan goes on."""
+        return self.pending_change == self.PendingChange.CANCELLATION
+
     def __str__(self) -> str:
         return f"{self.connection} on {self.plan}"
 

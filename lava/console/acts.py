@@ -16,7 +16,7 @@ from django.urls import URLPattern, path
 
 from billing import connections as verbs
 from billing import credits, errors, ledger, money, subscriptions
-from billing.models import Connection, CreditGrant, Plan, Subscription
+from billing.models import Connection, CreditGrant, Plan
 from lava.console import access, connections, moments, trail, typed
 from lava.console.plans import PER, symbol
 
@@ -124,7 +124,7 @@ def cancel(request: access.ConsoleRequest, key: str) -> HttpResponse:
     if subscription is None:
         messages.info(request, "There is no plan to cancel.")
         return redirect(f"/console/connections/{connection.public_id}")
-    pending = subscription.pending_change == Subscription.PendingChange.CANCELLATION
+    pending = subscription.is_ending
     plan_name = subscription.plan.name
     problem = ""
     if request.method == "POST":

@@ -57,7 +57,10 @@ def listing(request: access.ConsoleRequest) -> HttpResponse:
         request,
         "console/connections/list.html",
         {
-            "rows": [(row, row.current[0] if row.current else None, tag(row)) for row in shown],
+            "rows": [
+                (row, next(iter(row.current), None), tag(row, has_plan=bool(row.current)))
+                for row in shown
+            ],
             "query": query,
             "export": urlencode(kept),
             "is_filtered": bool(kept),
@@ -133,12 +136,14 @@ def filtered(merchant: Any, query: dict[str, str]) -> Any:
     return rows
 
 
-def tag(connection: Connection) -> tuple[str, str]:
+def tag(connection: Connection, *, has_plan: bool = True) -> tuple[str, str]:
     """The tone and the word of a connection's state."""
     if connection.status == Connection.Status.DISABLED:
         return "bad", "Disabled"
     if connection.debt > 0:
-        return "warn", "Overage"
+        return "warn", "Owes"
+    if not has_plan:
+        return "plain", "No plan"
     return "ok", "Active"
 
 

@@ -84,7 +84,7 @@ def tiles(
         next_note = f"Next {money.display(plan.included_credit, currency)} on {end}"
         rolls = "Kept while subscribed" if full else f"Ends {end}"
         keeps = "Kept while subscribed" if kept else f"Ends {end}"
-        if subscription.pending_change:
+        if subscription.is_ending:
             next_note = f"Ends {end}"
     return [
         Tile(

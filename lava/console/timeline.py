@@ -171,6 +171,11 @@ def told(
         taken = sum((line.amount for line in group if line.amount > 0), ZERO)
         row.title = "Owed usage paid"
         row.note = f"{money.display(taken, currency)} from new credit"
+    elif newest.kind == Kind.ROLL:
+        # Out of one grant and into another: the balance stays here too.
+        carried = sum((line.amount for line in group if line.amount > 0), ZERO)
+        row.title = "Rolled over"
+        row.note = f"{money.display(carried, currency)} into the new cycle"
     elif newest.kind == Kind.EXPIRE and newest.grant is not None:
         row.note = requests.grant_name(newest.grant, zone)
     elif newest.kind == Kind.OVERAGE_CHARGED:
