@@ -40,7 +40,7 @@ def present(row: Meter) -> dict[str, Any]:
                 "start": number(tier.start),
                 "rate": money.wire(tier.rate),
                 "type": price.unit,
-                "flat_amount": money.wire(tier.flat),
+                **({"flat_amount": money.wire(tier.flat)} if tier.flat else {}),
                 **({"kind": tier.kind} if tier.kind else {}),
             }
             for tier in price.tiers

@@ -1,4 +1,4 @@
-"""Prepared prepared: prepared again when forgotten, with Django's errors and transactions."""
+"""Prepared statements: prepared again when forgotten, with Django's errors and transactions."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ HALF = Statement("test_half", "SELECT 10 / $1::int, $2::text")
 
 
 def known() -> int:
-    """How many prepared of ours this connection has prepared."""
+    """How many statements of ours this connection has prepared."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM pg_prepared_prepared WHERE name LIKE 'test_%'")
+        cursor.execute("SELECT count(*) FROM pg_prepared_statements WHERE name LIKE 'test_%'")
         return int(cursor.fetchone()[0])
 
 
