@@ -254,6 +254,7 @@ def world(db: None) -> Iterator[World]:
         yield opened
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_life(world: World, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(money_audit, "query", read_at_once)

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
+from billing import ids
+from billing.models import Connection
 from tests import factories
 from tests.clients.node import NEWER, Client, check_types
 
@@ -266,6 +268,8 @@ def test_every_method_of_the_newer_client_answers_as_declared(shop: Any) -> None
     )
     assert who["contact"]["first_name"] == "Ana Maria" and "connection_id" not in who
     here = who["customer_id"]
+    # What tops up by itself needs a saved card.
+    factories.make_card(Connection.objects.get(pk=ids.parse("con", here)))
     made = lava.one("subscriptions.create", {"customer_id": here, "plan_id": plan["plan_id"]})
     subscription = made["subscription"]
     told = {"request_id": "r", "customer_id": here, "meter_slug": "images"}
