@@ -109,7 +109,7 @@ def _price(request: UsageRequest, price: MeterPrice, subscription: Subscription)
         meter_id=request.meter_id,
         scope=subscription.pk if by_cycle else request.connection_id,
         window=subscription.cycle_index if by_cycle else -1,
-        defaults={"quantity": ZERO},
+        defaults={"quantity": ZERO, "peak": ZERO},
     )
     terms = pricing.Price(
         rate_type=price.rate_type,
@@ -134,7 +134,9 @@ def _price(request: UsageRequest, price: MeterPrice, subscription: Subscription)
     request.slices = [
         [part.tier, f"{part.quantity.normalize():f}", f"{part.amount:f}"] for part in fee.slices
     ]
-    MeterPosition.objects.filter(pk=place.pk).update(quantity=F("quantity") + fee.quantity)
+    MeterPosition.objects.filter(pk=place.pk).update(
+        quantity=F("quantity") + fee.quantity, peak=F("quantity") + fee.quantity
+    )
 
 
 def _draw(request: UsageRequest, connection: Connection, now: datetime) -> None:
