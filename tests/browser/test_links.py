@@ -3,14 +3,10 @@ a receipt. Under the pages' own content security policy."""
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from billing import receipts
 from billing.models import Connection, OutboxMessage, Payment
@@ -18,44 +14,9 @@ from lava.demo.card_network.process import CardNetwork
 from tests import card_network as cn
 from tests import factories
 from tests.browser.customer import enter_card
+from tests.browser.pictures import picture
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
-
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-# Where to keep pictures of the pages, for eyes; empty: none are taken.
-PICTURES = os.environ.get("LAVA_PICTURES", "")
-
-
-@pytest.fixture
-def browser(chromium_path: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Browser]:
-    # Playwright keeps an event loop in this thread, which Django would take for asynchronous code.
-    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=chromium_path, args=FLAGS)
-        yield running
-        running.close()
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """A fresh page; whatever the browser refuses or throws fails the test."""
-    context = browser.new_context(viewport={"width": 1440, "height": 900})
-    opened = context.new_page()
-    said: list[str] = []
-    opened.on("pageerror", lambda error: said.append(str(error)))
-    opened.on(
-        "console",
-        lambda line: said.append(line.text) if "Content Security Policy" in line.text else None,
-    )
-    yield opened
-    context.close()
-    assert said == []
-
-
-@pytest.fixture
-def shop(card_network: CardNetwork, live_server: Any, settings: Any) -> cn.Shop:
-    settings.LAVA_BASE_URL = live_server.url
-    return cn.Shop()
 
 
 def subscriber(shop: cn.Shop) -> Connection:
@@ -74,19 +35,6 @@ def waiting(shop: cn.Shop, network: CardNetwork) -> Payment:
     found: Payment = Payment.objects.get(purpose="renewal")
     assert found.status == "requires_action"
     return found
-
-
-def picture(page: Page, name: str) -> None:
-    """Keep how a page looks, wide and narrow, light and dark."""
-    if not PICTURES:
-        return
-    for width in (1440, 390):
-        for scheme in ("light", "dark"):
-            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-            page.set_viewport_size({"width": width, "height": 900})
-            page.screenshot(path=Path(PICTURES) / f"{name}-{width}-{scheme}.png", full_page=True)
-    page.emulate_media(color_scheme="light")
-    page.set_viewport_size({"width": 1440, "height": 900})
 
 
 def test_the_customer_confirms_a_renewal_in_the_banks_dialog(

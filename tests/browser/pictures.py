@@ -1,0 +1,23 @@
+"""Pictures of the pages, for eyes: taken where LAVA_PICTURES names a folder, else none."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from playwright.sync_api import Page
+
+PICTURES = os.environ.get("LAVA_PICTURES", "")
+
+
+def picture(page: Page, name: str) -> None:
+    """Keep how a page looks, wide and narrow, light and dark."""
+    if not PICTURES:
+        return
+    for width in (1440, 390):
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            page.set_viewport_size({"width": width, "height": 900})
+            page.screenshot(path=Path(PICTURES) / f"{name}-{width}-{scheme}.png", full_page=True)
+    page.emulate_media(color_scheme="light")
+    page.set_viewport_size({"width": 1440, "height": 900})
