@@ -29,6 +29,7 @@ from hypothesis.stateful import (
 
 from billing import audit as money_audit
 from billing import statements
+from billing.audit import asking
 from lava.demo.sim.model import UNIT, Terms
 from lava.demo.sim.world import Twin, World, open_world, ticks
 from meters import audit as usage_audit
@@ -90,12 +91,11 @@ class Audit:
         return found + [rule.name for rule in self.python if rule.rows(1)]
 
 
-def read_at_once(sql: str) -> Iterator[money_audit.Row]:
-    """`billing.audit.query` in one trip, for books of one customer."""
+def read_at_once(sql: str) -> Iterator[tuple[list[str], list[tuple[Any, ...]]]]:
+    """`billing.audit.asking.chunks` in one trip, for books of one customer."""
     with database.cursor() as cursor:
         cursor.execute(sql)
-        names = [column[0] for column in cursor.description]
-        yield from (dict(zip(names, row, strict=True)) for row in cursor.fetchall())
+        yield [column[0] for column in cursor.description], cursor.fetchall()
 
 
 class Life(RuleBasedStateMachine):
@@ -260,7 +260,7 @@ def world(db: None) -> Iterator[World]:
 @pytest.mark.long
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_life(world: World, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(money_audit, "query", read_at_once)
+    monkeypatch.setattr(asking, "chunks", read_at_once)
     for terms in FAMILIES[family]:
         world.offer(terms)
 

@@ -1,18 +1,8 @@
-"""What must be true of usage and its prices, as questions that answer with no rows.
-
-`RULES` stand beside those of `billing.audit` and are read by `manage.py audit` and by tests. Fees
-are worked out anew from the stored price versions by code of this module alone: neither
-`meters.pricing` nor the database's `meters_price` has a part in it.
-"""
+"""Requests and their lines, positions, voids, rollups, gateway calls: each sum taken anew."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from decimal import Decimal
-from fractions import Fraction
-
-from billing import audit
+from billing.audit.asking import Rule
 
 LINES = """
     SELECT r.id AS request, r.connection_id AS connection, r.charged, e.total, e.lines,
@@ -210,173 +200,45 @@ COSTS = """
      WHERE r.provider_cost IS DISTINCT FROM c.amount OR r.merchant_id <> c.merchant_id
 """
 
-_PRICED = """
-    SELECT r.id AS request, r.connection_id AS connection, r.input_tokens, r.output_tokens,
-           r.input_characters, r.output_characters, r.input_seconds, r.output_seconds, r.quantity,
-           r.position_before, r.fee, r.slices::text AS slices, r.provider_cost, r.charged,
-           r.cache_read_tokens, r.cache_write_tokens, r.peak_before,
-           p.rate_type, p.unit, p.token_basis, p.base_cost_payer, p.tier_starts, p.tier_rates,
-           p.tier_flats, p.tier_kinds, p.free_allowance, p.package_size, p.package_rounding
-      FROM meters_usagerequest r JOIN meters_meterprice p ON p.id = r.price_id
-"""
-
-_TEN_PLACES = 10**10
-
-
-def fees_that_do_not_recompute() -> Iterator[audit.Row]:
-    """Requests whose count, fee, slices or charge differ from what their price version says."""
-    for row in audit.query(_PRICED):
-        slices = [
-            (int(tier), Decimal(part), Decimal(amount))
-            for tier, part, amount in json.loads(row["slices"])
-        ]
-        counted = _count(row)
-        expected = _slices(row, counted)
-        fee = sum((amount for _, _, amount in expected), Decimal(0))
-        borne = row["base_cost_payer"] == "wallet"
-        charged = fee + (row["provider_cost"] or Decimal(0) if borne else Decimal(0))
-        said = (row["quantity"], row["fee"], row["charged"], slices)
-        if said != (counted, fee, charged, expected):
-            yield {
-                "request": row["request"],
-                "connection": row["connection"],
-                "fee": row["fee"],
-                "recomputed": fee,
-                "charged": row["charged"],
-                "slices": slices,
-                "slices_recomputed": expected,
-            }
-
-
-def _count(row: audit.Row) -> Decimal:
-    """What the price version counts of the request: tokens, characters, seconds, or 1."""
-    unit = row["unit"]
-    if unit == "requests":
-        return Decimal(1)
-    if unit == "tokens_1m" and row["token_basis"] == "output":
-        return Decimal(row["output_tokens"])
-    kind = {"tokens_1m": "tokens", "characters_1m": "characters", "minutes": "seconds"}[unit]
-    return Decimal(row[f"input_{kind}"]) + Decimal(row[f"output_{kind}"])
-
-
-def _slices(row: audit.Row, counted: Decimal) -> list[tuple[int, Decimal, Decimal]]:
-    """Walk the units from the position up, tier by tier, and price each stretch exactly."""
-    percent = row["rate_type"] == "percentage"
-    cost = Fraction(row["provider_cost"] or 0)
-    a_minute = 60 if row["unit"] == "minutes" else 1
-    starts = [Fraction(start) * a_minute for start in row["tier_starts"]]
-    rates = [Fraction(rate) for rate in row["tier_rates"]]
-    at = _seen(row, Fraction(row["position_before"]), a_minute)
-    if counted == 0:
-        if not percent or cost == 0:
-            return []
-        tier = max([0, *(i for i, start in enumerate(starts) if i and start < at)])
-        return [(tier, Decimal(0), _money(cost * rates[tier] / 100))]
-    if row["tier_kinds"]:
-        parts = enumerate(_by_kind(row))
-    else:
-        end = _seen(row, Fraction(row["position_before"]) + Fraction(counted), a_minute)
-        ends = [*starts[1:], end]
-        parts = enumerate(
-            min(ceiling, end) - max(start, at) for start, ceiling in zip(starts, ends, strict=True)
-        )
-    flats = row["tier_flats"]
-    furthest = max(at, _seen(row, Fraction(row["peak_before"] or 0), a_minute))
-    a_unit = {"tokens_1m": 10**6, "characters_1m": 10**6, "minutes": 60, "requests": 1}
-    running, upto, found = Fraction(0), Decimal(0), []
-    for tier, part in parts:
-        if part <= 0:
-            continue
-        if flats and flats[tier] > 0 and starts[tier] >= furthest:
-            found.append((tier, Decimal(0), flats[tier]))
-        share = part / Fraction(counted) * cost / 100 if percent else part / a_unit[row["unit"]]
-        running += share * rates[tier]
-        amount = _money(running) - upto
-        upto += amount
-        found.append((tier, _exact(part), amount))
-    return found
-
-
-def _seen(row: audit.Row, position: Fraction, a_minute: int) -> Fraction:
-    """What of a count the tiers see: past the free allowance, in packages begun or used up."""
-    past = max(position - Fraction(row["free_allowance"]) * a_minute, Fraction(0))
-    size = Fraction(row["package_size"]) * a_minute
-    if size == 0:
-        return past
-    whole = past // size
-    begun = row["package_rounding"] == "up" and whole * size < past
-    return (whole + (1 if begun else 0)) * size
-
-
-def _by_kind(row: audit.Row) -> list[Fraction]:
-    """The tokens of each kind that has a rate; cached input without one is input."""
-    tokens = {
-        "input": row["input_tokens"],
-        "output": row["output_tokens"],
-        "cache_read": row["cache_read_tokens"] or 0,
-        "cache_write": row["cache_write_tokens"] or 0,
-    }
-    rated = row["tier_kinds"]
-    for kind in ("cache_read", "cache_write"):
-        if kind in rated:
-            tokens["input"] -= tokens[kind]
-    return [Fraction(tokens[kind]) for kind in rated]
-
-
-def _money(amount: Fraction) -> Decimal:
-    """Half up at the tenth decimal; no amount here is below 0."""
-    return _exact(Fraction((amount * _TEN_PLACES + Fraction(1, 2)).__floor__(), _TEN_PLACES))
-
-
-def _exact(number: Fraction) -> Decimal:
-    whole = number * _TEN_PLACES
-    assert whole.denominator == 1
-    return Decimal(whole.numerator).scaleb(-10)
-
 
 RULES = (
-    audit.Rule(
+    Rule(
         "requests_have_their_lines",
         "A charged request has ledger lines of its sum, and answered with the balance after them.",
         LINES,
     ),
-    audit.Rule("lines_have_their_request", "Every usage line has its request.", ORPHANS),
-    audit.Rule("draws_are_the_lines", "A request's draws are its ledger lines.", DRAWS),
-    audit.Rule("charged_once", "A request id is charged once.", TWICE),
-    audit.Rule(
+    Rule("lines_have_their_request", "Every usage line has its request.", ORPHANS),
+    Rule("draws_are_the_lines", "A request's draws are its ledger lines.", DRAWS),
+    Rule("charged_once", "A request id is charged once.", TWICE),
+    Rule(
         "positions_add_up",
         "Requests stand one behind the other in the tiers, and the position is their sum.",
         POSITIONS,
     ),
-    audit.Rule(
+    Rule(
         "peaks_are_the_furthest",
         "A meter's peak is the furthest its count ever was, so that a flat amount is asked once.",
         PEAKS,
     ),
-    audit.Rule(
+    Rule(
         "voids_give_back_once",
         "A request taken back gave each of its draws back, once; no other gave any.",
         VOIDS,
     ),
-    audit.Rule("overage_of_the_cycle", "The cycle's overage is what its requests owe.", OVERAGE),
-    audit.Rule(
+    Rule("overage_of_the_cycle", "The cycle's overage is what its requests owe.", OVERAGE),
+    Rule(
         "usage_of_one_merchant",
         "A request, its meter and its price have one merchant.",
         MERCHANTS,
     ),
-    audit.Rule(
+    Rule(
         "calls_are_settled_once",
         "A gateway call is charged as its request, ends its hold with itself, and does not hang.",
         CALLS,
     ),
-    audit.Rule("tokens_hold_what_runs", "A token holds what its running calls hold.", TOKENS),
-    audit.Rule("costs_are_the_requests", "A request's cost is the cost that was found.", COSTS),
-    audit.Rule(
-        "fees_recompute",
-        "Every fee and slice follows from the stored price version.",
-        fees_that_do_not_recompute,
-    ),
-    audit.Rule(
+    Rule("tokens_hold_what_runs", "A token holds what its running calls hold.", TOKENS),
+    Rule("costs_are_the_requests", "A request's cost is the cost that was found.", COSTS),
+    Rule(
         "usage_adds_up",
         "The sums of usage and what is not yet summed are the requests, to the last digit.",
         ROLLUPS,
