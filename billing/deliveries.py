@@ -17,7 +17,18 @@ from django.db import transaction
 from django.db.models import Exists, F, OuterRef, Q
 from django.utils import timezone
 
-from billing import credits, errors, events, ids, ledger, money, outbox, outgoing, webhooks
+from billing import (
+    credits,
+    errors,
+    events,
+    failpoints,
+    ids,
+    ledger,
+    money,
+    outbox,
+    outgoing,
+    webhooks,
+)
 from billing.api import fields, vocabulary
 from billing.models import (
     BalanceTold,
@@ -188,6 +199,7 @@ def deliver(delivery_id: UUID) -> bool:
     delivery = _claim(delivery_id, now=now)
     if delivery is None:
         return False
+    failpoints.at("delivery.claimed")
     endpoint, body = delivery.endpoint, delivery.body.encode()
     try:
         signed = webhooks.headers(endpoint, message_id=delivery.event.public_id, body=body, at=now)
@@ -206,6 +218,7 @@ def deliver(delivery_id: UUID) -> bool:
             },
             local=webhooks.local_allowed(endpoint.merchant),
         )
+    failpoints.at("delivery.sent")
     _settle(delivery, outcome, now=timezone.now())
     return outcome.ok
 

@@ -17,7 +17,7 @@ from django.db import transaction
 from django.utils import timezone
 from moneyed import Money
 
-from billing import cards, courses, errors, ids, ledger, settlement, stripe
+from billing import cards, courses, errors, failpoints, ids, ledger, settlement, stripe
 from billing.models import Connection, CreditBundle, Payment, Plan, Subscription
 from billing.stripe import ClientIntent, Intent
 
@@ -158,6 +158,7 @@ def charge(payment: Payment, *, now: datetime) -> Payment:
         return settlement.fail(
             payment.pk, code="no_card", message="There is no saved card.", now=now
         )
+    failpoints.at(f"{payment.purpose}.intended")
     # Whoever withdraws a payment that was never asked for holds its row: one of us comes first. A
     # connection disabled or deleted since is not charged; `refresh` takes it up again or ends it.
     open_row = Payment.objects.filter(
@@ -170,6 +171,7 @@ def charge(payment: Payment, *, now: datetime) -> Payment:
         intent = stripe.create_intent(
             payment, customer_id=cards.customer_id(payment.connection), card_id=card.card_id
         )
+        failpoints.at(f"{payment.purpose}.charged")
         return settle(payment, intent, now=now)
     except errors.CardNeedsAction as refusal:
         # Its intent waits at the network for the customer.
@@ -368,7 +370,9 @@ def settle(payment: Payment, intent: Intent, *, now: datetime) -> Payment:
     if intent.status == "succeeded" and intent.card_id:
         saved = payment.connection.payment_methods.filter(card_id=intent.card_id).first()
         card = cards.describe(payment.merchant, intent.card_id, saved=saved)
-    return settlement.apply(payment.pk, intent=intent, card=card, now=now)
+    settled = settlement.apply(payment.pk, intent=intent, card=card, now=now)
+    failpoints.at(f"{payment.purpose}.settled")
+    return settled
 
 
 def _ask_about(payment: Payment, refusal: errors.CardNeedsAction, *, now: datetime) -> Payment:

@@ -20,6 +20,7 @@ from billing import (
     credits,
     errors,
     events,
+    failpoints,
     ledger,
     money,
     notices,
@@ -84,6 +85,7 @@ def apply(payment_id: UUID, *, intent: Intent, card: Card | None, now: datetime)
             asks = intent.status == "requires_action"
             payment.status = Payment.Status.REQUIRES_ACTION if asks else Payment.Status.PENDING
             payment.save()
+    failpoints.at(f"{payment.purpose}.settling")
     return payment
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import structlog
 from django.conf import settings
 from django.core.handlers.exception import convert_exception_to_response
 from django.http import HttpRequest, HttpResponse
@@ -23,7 +24,12 @@ class RequestIds:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         request.request_id = ids.public("rid", ids.new(sandbox=False))  # type: ignore[attr-defined]
-        response = self.get_response(request)
+        # Whatever is logged on the way carries it.
+        structlog.contextvars.bind_contextvars(request_id=request.request_id)  # type: ignore[attr-defined]
+        try:
+            response = self.get_response(request)
+        finally:
+            structlog.contextvars.clear_contextvars()
         response["x-lava-request-id"] = request.request_id  # type: ignore[attr-defined]
         return response
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import environ
-import structlog
 from django.core.exceptions import ImproperlyConfigured
 
 from lava.console.config import UNFOLD as UNFOLD
+from lava.operations import logs
 
 env = environ.Env()
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -65,6 +65,9 @@ SECRET_KEY_FALLBACKS = env.list("SECRET_KEY_FALLBACKS", default=[])
 
 # How many proxies of our own stand before it, each adding to X-Forwarded-For.
 LAVA_PROXIES = env.int("LAVA_PROXIES", default=0)
+
+# Who may read `/metrics`; empty: this machine alone.
+LAVA_METRICS_TOKEN = env.str("LAVA_METRICS_TOKEN", default="")
 
 # --- Apps ----------------------------------------------------------------------------------------
 
@@ -322,32 +325,15 @@ SILENCED_SYSTEM_CHECKS = [
 if PRODUCTION:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     SECURE_SSL_REDIRECT = True
-    SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]
+    SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$", r"^metrics$"]
     SECURE_HSTS_SECONDS = 31536000
     SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = True
     SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
     for _name in ("DATABASE_URL", "CELERY_BROKER_URL", "LAVA_BASE_URL"):
         if not env.str(_name, default=""):
             raise ImproperlyConfigured(f"Set {_name}.")
+    if env.str("LAVA_FAIL_DIR", default=""):
+        raise ImproperlyConfigured("LAVA_FAIL_DIR kills processes: it is for tests alone.")
 
-# A page that fails says why on standard error; a 404 is the visitor's, not ours.
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "handlers": {"stderr": {"class": "logging.StreamHandler"}},
-    "root": {"handlers": ["stderr"], "level": "WARNING"},
-    "loggers": {
-        "django": {"handlers": [], "level": "WARNING"},
-        "django.request": {"level": "ERROR"},
-    },
-}
-structlog.configure(
-    processors=[
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso"),
-        structlog.processors.format_exc_info,
-        structlog.processors.JSONRenderer() if PRODUCTION else structlog.dev.ConsoleRenderer(),
-    ],
-    cache_logger_on_first_use=True,
-)
+LOGGING = logs.config(production=PRODUCTION)
+logs.configure()

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 # A child that dies again within this time waits longer before its next start.
-STEADY_S = 10.0
-LONGEST_PAUSE_S = 15.0
+STEADY_S = 5.0
+LONGEST_PAUSE_S = 4.0
 PR_SET_PDEATHSIG = 1
 
 

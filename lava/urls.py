@@ -15,6 +15,7 @@ import meters.api
 from lava import health, webhooks
 from lava.api import errors
 from lava.api.openapi import views as openapi
+from lava.operations import metrics
 
 
 def nothing_here(request: HttpRequest) -> HttpResponse:
@@ -41,6 +42,7 @@ urlpatterns = [
     path("webhooks/stripe/<str:merchant>", webhooks.receive, name="stripe-webhook-of-merchant"),
     path("healthz", health.alive, name="alive"),
     path("readyz", health.ready, name="ready"),
+    path("metrics", metrics.view, name="metrics"),
     path("", include(checkout.urls.urlpatterns)),
     path("", RedirectView.as_view(url="/console/", permanent=False), name="home"),
 ]

@@ -19,7 +19,7 @@ from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 
-from billing import cards, disputes, errors, ids, payments, refunds, stripe
+from billing import cards, disputes, errors, failpoints, ids, payments, refunds, stripe
 from billing.models import CardAccount, Merchant, Payment, PaymentMethod, StripeEvent
 from checkout import sessions
 from checkout.models import CheckoutSession
@@ -170,6 +170,7 @@ def handle(row: StripeEvent) -> None:
     Raises:
         billing.errors.CardUnknown, Unavailable, Conflict: not now; it will be delivered again.
     """
+    failpoints.at("event.stored")
     act = TABLE.get(row.type)
     if act is not None:
         hint = Hint(
@@ -183,6 +184,7 @@ def handle(row: StripeEvent) -> None:
         except errors.Refused as refusal:
             # The network has no such thing (any more): there is nothing to enter.
             log.warning("card_event_refused", card_event=row.pk, type=row.type, code=refusal.code)
+    failpoints.at("event.handled")
     with transaction.atomic():
         StripeEvent.objects.filter(pk=row.pk).update(handled_at=timezone.now())
 

@@ -20,7 +20,7 @@ import httpx
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-START_TIMEOUT_S = 120
+START_TIMEOUT_S = 180
 # What the product of a story must not inherit from the tests around it.
 OURS = ("LAVA_", "DJANGO_", "PYTEST_", "DATABASE_", "STRIPE_", "CELERY_")
 
@@ -28,19 +28,19 @@ OURS = ("LAVA_", "DJANGO_", "PYTEST_", "DATABASE_", "STRIPE_", "CELERY_")
 class Product:
     """A running product. `facts` is what `.lava/up.json` says."""
 
-    def __init__(self, *flags: str) -> None:
+    def __init__(self, *flags: str, env: dict[str, str] | None = None) -> None:
         self.state = Path(tempfile.mkdtemp(prefix="lava-"))
         self.state.chmod(0o755)
         self.port = free_ports(3)
         self.flags = flags
         self.env = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(
-                ("LAVA_", "DJANGO_", "PYTEST_", "DATABASE_", "STRIPE_", "CELERY_")
-            )
-        } | {"LAVA_STATE_DIR": str(self.state)}
-        self.start()
+            name: value for name, value in os.environ.items() if not name.startswith(OURS)
+        } | {"LAVA_STATE_DIR": str(self.state), **(env or {})}
+        try:
+            self.start()
+        except BaseException:
+            self.remove()
+            raise
 
     def start(self) -> None:
         self.log = open(self.state / "up.log", "ab")  # noqa: SIM115

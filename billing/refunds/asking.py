@@ -9,7 +9,7 @@ from django.db import transaction
 from django.utils import timezone
 from moneyed import Money
 
-from billing import errors, ids, settlement, stripe
+from billing import errors, failpoints, ids, settlement, stripe
 from billing.models import Payment, Refund
 from billing.payments import KEY_MEMORY
 from billing.refunds import previews, settling
@@ -89,6 +89,7 @@ def send(row: Refund, *, now: datetime) -> Refund:
     row = _fresh(row.pk)
     if row.status not in (Refund.Status.PENDING, Refund.Status.UNKNOWN) or row.refund_id:
         return row
+    failpoints.at("refund.intended")
     Refund.objects.filter(pk=row.pk).update(asked_at=timezone.now())
     try:
         found = stripe.create_refund(row)
@@ -96,7 +97,10 @@ def send(row: Refund, *, now: datetime) -> Refund:
         return settling.fail(row.pk, code=refusal.code, message=refusal.message, now=now)
     except (errors.CardUnknown, errors.Unavailable):
         return _mark_unknown(row)
-    return settling.settle(row.pk, found=found, now=now)
+    failpoints.at("refund.sent")
+    settled = settling.settle(row.pk, found=found, now=now)
+    failpoints.at("refund.settled")
+    return settled
 
 
 def refresh(row: Refund, *, now: datetime) -> Refund:

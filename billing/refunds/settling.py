@@ -13,7 +13,18 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import F
 
-from billing import clawback, errors, events, ids, ledger, money, receipts, settlement, stripe
+from billing import (
+    clawback,
+    errors,
+    events,
+    failpoints,
+    ids,
+    ledger,
+    money,
+    receipts,
+    settlement,
+    stripe,
+)
 from billing.models import Connection, Payment, Refund
 
 # Who made a refund in the network's own dashboard.
@@ -43,6 +54,7 @@ def settle(refund_id: UUID, *, found: stripe.Refund, now: datetime) -> Refund:
             _revive(connection, row, now=now)
         row.status = Refund.Status.SENT
     row.save()
+    failpoints.at("refund.settling")
     return row
 
 
