@@ -18,7 +18,7 @@ from uuid import UUID
 from django.utils import timezone
 from moneyed import Money
 
-from billing import disputes, errors, ids, money, payments, refunds, settlement, stripe
+from billing import disputes, errors, ids, lost, money, payments, refunds, settlement, stripe
 from billing.models import Dispute, Merchant, Payment, Refund
 
 # So short a time after it was asked for or done, an answer or event may be on its way to its row.
@@ -32,7 +32,7 @@ KINDS = {
     "not_ours": (
         "The network was paid for a payment that is not in these books: were they restored from a "
         "backup?",
-        "look: restore the row, or refund it at the network",
+        "enter it from what the network keeps of it, or look: refund it at the network",
     ),
     "not_paid": ("We have it as paid; the network has not.", "flag"),
     "amounts_differ": ("The network took another amount than we have.", "flag"),
@@ -100,6 +100,8 @@ def mend(gap: Gap) -> bool:
         payment = _payment(gap.payment_id)
         intent = stripe.retrieve_intent(gap.merchant, gap.theirs)
         return payments.settle(payment, intent, now=now).status == Payment.Status.SUCCEEDED
+    if gap.kind == "not_ours":
+        return _take_in(gap)
     if gap.kind == "refund_not_entered" and gap.payment_id is not None:
         refunds.sync(_payment(gap.payment_id), now=now)
         return True
@@ -119,12 +121,25 @@ def mend(gap: Gap) -> bool:
     return False
 
 
+def _take_in(gap: Gap) -> bool:
+    """Enter a payment that a restored book has lost; whether its row could be made anew."""
+    intent = stripe.retrieve_intent(gap.merchant, gap.theirs)
+    row = lost.take_in(
+        gap.merchant, intent.terms, amount_minor=intent.amount_minor, currency=intent.currency
+    )
+    if row is None:
+        return False
+    payments.settle(_payment(row.pk), intent, now=gap.merchant.now())
+    return True
+
+
 def _of_intent(merchant: Merchant, intent: stripe.Intent) -> Iterator[Gap]:
     """What is wrong with a paid intent, if anything is."""
     theirs = money.from_minor(intent.amount_minor, intent.currency)
     row = _row_of(merchant, intent)
     if row is None:
-        if intent.payment_id and not _is_anothers(merchant, intent.payment_id):
+        of_us = intent.terms.get("lava_merchant", merchant.public_id) == merchant.public_id
+        if intent.payment_id and of_us and not _is_anothers(merchant, intent.payment_id):
             yield Gap("not_ours", merchant, intent.payment_id, intent.id, None, theirs)
         return
     if row.status != Payment.Status.SUCCEEDED:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from billing import money
+from billing import lost, money
 from billing.models import Merchant, Payment
 from billing.stripe.client import call, pages
 from billing.stripe.shapes import Intent, field, intent_of, text
@@ -24,7 +24,7 @@ def create_intent(
         "currency": str(payment.amount.currency).lower(),
         "customer": customer_id,
         "description": f"{payment.merchant.name}: {payment.get_purpose_display()}",
-        "metadata": {"lava_payment": payment.public_id},
+        "metadata": lost.terms(payment),
         "allowed_payment_method_types": ["card"],
         "expand": ["latest_charge"],
     }

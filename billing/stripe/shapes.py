@@ -5,8 +5,12 @@ Stripe's objects are no dicts and end here: callers see these dataclasses alone.
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from billing import lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +39,15 @@ class Intent:
     card_id: str
     decline_code: str
     message: str
-    # Our own id of the payment, out of its metadata; empty: not made by us.
-    payment_id: str = ""
+    # What we had the network keep of the payment (`billing.lost`); empty: not made by us.
+    terms: Mapping[str, str] = dataclasses.field(default_factory=dict)
     # When the card was charged, in Unix time; 0: not said (lists do not).
     charged_at: int = 0
+
+    @property
+    def payment_id(self) -> str:
+        """Our own id of the payment; empty: not made by us."""
+        return self.terms.get("lava_payment", "")
 
     @property
     def wants_customer(self) -> bool:
@@ -136,9 +145,14 @@ def intent_of(row: Any) -> Intent:
         card_id=text(field(row, "payment_method")),
         decline_code=str(field(error, "decline_code") or field(error, "code") or ""),
         message=str(field(error, "message") or ""),
-        payment_id=text(field(field(row, "metadata"), "lava_payment")),
+        terms=_terms(field(row, "metadata")),
         charged_at=int(field(field(row, "latest_charge"), "created") or 0),
     )
+
+
+def _terms(metadata: Any) -> dict[str, str]:
+    found = {name: text(field(metadata, name)) for name in lost.NAMES}
+    return {name: said for name, said in found.items() if said}
 
 
 def refund_of(row: Any) -> Refund:

@@ -35,8 +35,8 @@ from lava.demo.sim.world import Twin, World, open_world, ticks
 from meters import audit as usage_audit
 from meters import proofs
 
-# Lives a family of plans, each of 50 steps; the long form is LAVA_TEST_LIVES=50.
-SHORT = 8
+# Lives a family of plans, each of 50 steps; the long form is LAVA_TEST_LIVES=500.
+SHORT = 50
 LIVES = int(os.environ.get("LAVA_TEST_LIVES", SHORT))
 # A failing life is shrunk by hand, in the long form: it takes minutes.
 SHRINK = os.environ.get("LAVA_TEST_SHRINK", "0") == "1"
@@ -257,7 +257,6 @@ def world(db: None) -> Iterator[World]:
         yield opened
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_life(world: World, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asking, "chunks", read_at_once)
