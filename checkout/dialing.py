@@ -1,14 +1,16 @@
-"""Phone numbers: read, mask, and list the countries one may choose from. Pure."""
+"""Phone numbers: read, mask, and list the countries one may choose from."""
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 from functools import cache
 
 import phonenumbers
 from babel import Locale
+from django.utils.translation import gettext
 
-from billing import errors
+from billing import errors, locales
 
 DEFAULT_REGION = "US"
 
@@ -22,10 +24,14 @@ class Country:
     name: str
 
 
-@cache
 def countries() -> tuple[Country, ...]:
-    """Every region that has phone numbers, by its English name."""
-    names = Locale("en").territories
+    """Every region that has phone numbers, by its name in the language of now."""
+    return _countries(locales.current())
+
+
+@cache
+def _countries(language: str) -> tuple[Country, ...]:
+    names = Locale(language).territories
     found = (
         Country(
             region=region,
@@ -34,7 +40,12 @@ def countries() -> tuple[Country, ...]:
         )
         for region in phonenumbers.SUPPORTED_REGIONS
     )
-    return tuple(sorted(found, key=lambda country: country.name.replace("\u00c5", "A")))
+    return tuple(sorted(found, key=lambda country: _plain(country.name)))
+
+
+def _plain(name: str) -> str:
+    """A name without its accents: \u00d6sterreich stands under O."""
+    return unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().casefold()
 
 
 def country(region: str) -> Country:
@@ -62,7 +73,8 @@ def e164(text: str, *, region: str, strict: bool) -> str:
         billing.errors.Invalid: no phone number.
     """
     refusal = errors.Invalid(
-        "That is not a phone number of the chosen country. Check the digits.", param="phone"
+        gettext("That is not a phone number of the chosen country. Check the digits."),
+        param="phone",
     )
     try:
         number = phonenumbers.parse(text[:64], region)

@@ -287,6 +287,8 @@ DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="billing@localhost")
 
 # --- Time, files, security, logs -----------------------------------------------------------------
 
+# What customers are spoken to in: one more line here and its catalogues, by `manage.py messages`.
+LANGUAGES = [("en", "English"), ("de", "Deutsch"), ("es", "Español")]
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 USE_TZ = True

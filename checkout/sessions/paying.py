@@ -21,6 +21,7 @@ from billing import (
     errors,
     events,
     ledger,
+    locales,
     payments,
     subscriptions,
     upgrades,
@@ -197,6 +198,7 @@ def begin(
         if name or email:
             customer = locked.buyer.customer
             connections.name_customer(customer, name=name, email=email)
+        connections.hear(locked.buyer.customer, language=locales.current())
         locked.state = State.PAYING
         locked.save(update_fields=["state"])
     return locked
