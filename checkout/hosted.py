@@ -9,9 +9,9 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
-from billing import errors, receipt_pdf, receipts
+from billing import brand, errors, receipt_pdf, receipts
 from billing.models import Organization
-from checkout import brand, languages, pages, policy
+from checkout import languages, pages, policy
 
 FOREVER = "public, max-age=31536000, immutable"
 

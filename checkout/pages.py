@@ -6,7 +6,6 @@ context and status.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -17,9 +16,9 @@ from django.templatetags.static import static
 from django.urls import reverse
 from django.utils.translation import gettext, ngettext
 
-from billing import credits, money, periods, stripe
+from billing import brand, credits, money, periods, stripe
 from billing.models import Merchant, Organization, PaymentMethod
-from checkout import brand, dialing, languages, phones, results, sessions, summary
+from checkout import dialing, languages, phones, results, sessions, summary
 from checkout.models import CheckoutSession
 from checkout.portal import switching
 
@@ -74,7 +73,7 @@ def brand_of(merchant: Merchant) -> dict[str, Any]:
 
 def logo_fingerprint(organization: Organization) -> str:
     """Names one version of a logo, so that it may be cached for ever."""
-    return hashlib.sha256(bytes(organization.logo)).hexdigest()[:12]
+    return brand.logo_fingerprint(bytes(organization.logo))
 
 
 def frame(session: CheckoutSession, *, embedded: bool, title: str) -> dict[str, Any]:
@@ -209,7 +208,10 @@ def pay(
     context = frame(session, embedded=embedded, title=gettext("Payment")) | {
         "summary": _offer(session, now=now, saved=saved),
         "step": "" if saved else _step(session, 3),
-        "heading": gettext("Your details") if means == sessions.Means.NONE else gettext("Payment"),
+        "heading": {
+            sessions.Means.NONE: gettext("Your details"),
+            sessions.Means.SETUP: gettext("Your card"),
+        }.get(means, gettext("Payment")),
         "card": None if means == sessions.Means.NONE else _network(session.merchant),
         "saved_card": shown_card(saved),
         "masked_phone": dialing.masked(session.phone),

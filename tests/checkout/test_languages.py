@@ -27,11 +27,13 @@ pytestmark = pytest.mark.django_db
 
 OPEN, CLOSE = "\u27e6", "\u27e7"
 # What is data and no word of ours: names, dates in English, addresses, signs of units.
+MONTHS = (
+    "January|February|March|April|May|June|July|August|September|October|November|December|"
+    "Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
+)
 DATA = re.compile(
-    r"Mara Lindqvist|Northwind Voice|\b(January|February|March|April|May|June|July|August|September|October|November|December|"
-    r"Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)( \d+)?|\bUTC\b|\b[AP]M\b|\bmin\b|\bs\b|"
-    r"Visa|USD|US|Studio|Starter|Pro|Chat|Pack 10|"
-    r"[\w.]+@[\w.]+|R-\w+-\d+|\w+-\d{3,}"
+    rf"Mara Lindqvist|Northwind Voice|\b({MONTHS})( \d+)?|\bUTC\b|\b[AP]M\b|\bmin\b|\bs\b|"
+    r"Visa|USD|US|Studio|Starter|Pro|Chat|Pack 10|[\w.]+@[\w.]+|R-\w+-\d+|\w+-\d{3,}"
 )
 
 
