@@ -17,9 +17,9 @@ from django.conf import settings
 from django.template import loader
 from django.utils.translation import gettext
 
-from billing import locales, outbox
+from billing import brand, locales, outbox
 from billing.letters import Letter
-from billing.models import Connection, Merchant
+from billing.models import Connection, Merchant, Organization
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +81,20 @@ def _page(merchant: Merchant, letter: Letter, *, hello: str) -> dict[str, Any]:
         "language": locales.current(),
         "merchant": merchant.name,
         "sandbox": merchant.is_sandbox,
-        "brand_color": organization.brand_color,
+        "monogram": next((c for c in organization.name if c.isalnum()), "?").upper(),
+        "logo_url": _logo_address(organization),
+        # Mail readers turn light colours dark by themselves; the contrast holds on both.
+        "colors": brand.derive(organization.brand_color, ground=brand.LIGHT),
         "questions": questions(merchant),
     }
+
+
+def _logo_address(organization: Organization) -> str:
+    """Where a mail reader finds the logo; empty: there is none that all of them show."""
+    if not organization.logo or organization.logo_type not in ("image/png", "image/jpeg"):
+        return ""
+    version = brand.logo_fingerprint(bytes(organization.logo))
+    return f"{settings.LAVA_BASE_URL}/hosted/logo/{organization.pk}/{version}"
 
 
 def questions(merchant: Merchant) -> str:
