@@ -274,6 +274,8 @@ LAVA_USD_RATES = env.json("LAVA_USD_RATES", default={})
 # Empty: the embedded broker.
 CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default="")
 PHONE_SENDER = env.str("PHONE_SENDER", default="checkout.phones.OutboxSender")
+# Where codes are texted to, as ISO 3166 regions, e.g. US,DE; empty: everywhere.
+PHONE_COUNTRIES = [region.upper() for region in env.list("PHONE_COUNTRIES", default=[])]
 TWILIO_ACCOUNT_SID = env.str("TWILIO_ACCOUNT_SID", default="")
 TWILIO_AUTH_TOKEN = env.str("TWILIO_AUTH_TOKEN", default="")
 TWILIO_FROM = env.str("TWILIO_FROM", default="")
