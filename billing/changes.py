@@ -16,7 +16,17 @@ from fractions import Fraction
 from django.db import transaction
 from moneyed import Money
 
-from billing import courses, credits, errors, events, ledger, money, periods, subscriptions
+from billing import (
+    courses,
+    credits,
+    errors,
+    events,
+    ledger,
+    money,
+    notices,
+    periods,
+    subscriptions,
+)
 from billing.models import Connection, CreditGrant, Cycle, Payment, Plan, Subscription
 
 ZERO = Decimal(0)
@@ -211,6 +221,8 @@ def schedule(
         pending_change=str(change),
         pending_plan=plan.public_id,
     )
+    if change == Subscription.PendingChange.DOWNGRADE:
+        notices.change_planned(subscription, now=now)
     return subscription
 
 
@@ -294,6 +306,7 @@ def move_now(
         cycle_end_at=period.end.isoformat(),
         **credits.head(connection),
     )
+    notices.changed(subscription, left=left, now=now)
     return subscription
 
 

@@ -146,6 +146,13 @@ def name_customer(customer: Customer, *, name: str, email: str) -> None:
     customer.save(update_fields=["first_name", "last_name", "email"])
 
 
+def hear(customer: Customer, *, language: str) -> None:
+    """Keep the language a customer was seen in at a hosted page: mails speak it."""
+    if customer.locale != language:
+        customer.locale = language
+        customer.save(update_fields=["locale"])
+
+
 @transaction.atomic
 def delete(connection: Connection, *, now: datetime) -> None:
     """End a connection: its subscription ends, nothing more is charged, history stays.

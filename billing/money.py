@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from decimal import (
     ROUND_HALF_UP,
     Context,
@@ -20,12 +22,18 @@ from decimal import (
     localcontext,
 )
 from fractions import Fraction
+from functools import cache
 from typing import Any
 
+from babel import Locale
+from babel import numbers as babel_numbers
 from moneyed import Money, get_currency
 from moneyed.classes import CurrencyDoesNotExist
 
 from billing import errors
+
+# The language amounts are written in for people; set by `billing.locales.speak` alone.
+language: ContextVar[str] = ContextVar("language", default="en")
 
 FEE_PLACES = 10
 MINUS = "\u2212"
@@ -195,8 +203,7 @@ def places(amount: Decimal, currency: str) -> int:
 
 def display(amount: Decimal, currency: str, *, sign: bool = False) -> str:
     """An amount for people: $25.00, $0.0045, \u2212$1.20; with `sign` also +$10.00."""
-    whole, beyond = parts(amount, currency, sign=sign)
-    return whole + beyond
+    return "".join(pieces(amount, currency, sign=sign))
 
 
 def show(price: Money) -> str:
@@ -205,16 +212,52 @@ def show(price: Money) -> str:
 
 
 def parts(amount: Decimal, currency: str, *, sign: bool = False) -> tuple[str, str]:
-    """`display` in two: up to the minor unit, and the digits past it (shown muted)."""
+    """`display` in two where the currency stands first: up to the minor unit, and the digits past
+    it (shown muted)."""
+    main, past, tail = pieces(amount, currency, sign=sign)
+    return main, past + tail
+
+
+def pieces(amount: Decimal, currency: str, *, sign: bool = False) -> tuple[str, str, str]:
+    """`display` in three: up to the minor unit, the digits past it, the currency where the language
+    writes it last (25,00 \u20ac)."""
     digits = places(amount, currency)
     text = f"{amount.copy_abs():,.{digits}f}"
     lead = MINUS if amount < 0 else "+" if sign and amount > 0 else ""
-    symbol = _SYMBOLS.get(currency, f"{currency}\u00a0")
     fewest = _fewest_places(currency)
     cut = len(text) - (digits - fewest)
     if not fewest and digits:
         cut -= 1  # the point goes with what it introduces
-    return f"{lead}{symbol}{text[:cut]}", text[cut:]
+    form = _form(language.get(), currency)
+    text = text.translate(form.marks)
+    return f"{lead}{form.before}{text[:cut]}", text[cut:], form.after
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """How a language writes amounts of a currency."""
+
+    before: str
+    after: str
+    # From our own point and comma to the language's.
+    marks: dict[int, str]
+
+
+@cache
+def _form(spoken: str, currency: str) -> _Form:
+    if spoken == "en":
+        return _Form(_SYMBOLS.get(currency, f"{currency}\u00a0"), "", {})
+    locale = Locale.parse(spoken)
+    symbol = babel_numbers.get_currency_symbol(currency, locale)
+    marks = {
+        ord("."): babel_numbers.get_decimal_symbol(locale),
+        ord(","): babel_numbers.get_group_symbol(locale),
+    }
+    before, _, after = locale.currency_formats["standard"].pattern.partition("#,##0.00")
+    if "\u00a4" in before:
+        gap = "\u00a0" if symbol[-1:].isalpha() else ""
+        return _Form(before.replace("\u00a4", symbol) + gap, "", marks)
+    return _Form("", after.replace("\u00a4", symbol), marks)
 
 
 def _fewest_places(currency: str) -> int:

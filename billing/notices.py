@@ -1,7 +1,7 @@
-"""Notices: what customers are told of their credits and their subscription, by mail.
+"""Notices: what customers are told of their credits and their plan, by mail.
 
-Each is a row of the outbox in the transaction of its cause; without an address nothing is owed.
-Mails about payments are `billing.receipts`'.
+Each is owed in the transaction of its cause (`billing.mails`). Mails about payments are
+`billing.receipts`'.
 """
 
 from __future__ import annotations
@@ -9,36 +9,113 @@ from __future__ import annotations
 from datetime import datetime
 from decimal import Decimal
 
-from billing import money, outbox, receipts
+from django.utils.translation import gettext
+
+from billing import letters, locales, mails, money, receipts
 from billing.models import Connection, Payment, Plan, Subscription
+
+_PER = {
+    "day": lambda: gettext("{price} a day"),
+    "week": lambda: gettext("{price} a week"),
+    "month": lambda: gettext("{price} a month"),
+    "year": lambda: gettext("{price} a year"),
+}
+
+
+def welcome(subscription: Subscription, *, now: datetime) -> None:
+    """A plan has begun."""
+    connection, plan = subscription.connection, subscription.plan
+    mails.owe(
+        connection,
+        lambda: letters.welcome(
+            merchant=connection.merchant.name,
+            plan=plan.name,
+            gives=money.display(plan.included_credit, plan.currency)
+            if plan.included_credit
+            else "",
+            renews=_end(subscription),
+            price=price(plan),
+            url=mails.portal_address(connection.merchant),
+        ),
+        now=now,
+    )
+
+
+def changed(subscription: Subscription, *, left: Plan, now: datetime) -> None:
+    """The subscription is on another plan than before."""
+    connection = subscription.connection
+    mails.owe(
+        connection,
+        lambda: letters.changed(
+            merchant=connection.merchant.name,
+            old=left.name,
+            new=subscription.plan.name,
+            price=price(subscription.plan),
+            renews=_end(subscription),
+            url=mails.portal_address(connection.merchant),
+        ),
+        now=now,
+    )
+
+
+def change_planned(subscription: Subscription, *, now: datetime) -> None:
+    """Another plan takes over at the end of the cycle."""
+    connection, then = subscription.connection, subscription.pending_plan
+    assert then is not None
+    mails.owe(
+        connection,
+        lambda: letters.change_planned(
+            merchant=connection.merchant.name,
+            old=subscription.plan.name,
+            new=then.name,
+            price=price(then),
+            day=_end(subscription),
+            url=mails.portal_address(connection.merchant),
+        ),
+        now=now,
+    )
+
+
+def cancelled(subscription: Subscription, *, now: datetime) -> None:
+    """The plan ends with its cycle."""
+    connection = subscription.connection
+    mails.owe(
+        connection,
+        lambda: letters.cancelled(
+            merchant=connection.merchant.name,
+            plan=subscription.plan.name,
+            day=_end(subscription),
+            packs_stay=subscription.plan.bundle_rollover_type == Plan.Rollover.FULL,
+            url=mails.portal_address(connection.merchant),
+        ),
+        now=now,
+    )
 
 
 def credits_low(connection: Connection, *, balance: Decimal, now: datetime) -> None:
     """Credits have fallen below the mark of the plan."""
-    left = money.display(balance, connection.currency)
-    _send(
+    mails.owe(
         connection,
-        subject=f"Your credits at {connection.merchant.name} run low: {left} left",
-        body=f"You have {left} of credits left at {connection.merchant.name}.\n",
+        lambda: letters.credits_low(
+            merchant=connection.merchant.name,
+            left=money.display(balance, connection.currency),
+            url=mails.portal_address(connection.merchant),
+        ),
         now=now,
     )
 
 
 def depleted(connection: Connection, subscription: Subscription, *, now: datetime) -> None:
     """Credits have run out; says what happens now."""
-    if subscription.plan.when_depleted == Plan.WhenDepleted.OVERAGE:
-        card = connection.card
-        then = (
-            f"Everything keeps working. What you use from now on is charged to {card}."
-            if card is not None
-            else "Everything keeps working. What you use from now on is owed."
-        )
-    else:
-        then = "New requests are refused until you add credits."
-    _send(
+    goes_on = subscription.plan.when_depleted == Plan.WhenDepleted.OVERAGE
+    card = connection.card if goes_on else None
+    mails.owe(
         connection,
-        subject=f"Your credits at {connection.merchant.name} have run out",
-        body=f"You have used up your credits at {connection.merchant.name}. {then}\n",
+        lambda: letters.depleted(
+            merchant=connection.merchant.name,
+            then=letters.goes_on_by_card(str(card or "")) if goes_on else letters.pauses(),
+            url=mails.portal_address(connection.merchant),
+        ),
         now=now,
     )
 
@@ -47,16 +124,15 @@ def top_up_capped(
     connection: Connection, subscription: Subscription, *, until: datetime, now: datetime
 ) -> None:
     """The automatic top-up stands at its monthly cap: nothing was bought."""
-    assert subscription.top_up_monthly_cap is not None
-    cap = money.display(subscription.top_up_monthly_cap, connection.currency)
-    day = receipts.local_date(until, connection.merchant.time_zone)
-    _send(
+    cap = subscription.top_up_monthly_cap
+    assert cap is not None
+    mails.owe(
         connection,
-        subject=f"Your automatic top-up at {connection.merchant.name} has reached its limit",
-        body=(
-            f"Your credits are below the level you chose, and automatic top-ups stand at your "
-            f"limit of {cap} a month. Nothing was charged. They go on {day}; raise the limit or "
-            "add credits to go on now.\n"
+        lambda: letters.top_up_capped(
+            merchant=connection.merchant.name,
+            cap=money.display(cap, connection.currency),
+            day=locales.day(until, connection.merchant.time_zone, year=True),
+            url=mails.portal_address(connection.merchant),
         ),
         now=now,
     )
@@ -64,17 +140,17 @@ def top_up_capped(
 
 def last_warning(subscription: Subscription, payment: Payment, *, now: datetime) -> None:
     """A renewal was declined again, and the next try is the last."""
-    merchant = subscription.merchant
-    assert subscription.next_attempt_at is not None
-    day = receipts.local_date(subscription.next_attempt_at, merchant.time_zone)
-    _send(
+    merchant, next_try = subscription.merchant, subscription.next_attempt_at
+    assert next_try is not None
+    mails.owe(
         subscription.connection,
-        subject=f"Last try: your {subscription.plan} plan at {merchant.name} ends on {day}",
-        body=(
-            f"{receipts.amount(payment)} for {receipts.what(payment)} was declined again. We will "
-            f"try once more on {day}; if that is declined too, the plan ends.\n\n"
-            "Check that the card is valid and has enough funds, or write to "
-            f"{merchant.name} to use another one.\n"
+        lambda: letters.last_try(
+            merchant=merchant.name,
+            plan=subscription.plan.name,
+            amount=receipts.amount(payment),
+            what=receipts.what(payment),
+            day=locales.day(next_try, merchant.time_zone, year=True),
+            url=receipts.card_address(subscription.connection),
         ),
         now=now,
     )
@@ -83,25 +159,25 @@ def last_warning(subscription: Subscription, payment: Payment, *, now: datetime)
 def ended_unpaid(subscription: Subscription, payment: Payment, *, now: datetime) -> None:
     """The last try was declined: the subscription has ended."""
     merchant = subscription.merchant
-    _send(
+    mails.owe(
         subscription.connection,
-        subject=f"Your {subscription.plan} plan at {merchant.name} has ended",
-        body=(
-            f"{receipts.amount(payment)} for {receipts.what(payment)} could not be charged, so the "
-            "plan has ended. Nothing more is charged for it. You can subscribe again at any time.\n"
+        lambda: letters.ended_unpaid(
+            merchant=merchant.name,
+            plan=subscription.plan.name,
+            amount=receipts.amount(payment),
+            what=receipts.what(payment),
+            url=mails.portal_address(merchant),
         ),
         now=now,
     )
 
 
-def _send(connection: Connection, *, subject: str, body: str, now: datetime) -> None:
-    customer = connection.customer
-    if not customer.email:
-        return
-    outbox.mail(
-        connection.merchant,
-        to=customer.email,
-        subject=subject,
-        body=f"Hello {customer.first_name or 'there'},\n\n{body}",
-        now=now,
-    )
+def price(plan: Plan) -> str:
+    """What a plan costs, e.g. $25.00 a month."""
+    if plan.is_free:
+        return gettext("Free")
+    return _PER[plan.billing_interval]().format(price=money.show(plan.price))
+
+
+def _end(subscription: Subscription) -> str:
+    return locales.day(subscription.cycle_end, subscription.merchant.time_zone, year=True)

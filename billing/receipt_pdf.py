@@ -10,12 +10,13 @@ from functools import cache
 from io import BytesIO
 from pathlib import Path
 
+from django.utils.translation import gettext
 from fontTools.ttLib import TTFont  # type: ignore[import-untyped]
 from fpdf import FPDF
 from fpdf.enums import XPos, YPos
 from PIL import Image
 
-from billing import receipts
+from billing import locales, mails, receipts
 
 _FONTS = Path(__file__).resolve().parent / "fonts"
 _INK = (21, 25, 30)
@@ -38,7 +39,7 @@ def render(document: receipts.Document) -> bytes:
     pdf.set_creation_date(document.issued_at)
     pdf.set_title(f"{document.title} {document.number}")
     pdf.set_author(_shown(organization.name))
-    pdf.set_lang("en")
+    pdf.set_lang(locales.current())
     pdf.add_page()
     _letterhead(pdf, document)
     pdf.ln(14)
@@ -59,8 +60,7 @@ def render(document: receipts.Document) -> bytes:
     pdf.ln(12)
     pdf.set_font("Inter", "", 9)
     pdf.set_text_color(*_MUTED)
-    whom = organization.support_email
-    ask = f"Questions? Write to {whom}." if whom else f"Questions? Ask {organization.name}."
+    ask = mails.questions(document.merchant)
     pdf.multi_cell(0, 5, _shown(ask), new_x=XPos.LMARGIN, new_y=YPos.NEXT)
     return bytes(pdf.output())
 
@@ -85,7 +85,7 @@ def _letterhead(pdf: FPDF, document: receipts.Document) -> None:
     pdf.set_text_color(*_MUTED)
     title = f"{document.title} {document.number}"
     if document.merchant.is_sandbox:
-        title += "  ·  Sandbox, not real"
+        title += f"  ·  {gettext('Sandbox, not real')}"
     pdf.set_xy(_MARGIN, top)
     pdf.cell(0, 9, _shown(title), align="R", new_x=XPos.LMARGIN, new_y=YPos.NEXT)
     pdf.set_text_color(*_INK)

@@ -10,16 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 from django.conf import settings
 from django.core import signing
-from django.template import loader
+from django.utils.translation import gettext
 
-from billing import errors, money, outbox
-from billing.models import Connection, Cycle, Merchant, Payment, Refund
+from billing import errors, letters, locales, mails, money
+from billing.models import Connection, Cycle, Merchant, Payment, PaymentMethod, Refund
 
 SALT = "billing.receipt"
 PAY_SALT = "billing.pay"
@@ -156,33 +154,33 @@ def _of_payment(payment: Payment) -> Document:
     bought = what(payment)
     facts = _billed_to(payment.connection)
     facts += [
-        ("Receipt", payment.receipt_number),
-        ("Paid", local_date(settled, merchant.time_zone)),
+        (gettext("Receipt"), payment.receipt_number),
+        (gettext("Paid"), local_date(settled, merchant.time_zone)),
     ]
     if payment.card is not None:
-        facts.append(("Card", str(payment.card)))
+        facts.append((gettext("Card"), str(payment.card)))
     lead = bought
     cycle = Cycle.objects.filter(payment=payment).first()
     if cycle is not None:
         start, end = (local_date(t, merchant.time_zone) for t in (cycle.start, cycle.end))
-        lead = f"{bought}, {start} to {end}"
+        lead = gettext("{what}, {start} to {end}").format(what=bought, start=start, end=end)
     notes: list[tuple[str, str]] = []
     granted = sum((grant.amount for grant in payment.grants.all()), start=Decimal(0))
     if granted:
-        notes.append(("Credits added", money.display(granted, currency)))
+        notes.append((gettext("Credits added"), money.display(granted, currency)))
     for refund in payment.refunds.filter(status=Refund.Status.SUCCEEDED).order_by("settled_at"):
         assert refund.settled_at is not None
         day = local_date(refund.settled_at, merchant.time_zone)
-        notes.append((f"Refunded {day}", amount(refund)))
+        notes.append((gettext("Refunded {date}").format(date=day), amount(refund)))
     return Document(
         merchant=merchant,
         number=payment.receipt_number,
-        title="Receipt",
-        heading=f"{paid} paid",
+        title=gettext("Receipt"),
+        heading=gettext("{amount} paid").format(amount=paid),
         lead=lead,
         facts=tuple(facts),
         lines=((bought, paid),),
-        total=("Total paid", paid),
+        total=(gettext("Total paid"), paid),
         notes=tuple(notes),
         issued_at=settled,
     )
@@ -195,25 +193,31 @@ def _of_refund(refund: Refund) -> Document:
     given = amount(refund)
     facts = _billed_to(refund.connection)
     facts += [
-        ("Receipt", refund.receipt_number),
-        ("Refunded", local_date(settled, merchant.time_zone)),
-        ("Of receipt", payment.receipt_number),
+        (gettext("Receipt"), refund.receipt_number),
+        (gettext("Refunded"), local_date(settled, merchant.time_zone)),
+        (gettext("Of receipt"), payment.receipt_number),
     ]
     if payment.card is not None:
-        facts.append(("To", str(payment.card)))
+        facts.append((gettext("To"), str(payment.card)))
     notes: list[tuple[str, str]] = []
     taken = refund.credits_taken + refund.debt_made
     if taken:
-        notes.append(("Credits taken back", money.display(taken, str(refund.amount.currency))))
+        back = money.display(taken, str(refund.amount.currency))
+        notes.append((gettext("Credits taken back"), back))
     return Document(
         merchant=merchant,
         number=refund.receipt_number,
-        title="Refund receipt",
-        heading=f"{given} refunded",
-        lead=f"{what(payment)}. It reaches the card within 5 to 10 days.",
+        title=gettext("Refund receipt"),
+        heading=gettext("{amount} refunded").format(amount=given),
+        lead=gettext("{what}. It reaches the card within 5 to 10 days.").format(what=what(payment)),
         facts=tuple(facts),
-        lines=((f"{what(payment)}, paid {amount(payment)}", f"{money.MINUS}{given}"),),
-        total=("Total refunded", given),
+        lines=(
+            (
+                gettext("{what}, paid {amount}").format(what=what(payment), amount=amount(payment)),
+                f"{money.MINUS}{given}",
+            ),
+        ),
+        total=(gettext("Total refunded"), given),
         notes=tuple(notes),
         issued_at=settled,
     )
@@ -221,29 +225,22 @@ def _of_refund(refund: Refund) -> Document:
 
 def _billed_to(connection: Connection) -> list[tuple[str, str]]:
     customer = connection.customer
-    return [("Billed to", customer.name or customer.masked_phone)]
+    return [(gettext("Billed to"), customer.name or customer.masked_phone)]
 
 
 def what(payment: Payment) -> str:
     """What was paid for, in the words of a receipt."""
     if payment.plan is not None and payment.purpose != Payment.Purpose.OVERAGE:
-        return f"{payment.plan.name} plan"
+        return gettext("{plan} plan").format(plan=payment.plan.name)
     if payment.purpose == Payment.Purpose.OVERAGE:
-        return "Usage past this month's credits"
-    name = payment.bundle.name if payment.bundle is not None else "Credits"
+        return gettext("Usage past your credits")
+    name = payment.bundle.name if payment.bundle is not None else gettext("Credits")
     return name if payment.quantity == 1 else f"{payment.quantity} \u00d7 {name}"
 
 
 def local_date(moment: datetime, zone: str) -> str:
     """A date in full in the merchant's zone, e.g. October 14, 2026."""
-    local = moment.astimezone(ZoneInfo(zone))
-    return f"{local:%B} {local.day}, {local.year}"
-
-
-def local_moment(moment: datetime, zone: str) -> str:
-    """An instant in the merchant's zone, e.g. October 14, 2026, 09:30 CEST."""
-    local = moment.astimezone(ZoneInfo(zone))
-    return f"{local_date(moment, zone)}, {local:%H:%M} {local.tzname()}"
+    return locales.day(moment, zone, year=True)
 
 
 def amount(paper: Paper) -> str:
@@ -252,70 +249,28 @@ def amount(paper: Paper) -> str:
 
 def send(payment: Payment, *, now: datetime) -> None:
     """Owe the customer the mail with the receipt; without an address nothing is owed."""
-    card = f"Paid with {payment.card}.\n" if payment.card is not None else ""
-    _mail(
-        payment.merchant,
-        payment.connection,
-        subject=f"Receipt {payment.receipt_number} from {payment.merchant.name}: {amount(payment)}",
-        body=(
-            f"{payment.merchant.name} charged {amount(payment)} on "
-            f"{local_date(now, payment.merchant.time_zone)} for {what(payment)}.\n"
-            f"{card}\n"
-            f"Your receipt: {address(payment)}\n"
-            f"As PDF: {address(payment)}.pdf\n"
-        ),
-        page=_receipt_page(payment),
-        now=now,
-    )
+    mails.owe(payment.connection, lambda: _letter(payment), now=now)
 
 
 def send_refund(refund: Refund, *, now: datetime) -> None:
     """Owe the customer the mail with the receipt of a refund."""
-    payment, merchant = refund.payment, refund.payment.merchant
-    card = str(payment.card) if payment.card is not None else "your card"
-    taken = refund.credits_taken + refund.debt_made
-    credits = money.display(taken, str(refund.amount.currency))
-    _mail(
-        merchant,
-        payment.connection,
-        subject=f"Refund {refund.receipt_number} from {merchant.name}: {amount(refund)}",
-        body=(
-            f"{merchant.name} refunded {amount(refund)} of the {amount(payment)} you paid for "
-            f"{what(payment)}. It goes to {card}; banks take 5 to 10 days.\n"
-            + (f"{credits} of credits were taken back with it.\n" if taken else "")
-            + f"\nYour receipt: {address(refund)}\nAs PDF: {address(refund)}.pdf\n"
-        ),
-        page=_receipt_page(refund),
-        now=now,
-    )
+    mails.owe(refund.payment.connection, lambda: _letter(refund), now=now)
 
 
 def send_action(payment: Payment, *, now: datetime) -> None:
     """Owe the customer the mail whose link confirms a charge their bank asks about."""
-    merchant = payment.merchant
-    card = str(payment.connection.card or "your card")
-    assert payment.action_until is not None
-    until = local_moment(payment.action_until, merchant.time_zone)
-    asks = (
-        f"Your bank wants you to confirm {amount(payment)} for {what(payment)} on {card}. "
-        "Nothing was charged yet."
-    )
-    _mail(
-        merchant,
+    merchant, until = payment.merchant, payment.action_until
+    assert until is not None
+    mails.owe(
         payment.connection,
-        subject=f"Confirm your payment of {amount(payment)} to {merchant.name}",
-        body=(
-            f"{asks}\n\n"
-            f"Confirm it by {until}: {pay_address(payment)}\n\n"
-            "You can pay with another card there too.\n"
+        lambda: letters.card_asks(
+            merchant=merchant.name,
+            amount=amount(payment),
+            what=what(payment),
+            card=_card(payment.connection.card),
+            until=locales.instant(until, merchant.time_zone),
+            url=pay_address(payment),
         ),
-        page={
-            "heading": f"Confirm {amount(payment)}",
-            "lead": asks,
-            "text": f"Confirm it by {until}. You can pay with another card there too.",
-            "url": pay_address(payment),
-            "action": f"Confirm {amount(payment)}",
-        },
         now=now,
     )
 
@@ -325,70 +280,38 @@ def send_declined(payment: Payment, *, now: datetime) -> None:
     if not payment.off_session:
         return
     merchant = payment.merchant
-    card = str(payment.connection.card or "your card")
-    day = local_date(now, merchant.time_zone)
-    said = f"{amount(payment)} for {what(payment)} was declined on {day}. Nothing was charged."
-    mend = (
-        "We will try again in the next days. Check that the card is valid and has enough funds, or "
-        "use another one"
-    )
-    _mail(
-        merchant,
+    mails.owe(
         payment.connection,
-        subject=f"{merchant.name} could not charge {card}",
-        body=f"{said}\n\n{mend}: {card_address(payment.connection)}\n",
-        page={
-            "heading": f"{card[:1].upper()}{card[1:]} was declined",
-            "lead": said,
-            "text": f"{mend}.",
-            "url": card_address(payment.connection),
-            "action": "Use another card",
-        },
+        lambda: letters.declined(
+            merchant=merchant.name,
+            amount=amount(payment),
+            what=what(payment),
+            card=_card(payment.connection.card),
+            day=locales.day(now, merchant.time_zone, year=True),
+            url=card_address(payment.connection),
+        ),
         now=now,
     )
 
 
-def _receipt_page(paper: Paper) -> dict[str, Any]:
-    """What the mail of a receipt shows."""
-    receipt = document(paper)
-    return {
-        "receipt": receipt,
-        "heading": receipt.heading,
-        "lead": receipt.lead,
-        "url": address(paper),
-        "action": "View receipt",
-        "second_url": f"{address(paper)}.pdf",
-        "second": "Save as PDF",
-    }
-
-
-def _mail(
-    merchant: Merchant,
-    connection: Connection,
-    *,
-    subject: str,
-    body: str,
-    page: dict[str, Any],
-    now: datetime,
-) -> None:
-    """Owe a mail as text and as the page that mail readers show."""
-    customer = connection.customer
-    if not customer.email:
-        return
-    organization = merchant.organization
-    shown = page | {
-        "subject": subject,
-        "merchant": merchant.name,
-        "sandbox": merchant.is_sandbox,
-        "brand_color": organization.brand_color,
-        "support": organization.support_email,
-    }
-    template = "mail/receipt.html" if "receipt" in page else "mail/notice.html"
-    outbox.mail(
-        merchant,
-        to=customer.email,
-        subject=subject[:200],
-        body=f"Hello {customer.first_name or 'there'},\n\n{body}",
-        html=loader.render_to_string(template, shown),
-        now=now,
+def _letter(paper: Paper) -> letters.Letter:
+    """The receipt as a mail."""
+    shown = document(paper)
+    return letters.receipt(
+        merchant=shown.merchant.name,
+        number=shown.number,
+        amount=amount(paper),
+        heading=shown.heading,
+        lead=shown.lead,
+        facts=shown.facts,
+        lines=shown.lines,
+        total=shown.total,
+        notes=shown.notes,
+        url=address(paper),
+        pdf_url=f"{address(paper)}.pdf",
+        is_refund=isinstance(paper, Refund),
     )
+
+
+def _card(card: PaymentMethod | None) -> str:
+    return str(card) if card is not None else gettext("your card")

@@ -13,7 +13,7 @@ from decimal import Decimal
 
 from django.db import transaction
 
-from billing import courses, credits, errors, events, ledger, periods
+from billing import courses, credits, errors, events, ledger, notices, periods
 from billing.models import (
     Connection,
     CreditBundle,
@@ -76,6 +76,7 @@ def open(
         plan=plan.name,
         **credits.head(connection),
     )
+    notices.welcome(subscription, now=now)
     return subscription
 
 
@@ -271,6 +272,8 @@ def cancel(subscription: Subscription, *, now: datetime) -> Subscription:
             subscription_id=subscription.public_id,
             pending_change="cancellation",
         )
+        if subscription.cycle_end > now:
+            notices.cancelled(subscription, now=now)
     if subscription.cycle_end <= now:
         end(subscription, now=now)
         subscription.refresh_from_db()

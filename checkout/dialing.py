@@ -1,14 +1,17 @@
-"""Phone numbers: read, mask, and list the countries one may choose from. Pure."""
+"""Phone numbers: read, mask, and list the countries one may choose from."""
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 from functools import cache
 
 import phonenumbers
 from babel import Locale
+from django.conf import settings
+from django.utils.translation import gettext
 
-from billing import errors
+from billing import errors, locales
 
 DEFAULT_REGION = "US"
 
@@ -22,10 +25,16 @@ class Country:
     name: str
 
 
-@cache
 def countries() -> tuple[Country, ...]:
-    """Every region that has phone numbers, by its English name."""
-    names = Locale("en").territories
+    """Every region that codes are texted to, by its name in the language of now."""
+    found = _countries(locales.current())
+    allowed = settings.PHONE_COUNTRIES
+    return tuple(each for each in found if each.region in allowed) if allowed else found
+
+
+@cache
+def _countries(language: str) -> tuple[Country, ...]:
+    names = Locale(language).territories
     found = (
         Country(
             region=region,
@@ -34,13 +43,18 @@ def countries() -> tuple[Country, ...]:
         )
         for region in phonenumbers.SUPPORTED_REGIONS
     )
-    return tuple(sorted(found, key=lambda country: country.name.replace("\u00c5", "A")))
+    return tuple(sorted(found, key=lambda country: _plain(country.name)))
+
+
+def _plain(name: str) -> str:
+    """A name without its accents: \u00d6sterreich stands under O."""
+    return unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().casefold()
 
 
 def country(region: str) -> Country:
     """The country of a region; an unknown one is the default."""
     by_region = {each.region: each for each in countries()}
-    return by_region.get(region.upper(), by_region[DEFAULT_REGION])
+    return by_region.get(region.upper()) or by_region.get(DEFAULT_REGION) or countries()[0]
 
 
 def region_of(accept_language: str) -> str:
@@ -62,19 +76,30 @@ def e164(text: str, *, region: str, strict: bool) -> str:
         billing.errors.Invalid: no phone number.
     """
     refusal = errors.Invalid(
-        "That is not a phone number of the chosen country. Check the digits.", param="phone"
+        gettext("That is not a phone number of the chosen country. Check the digits."),
+        param="phone",
     )
     try:
         number = phonenumbers.parse(text[:64], region)
     except phonenumbers.NumberParseException as error:
         raise refusal from error
     holds = phonenumbers.is_valid_number if strict else phonenumbers.is_possible_number
-    if not holds(number) or number.extension:
+    if not holds(number) or number.extension or not _is_allowed(number):
         raise refusal
     found = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
     if len(found) > 16:
         raise refusal
     return found
+
+
+def _is_allowed(number: phonenumbers.PhoneNumber) -> bool:
+    """Whether codes are texted there (`settings.PHONE_COUNTRIES`; empty: everywhere). A made-up
+    number of the sandbox has no region of its own: its calling code's first counts."""
+    if not settings.PHONE_COUNTRIES:
+        return True
+    regions = phonenumbers.region_codes_for_country_code(number.country_code or 0)
+    own = phonenumbers.region_code_for_number(number) or regions[0]
+    return own in settings.PHONE_COUNTRIES
 
 
 def masked(phone: str) -> str:

@@ -6,6 +6,7 @@ import json
 
 from django import forms
 from django.core.exceptions import ValidationError
+from django.utils.translation import gettext, gettext_lazy
 
 LARGEST_JSON = 8 * 1024
 
@@ -13,7 +14,7 @@ LARGEST_JSON = 8 * 1024
 def _plain(text: str) -> None:
     """No control characters, no half characters: nothing that a name or number is written with."""
     if not text.isprintable():
-        raise ValidationError("Use letters, digits and spaces.")
+        raise ValidationError(gettext("Use letters, digits and spaces."))
 
 
 class StepForm(forms.Form):
@@ -51,16 +52,16 @@ class PayerForm(StepForm):
         max_length=120,
         validators=[_plain],
         error_messages={
-            "required": "Enter your full name.",
-            "max_length": "Use at most 120 characters.",
+            "required": gettext_lazy("Enter your full name."),
+            "max_length": gettext_lazy("Use at most 120 characters."),
         },
     )
     email = forms.EmailField(
         max_length=254,
         error_messages={
-            "required": "Enter your e-mail address.",
-            "invalid": "Enter an e-mail address such as name@example.com.",
-            "max_length": "Use at most 254 characters.",
+            "required": gettext_lazy("Enter your e-mail address."),
+            "invalid": gettext_lazy("Enter an e-mail address such as name@example.com."),
+            "max_length": gettext_lazy("Use at most 254 characters."),
         },
     )
 

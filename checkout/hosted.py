@@ -7,12 +7,11 @@ from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
-from django.urls import reverse
 from django.views.decorators.http import require_safe
 
-from billing import errors, receipt_pdf, receipts
+from billing import brand, errors, receipt_pdf, receipts
 from billing.models import Organization
-from checkout import brand, pages, policy
+from checkout import languages, pages, policy
 
 FOREVER = "public, max-age=31536000, immutable"
 
@@ -41,6 +40,7 @@ def logo(request: HttpRequest, organization: UUID, fingerprint: str) -> HttpResp
 
 
 @require_safe
+@languages.spoken
 def receipt(request: HttpRequest, token: str) -> HttpResponse:
     """The receipt of a payment or refund; whoever has its address may read it. `.pdf` after the
     address is the same as a file."""
@@ -54,7 +54,7 @@ def receipt(request: HttpRequest, token: str) -> HttpResponse:
         name = f"{document.title.lower().replace(' ', '-')}-{document.number}.pdf"
         response["Content-Disposition"] = f'inline; filename="{name}"'
         return policy.seal(response, "'none'")
-    address = reverse("receipt", args=[f"{token}.pdf"])
+    address = languages.address("receipt", f"{token}.pdf")
     return policy.seal(
         render(request, "checkout/receipt.html", _receipt(document) | {"pdf_url": address}),
         "'none'",
@@ -68,5 +68,5 @@ def _receipt(document: receipts.Document) -> dict[str, Any]:
         "brand": pages.brand_of(merchant),
         "receipt": document,
         "support": merchant.organization.support_email,
-        "portal_url": reverse("portal", args=[merchant.public_id]),
+        "portal_url": languages.address("portal", merchant.public_id),
     }

@@ -12,18 +12,19 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.shortcuts import render
-from django.urls import reverse
+from django.utils.translation import gettext
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods, require_POST
 
-from billing import errors, payments, receipts, stripe
+from billing import errors, locales, payments, receipts, stripe
 from billing.models import Connection, Payment
-from checkout import dialing, forms, pages, policy, refusals, sessions
+from checkout import dialing, forms, languages, pages, policy, refusals, sessions
 from checkout.models import CheckoutSession
 from checkout.pages import Alert, Page
 
 
 @require_http_methods(["GET", "HEAD"])
+@languages.spoken
 def confirm(request: HttpRequest, token: str) -> HttpResponse:
     """`/pay/{token}`: what is to be confirmed, with the saved card or another one."""
     try:
@@ -35,6 +36,7 @@ def confirm(request: HttpRequest, token: str) -> HttpResponse:
 
 @csrf_exempt
 @require_POST
+@languages.spoken
 def begin(request: HttpRequest, token: str) -> HttpResponse:
     """From the page's script: give it the intent that it confirms."""
     try:
@@ -61,6 +63,7 @@ def begin(request: HttpRequest, token: str) -> HttpResponse:
 
 @csrf_exempt
 @require_POST
+@languages.spoken
 def finish(request: HttpRequest, token: str) -> HttpResponse:
     """After the card was confirmed: ask what became of it."""
     try:
@@ -81,6 +84,7 @@ def finish(request: HttpRequest, token: str) -> HttpResponse:
 
 @csrf_exempt
 @require_http_methods(["GET", "HEAD", "POST"])
+@languages.spoken
 def card(request: HttpRequest, token: str) -> HttpResponse:
     """`/card/{token}`: leads on to a checkout that saves a card, behind a phone code."""
     try:
@@ -89,7 +93,7 @@ def card(request: HttpRequest, token: str) -> HttpResponse:
         return _answer(request, pages.missing())
     if request.method == "POST":
         session = _card_session(connection)
-        return HttpResponseRedirect(reverse("checkout", args=[session.secret]), status=303)
+        return _to("checkout", session.secret)
     merchant = connection.merchant
     saved = connection.card
     return _answer(
@@ -97,7 +101,7 @@ def card(request: HttpRequest, token: str) -> HttpResponse:
         Page(
             "checkout/card.html",
             {
-                "title": f"Your card \u2013 {merchant.name}",
+                "title": f"{gettext('Your card')} \u2013 {merchant.name}",
                 "brand": pages.brand_of(merchant),
                 "saved_card": pages.shown_card(saved),
                 "masked_phone": dialing.masked(connection.customer.phone),
@@ -126,7 +130,7 @@ def _page(payment: Payment, token: str) -> Page:
     merchant, paid = payment.merchant, receipts.amount(payment)
     what = receipts.what(payment)
     context: dict[str, Any] = {
-        "title": f"Confirm your payment \u2013 {merchant.name}",
+        "title": f"{gettext('Confirm your payment')} \u2013 {merchant.name}",
         "brand": pages.brand_of(merchant),
     }
     if payment.status == Payment.Status.SUCCEEDED:
@@ -135,10 +139,12 @@ def _page(payment: Payment, token: str) -> Page:
             context
             | {
                 "kind": "ok",
-                "heading": f"{paid} paid",
-                "lead": f"{what}. Thank you: there is nothing left to confirm.",
-                "url": receipts.address(payment),
-                "action": f"Open receipt {payment.receipt_number}",
+                "heading": gettext("{amount} paid").format(amount=paid),
+                "lead": gettext("{what}. Thank you: there is nothing left to confirm.").format(
+                    what=what
+                ),
+                "url": languages.with_language(receipts.address(payment)),
+                "action": gettext("Open receipt {number}").format(number=payment.receipt_number),
             },
         )
     if not _is_open(payment):
@@ -147,11 +153,13 @@ def _page(payment: Payment, token: str) -> Page:
             context
             | {
                 "kind": "warn",
-                "heading": "There is nothing to confirm here any more",
-                "lead": f"Nothing was charged. If {merchant.name} still waits for {paid}, you get "
-                "a new link; with another card it may go through without.",
-                "url": receipts.card_address(payment.connection),
-                "action": "Use another card",
+                "heading": gettext("There is nothing to confirm here any more"),
+                "lead": gettext(
+                    "Nothing was charged. If {merchant} still waits for {amount}, you get a new "
+                    "link; with another card it may go through without."
+                ).format(merchant=merchant.name, amount=paid),
+                "url": languages.with_language(receipts.card_address(payment.connection)),
+                "action": gettext("Use another card"),
             },
             410,
         )
@@ -162,22 +170,24 @@ def _page(payment: Payment, token: str) -> Page:
         "checkout/confirm.html",
         context
         | {
-            "heading": f"Confirm {paid}",
-            "lead": f"{what}. Your bank wants to know that it is you; nothing was charged yet.",
+            "heading": gettext("Confirm {amount}").format(amount=paid),
+            "lead": gettext(
+                "{what}. Your bank wants to know that it is you; nothing was charged yet."
+            ).format(what=what),
             "card": network,
             "saved_card": pages.shown_card(saved),
             "postal_label": pages.postal_label(payment.connection.customer.phone),
             "urls": {
-                "begin": reverse("pay-begin", args=[token]),
-                "finish": reverse("pay-finish", args=[token]),
-                "page": reverse("pay", args=[token]),
+                "begin": languages.address("pay-begin", token),
+                "finish": languages.address("pay-finish", token),
+                "page": languages.address("pay", token),
             },
-            "until": receipts.local_moment(payment.action_until, merchant.time_zone)
+            "until": locales.instant(payment.action_until, merchant.time_zone)
             if payment.action_until
             else "",
             "alert": alert,
-            "action": f"Confirm {paid}",
-            "busy": "Confirming...",
+            "action": gettext("Confirm {amount}").format(amount=paid),
+            "busy": gettext("Confirming..."),
         },
     )
 
@@ -218,7 +228,7 @@ def _card_session(connection: Connection) -> CheckoutSession:
 
 def _to(name: str, token: str) -> HttpResponse:
     """See Other: a reload never posts again."""
-    return HttpResponseRedirect(reverse(name, args=[token]), status=303)
+    return HttpResponseRedirect(languages.address(name, token), status=303)
 
 
 def _answer(request: HttpRequest, page: Page) -> HttpResponse:

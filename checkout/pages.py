@@ -6,7 +6,6 @@ context and status.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -15,10 +14,11 @@ from urllib.parse import urlsplit
 
 from django.templatetags.static import static
 from django.urls import reverse
+from django.utils.translation import gettext, ngettext
 
-from billing import credits, money, periods, stripe
+from billing import brand, credits, money, periods, stripe
 from billing.models import Merchant, Organization, PaymentMethod
-from checkout import brand, dialing, phones, results, sessions, summary
+from checkout import dialing, languages, phones, results, sessions, summary
 from checkout.models import CheckoutSession
 from checkout.portal import switching
 
@@ -73,7 +73,7 @@ def brand_of(merchant: Merchant) -> dict[str, Any]:
 
 def logo_fingerprint(organization: Organization) -> str:
     """Names one version of a logo, so that it may be cached for ever."""
-    return hashlib.sha256(bytes(organization.logo)).hexdigest()[:12]
+    return brand.logo_fingerprint(bytes(organization.logo))
 
 
 def frame(session: CheckoutSession, *, embedded: bool, title: str) -> dict[str, Any]:
@@ -81,13 +81,13 @@ def frame(session: CheckoutSession, *, embedded: bool, title: str) -> dict[str, 
     name = "embed-checkout" if embedded else "checkout"
     secret = session.secret
     steps = ("phone", "code", "resend", "restart", "bundle", "pay", "complete")
-    urls = {step: reverse(f"{name}-{step}", args=[secret]) for step in steps}
+    urls = {step: languages.address(f"{name}-{step}", secret) for step in steps}
     return {
         "title": f"{title} \u2013 {session.merchant.name}",
         "brand": brand_of(session.merchant),
         "embedded": embedded,
         "nonce": session.nonce,
-        "urls": urls | {"page": reverse(name, args=[secret])},
+        "urls": urls | {"page": languages.address(name, secret)},
         "origin": session.origin_url,
         "session_id": session.public_id,
         "return_url": session.return_url,
@@ -111,7 +111,7 @@ def start(
         and session.connection is not None
         and bool(session.connection.customer.phone)
     )
-    heading = "Confirm it is you" if known else "Confirm your phone"
+    heading = gettext("Confirm it is you") if known else gettext("Confirm your phone")
     context = frame(session, embedded=embedded, title=heading) | {
         "summary": offer,
         "step": _step(session, 1),
@@ -139,11 +139,11 @@ def code(
 ) -> Page:
     """Step 2: the code."""
     wait = phones.resend_wait(session, now=now)
-    context = frame(session, embedded=embedded, title="Enter your code") | {
+    context = frame(session, embedded=embedded, title=gettext("Enter your code")) | {
         "summary": _offer(session, now=now),
         "step": _step(session, 2),
         "masked_phone": dialing.masked(session.phone),
-        "valid_for": f"{phones.VALID_FOR.seconds // 60} minutes",
+        "valid_for": valid_for(),
         "wait": wait,
         "wait_text": f"{wait // 60}:{wait % 60:02d}",
         "can_change": not (session.connection_is_given and session.buyer.customer.phone),
@@ -151,6 +151,12 @@ def code(
         "alert": alert,
     }
     return Page("checkout/code.html", context)
+
+
+def valid_for() -> str:
+    """How long a code is good for."""
+    minutes = phones.VALID_FOR.seconds // 60
+    return ngettext("{count} minute", "{count} minutes", minutes).format(count=minutes)
 
 
 def choose(
@@ -161,14 +167,16 @@ def choose(
     assert connection is not None and connection.subscription is not None
     balance = credits.balance(connection, now=now)
     bundles = connection.subscription.plan.live_bundles.filter(cost__gt=0)
-    context = frame(session, embedded=embedded, title="Add credits") | {
-        "heading": "Add credits",
+    context = frame(session, embedded=embedded, title=gettext("Add credits")) | {
+        "heading": gettext("Add credits"),
         "lead": _balance_sentence(balance),
         "bundles": [
             {
                 "id": bundle.public_id,
                 "name": bundle.name,
-                "gives": f"{money.display(bundle.credit_amount, bundle.plan.currency)} of credits",
+                "gives": summary.of_credits(
+                    money.display(bundle.credit_amount, bundle.plan.currency)
+                ),
                 "price": summary.show(bundle.cost),
             }
             for bundle in bundles
@@ -197,10 +205,13 @@ def pay(
     asks = not (saved and customer.name and customer.email) or bool(problems)
     begun = session.state == State.PAYING
     moves = sessions.change(session) != sessions.Change.NONE
-    context = frame(session, embedded=embedded, title="Payment") | {
+    context = frame(session, embedded=embedded, title=gettext("Payment")) | {
         "summary": _offer(session, now=now, saved=saved),
         "step": "" if saved else _step(session, 3),
-        "heading": "Your details" if means == sessions.Means.NONE else "Payment",
+        "heading": {
+            sessions.Means.NONE: gettext("Your details"),
+            sessions.Means.SETUP: gettext("Your card"),
+        }.get(means, gettext("Payment")),
         "card": None if means == sessions.Means.NONE else _network(session.merchant),
         "saved_card": shown_card(saved),
         "masked_phone": dialing.masked(session.phone),
@@ -220,16 +231,18 @@ def done(session: CheckoutSession, *, embedded: bool, now: datetime) -> Page:
     """What they have now, and what was paid; without any of it once the session's day is over."""
     connection = session.connection
     assert connection is not None
-    context = frame(session, embedded=embedded, title="Done") | {
+    context = frame(session, embedded=embedded, title=gettext("Done")) | {
         "completed": True,
         "connection_id": connection.public_id,
-        "portal_url": reverse("portal", args=[session.merchant.public_id]),
+        "portal_url": languages.address("portal", session.merchant.public_id),
     }
     if session.expires_at <= now:
         context |= {
             "kind": "ok",
-            "heading": "This checkout is done",
-            "lead": f"There is nothing left to pay here. Go back to {session.merchant.name}.",
+            "heading": gettext("This checkout is done"),
+            "lead": gettext("There is nothing left to pay here. Go back to {merchant}.").format(
+                merchant=session.merchant.name
+            ),
         }
         return Page("checkout/notice.html", context, 410)
     return Page("checkout/done.html", context | results.of(session, now=now))
@@ -294,69 +307,79 @@ def _terms(
         price = summary.show(session.bundle.cost)
         return {
             "due": "" if saved else price,
-            "due_for": f"{session.bundle.name}, once",
+            "due_for": gettext("{pack}, once").format(pack=session.bundle.name),
             "consent": summary.consent_to_bundle(
                 session.bundle, merchant=name, subscription=current, zone=zone
             ),
-            "action": f"Pay {price}",
-            "busy": "Paying...",
+            "action": gettext("Pay {price}").format(price=price),
+            "busy": gettext("Paying..."),
         }
     if session.plan is None:
         return {
             "due": money.display(Decimal(0), session.merchant.currency),
-            "due_for": "The card is saved, not charged",
-            "consent": f"By saving it you let {name} charge this card for what you order later. "
-            "Nothing is charged today.",
-            "action": "Save card",
-            "busy": "Saving...",
+            "due_for": gettext("The card is saved, not charged"),
+            "consent": gettext(
+                "By saving it you let {merchant} charge this card for what you order later. "
+                "Nothing is charged today."
+            ).format(merchant=name),
+            "action": gettext("Save card"),
+            "busy": gettext("Saving..."),
         }
     plan = session.plan
     current = session.connection.subscription if session.connection is not None else None
     if current is not None and _shows_change(session):
         # Another card than the saved one may be chosen.
-        offer = switching.offer(current, plan, now=now, card="this card")
+        offer = switching.offer(current, plan, now=now, card=gettext("this card"))
         begun = session.payment
         return {
             "due": "",
             "consent": offer.consent,
             # Once begun it is what was quoted then.
-            "action": f"Pay {summary.show(begun.amount)} and switch" if begun else offer.action,
+            "action": switching.pay_and_switch(begun.amount) if begun else offer.action,
             "busy": offer.busy,
         }
     end = periods.cycle(now, plan.billing_interval, 0, zone).end
     consent = summary.consent_to_plan(plan, merchant=name, now=now, zone=zone)
     if means == sessions.Means.NONE:
-        consent = "No card is needed: nothing of this plan is ever charged."
+        consent = gettext("No card is needed: nothing of this plan is ever charged.")
+    action = gettext("Start {plan}") if plan.is_free else gettext("Pay {price}")
     return {
         "due": summary.show(plan.price),
-        "due_for": f"{plan.name}, {summary.day(now, zone)} to {summary.day(end, zone)}",
+        "due_for": gettext("{plan}, {start} to {end}").format(
+            plan=plan.name, start=summary.day(now, zone), end=summary.day(end, zone)
+        ),
         "consent": f"{consent} {results.cancelling(session)}",
-        "action": f"Start {plan.name}" if plan.is_free else f"Pay {summary.show(plan.price)}",
-        "busy": "Starting..." if plan.is_free else "Paying...",
+        "action": action.format(plan=plan.name, price=summary.show(plan.price)),
+        "busy": gettext("Starting...") if plan.is_free else gettext("Paying..."),
     }
 
 
 def _balance_sentence(balance: credits.Balance) -> str:
     if balance.total < 0:
         owed = money.display(-balance.total, balance.currency)
-        return f"You owe {owed} for past use. It is paid first."
-    return f"You have {money.display(balance.total, balance.currency)} of credits."
+        return gettext("You owe {amount} for past use. It is paid first.").format(amount=owed)
+    amount = money.display(balance.total, balance.currency)
+    return gettext("You have {amount} of credits.").format(amount=amount)
 
 
 def _step(session: CheckoutSession, number: int) -> str:
     """New customers see how far it is; returning ones have no count."""
     counted = session.mode in (Mode.SUBSCRIPTION, Mode.ONBOARDING)
-    return f"Step {number} of 3" if counted and not session.connection_is_given else ""
+    if not counted or session.connection_is_given:
+        return ""
+    return gettext("Step {number} of 3").format(number=number)
 
 
 def _topic(session: CheckoutSession) -> str:
-    return "Add credits" if session.mode == Mode.TOPUP else "Save a card"
+    return gettext("Add credits") if session.mode == Mode.TOPUP else gettext("Save a card")
 
 
 def _purpose(session: CheckoutSession) -> str:
     if session.mode == Mode.TOPUP:
-        return "Confirm that it is you, then choose how much."
-    return f"{session.merchant.name} keeps it for what you order later. Nothing is charged today."
+        return gettext("Confirm that it is you, then choose how much.")
+    return gettext(
+        "{merchant} keeps it for what you order later. Nothing is charged today."
+    ).format(merchant=session.merchant.name)
 
 
 def _network(merchant: Merchant) -> dict[str, str]:
@@ -370,7 +393,7 @@ def _network(merchant: Merchant) -> dict[str, str]:
 
 def postal_label(phone: str) -> str:
     """What a postal code is called where the phone is."""
-    return "ZIP code" if dialing.region(phone) == "US" else "Postal code"
+    return gettext("ZIP code") if dialing.region(phone) == "US" else gettext("Postal code")
 
 
 def shown_card(saved: PaymentMethod | None) -> dict[str, str] | None:

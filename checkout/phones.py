@@ -25,6 +25,7 @@ from django.conf import settings
 from django.db import connection as database
 from django.db import transaction
 from django.utils.crypto import salted_hmac
+from django.utils.translation import gettext, ngettext
 
 from billing import errors, outbox, tasks
 from billing.models import OutboxMessage
@@ -79,7 +80,9 @@ def send(asker: Asker, *, phone: str, address: str | None, now: datetime) -> str
     message = outbox.text(
         asker.merchant,
         to=phone,
-        body=f"{code} is your code for {asker.merchant.name}. It is valid for 10 minutes.",
+        body=gettext("{code} is your code for {merchant}. It is valid for 10 minutes.").format(
+            code=code, merchant=asker.merchant.name
+        ),
         now=now,
     )
     if not asker.merchant.is_sandbox:
@@ -103,11 +106,13 @@ def check(asker: Asker, *, code: str, now: datetime) -> bool:
     )
     if found is None or found.consumed_at is not None or found.expires_at <= now:
         raise errors.Refused(
-            "That code is no longer valid. Send a new one.", code="code_expired", param="code"
+            gettext("That code is no longer valid. Send a new one."),
+            code="code_expired",
+            param="code",
         )
     if found.attempts >= MOST_TRIES:
         raise errors.Refused(
-            "Too many wrong codes. Send a new one.", code="code_burnt", param="code"
+            gettext("Too many wrong codes. Send a new one."), code="code_burnt", param="code"
         )
     if not hmac.compare_digest(bytes(found.code_hash), _code_hash(asker, asker.phone, code)):
         found.attempts += 1
@@ -127,14 +132,14 @@ def tries_left(asker: Asker) -> int:
 def wrong(asker: Asker) -> errors.Refused:
     """The refusal of a wrong code, which says how many tries are left."""
     left = tries_left(asker)
-    tries = "1 try is left." if left == 1 else f"{left} tries are left."
-    return errors.Refused(
-        f"That is not the code we sent. {tries}"
-        if left
-        else "That is not the code we sent. Send a new one.",
-        code="wrong_code",
-        param="code",
-    )
+    said = gettext("That is not the code we sent. Send a new one.")
+    if left:
+        said = ngettext(
+            "That is not the code we sent. {count} try is left.",
+            "That is not the code we sent. {count} tries are left.",
+            left,
+        ).format(count=left)
+    return errors.Refused(said, code="wrong_code", param="code")
 
 
 def resend_wait(asker: Asker, *, now: datetime) -> int:
@@ -149,9 +154,12 @@ def resend_wait(asker: Asker, *, now: datetime) -> int:
 def _hold_limits(asker: Asker, *, phone: str, address: str, now: datetime) -> None:
     wait = resend_wait(asker, now=now)
     if wait:
-        raise errors.Throttled(
-            f"A code was just sent. You can ask for another in {wait} seconds.", retry_after_s=wait
+        said = ngettext(
+            "A code was just sent. You can ask for another in {count} second.",
+            "A code was just sent. You can ask for another in {count} seconds.",
+            wait,
         )
+        raise errors.Throttled(said.format(count=wait), retry_after_s=wait)
     # Two askers of one phone or address take turns, in one order, so that none slips through.
     with database.cursor() as cursor:
         for key in sorted((f"{asker.merchant_id}:{phone}", f"{asker.merchant_id}:{address}")):
@@ -166,18 +174,20 @@ def _hold_limits(asker: Asker, *, phone: str, address: str, now: datetime) -> No
         full = recent.values_list("sent_at", flat=True)[limit.most - 1 : limit.most]
         for moment in full:
             wait = int((moment + limit.window - now).total_seconds()) + 1
-            raise errors.Throttled(
-                f"Too many codes were sent. Try again {_soon(wait)}.", retry_after_s=wait
-            )
+            raise errors.Throttled(_too_many(wait), retry_after_s=wait)
 
 
 def _asked_by(asker: Asker) -> dict[str, Asker]:
     return {"session" if isinstance(asker, CheckoutSession) else "visit": asker}
 
 
-def _soon(wait_s: int) -> str:
-    minutes = -(-wait_s // 60)
-    return "in a minute" if minutes <= 1 else f"in {minutes} minutes"
+def _too_many(wait_s: int) -> str:
+    minutes = max(-(-wait_s // 60), 1)
+    return ngettext(
+        "Too many codes were sent. Try again in a minute.",
+        "Too many codes were sent. Try again in {count} minutes.",
+        minutes,
+    ).format(count=minutes)
 
 
 def _code_hash(asker: Asker, phone: str, code: str) -> bytes:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from django.utils.translation import gettext
+
 from billing import credits, money, receipts
 from billing.models import Subscription
-from checkout import summary
+from checkout import languages, summary
 from checkout.models import CheckoutSession
 
 Mode = CheckoutSession.Mode
@@ -20,33 +22,44 @@ def of(session: CheckoutSession, *, now: datetime) -> dict[str, Any]:
     merchant = session.merchant
     if payment is not None and payment.flag:
         return {
-            "heading": "We have your payment",
-            "lead": f"{merchant.name} has to look at it before anything is added, and may give it "
-            "back. You need not pay again.",
+            "heading": gettext("We have your payment"),
+            "lead": gettext(
+                "{merchant} has to look at it before anything is added, and may give it back. You "
+                "need not pay again."
+            ).format(merchant=merchant.name),
             "facts": _facts(session),
         }
     if session.mode == Mode.ONBOARDING:
         return {
-            "heading": "Your card is saved",
-            "lead": "Nothing was charged.",
-            "facts": [{"label": "Card", "text": str(connection.card)}] if connection.card else [],
+            "heading": gettext("Your card is saved"),
+            "lead": gettext("Nothing was charged."),
+            "facts": [{"label": gettext("Card"), "text": str(connection.card)}]
+            if connection.card
+            else [],
         }
     current = connection.subscription
     if session.plan is not None and current is not None and current.plan_id != session.plan_id:
         return _planned(session, current)
     balance = credits.balance(connection, now=now)
     what = session.bundle if session.bundle is not None else session.plan
-    state = "is added and ready to use" if session.bundle else "is active and ready to use"
-    has_credits = balance.total > 0
+    ready = (
+        gettext("{what} is added and ready to use.")
+        if session.bundle
+        else gettext("{what} is active and ready to use.")
+    )
+    heading = (
+        gettext("You have {amount} of credits") if balance.total > 0 else gettext("{what} is yours")
+    )
     amount = money.display(balance.total, balance.currency)
-    facts = _facts(session)
     email = connection.customer.email
-    sent = f"We sent the receipt to {email}. " if payment is not None and email else ""
+    sent = ""
+    if payment is not None and email:
+        sent = gettext("We sent the receipt to {email}.").format(email=email)
     return {
-        "heading": f"You have {amount} of credits" if has_credits else f"{what} is yours",
-        "lead": f"{what} {state}.",
-        "facts": facts,
-        "after": f"{sent}{cancelling(session)}" if session.plan is not None else sent,
+        "heading": heading.format(amount=amount, what=what),
+        "lead": ready.format(what=what),
+        "facts": _facts(session),
+        "after": f"{sent} {cancelling(session)}".strip() if session.plan is not None else sent,
     }
 
 
@@ -54,15 +67,16 @@ def _planned(session: CheckoutSession, current: Subscription) -> dict[str, Any]:
     """A switch that waits for the end of the cycle, or was taken back or made since."""
     if current.pending_plan_id != session.plan_id:
         return {
-            "heading": f"You are on {current.plan.name}",
-            "lead": "This checkout is done; your plan has changed since.",
+            "heading": gettext("You are on {plan}").format(plan=current.plan.name),
+            "lead": gettext("This checkout is done; your plan has changed since."),
             "facts": _facts(session),
         }
     date = summary.day(current.cycle_end, session.merchant.time_zone, year=True)
     return {
-        "heading": f"You switch to {session.plan} on {date}",
-        "lead": f"Until then you stay on {current.plan.name}. Nothing was charged, and you can "
-        "take it back.",
+        "heading": gettext("You switch to {plan} on {date}").format(plan=session.plan, date=date),
+        "lead": gettext(
+            "Until then you stay on {plan}. Nothing was charged, and you can take it back."
+        ).format(plan=current.plan.name),
         "facts": [],
         "after": "",
     }
@@ -74,25 +88,31 @@ def _facts(session: CheckoutSession) -> list[dict[str, str]]:
     zone = session.merchant.time_zone
     facts: list[dict[str, str]] = []
     if payment is not None:
-        facts.append({"label": "Paid today", "text": receipts.amount(payment)})
+        facts.append({"label": gettext("Paid today"), "text": receipts.amount(payment)})
         if payment.card is not None:
-            facts.append({"label": "Card", "text": str(payment.card)})
+            facts.append({"label": gettext("Card"), "text": str(payment.card)})
     current = connection.subscription
     if session.plan is not None and current is not None and current.plan_id == session.plan_id:
         date = summary.day(current.cycle_end, zone, year=True)
         if current.plan.is_free:
-            facts.append({"label": "Renews", "text": date})
+            facts.append({"label": gettext("Renews"), "text": date})
         else:
-            price = summary.show(current.plan.price)
-            facts.append({"label": "Next payment", "text": f"{price} on {date}"})
+            due = gettext("{price} on {date}").format(
+                price=summary.show(current.plan.price), date=date
+            )
+            facts.append({"label": gettext("Next payment"), "text": due})
     if payment is not None:
-        number = {"label": "Receipt", "text": payment.receipt_number}
-        facts.append(number | {"url": receipts.address(payment)})
+        number = {"label": gettext("Receipt"), "text": payment.receipt_number}
+        facts.append(number | {"url": languages.with_language(receipts.address(payment))})
     return facts
 
 
 def cancelling(session: CheckoutSession) -> str:
     """How a plan is left."""
     support = session.merchant.organization.support_email
-    where = f", or write to {support}" if support else ""
-    return f"Cancel at any time on {session.merchant.name}\u2019s billing page{where}."
+    said = (
+        gettext("Cancel at any time on {merchant}’s billing page, or write to {support}.")
+        if support
+        else gettext("Cancel at any time on {merchant}’s billing page.")
+    )
+    return said.format(merchant=session.merchant.name, support=support)

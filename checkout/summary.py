@@ -13,30 +13,33 @@ from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from django.utils.translation import gettext, gettext_noop
 from moneyed import Money
 
-from billing import money, periods
+from billing import locales, money, periods
 from billing.models import CreditBundle, Plan, Subscription
+from checkout import intervals
 
-PER = {"day": "a day", "week": "a week", "month": "a month", "year": "a year"}
 MOST_RATES = 8
 _MILLION = Decimal(1_000_000)
 # The word a meter's name may already carry, and what a price of the unit is per.
 _UNITS = {
-    "tokens_1m": ("tokens", "per million"),
-    "characters_1m": ("characters", "per million"),
-    "minutes": ("minutes", "per minute"),
-    "requests": ("requests", "per request"),
+    "tokens_1m": (gettext_noop("tokens"), gettext_noop("per million")),
+    "characters_1m": (gettext_noop("characters"), gettext_noop("per million")),
+    "minutes": (gettext_noop("minutes"), gettext_noop("per minute")),
+    "requests": (gettext_noop("requests"), gettext_noop("per request")),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """An amount in a column: up to the cent, the digits past it, hidden zeros that align it."""
+    """An amount in a column: up to the cent, the digits past it, hidden zeros that align it, and
+    the currency where the language writes it last."""
 
     main: str
     past: str = ""
     pad: str = ""
+    tail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,17 +89,16 @@ def column(amounts: Sequence[tuple[Decimal, str]], *, signs: Sequence[bool] = ()
     deepest = max((money.places(amount, currency) for amount, currency in amounts), default=0)
     found = []
     for index, (amount, currency) in enumerate(amounts):
-        main, past = money.parts(amount, currency, sign=bool(signs and signs[index]))
+        main, past, tail = money.pieces(amount, currency, sign=bool(signs and signs[index]))
         if abs(amount) < 1:
             main, past = main + past, ""
-        found.append(Amount(main, past, "0" * (deepest - money.places(amount, currency))))
+        found.append(Amount(main, past, "0" * (deepest - money.places(amount, currency)), tail))
     return found
 
 
 def day(moment: datetime, zone: str, *, year: bool = False) -> str:
     """A date of a sentence: October 14, or October 14, 2026."""
-    local = moment.astimezone(ZoneInfo(zone))
-    return f"{local:%B} {local.day}" + (f", {local.year}" if year else "")
+    return locales.day(moment, zone, year=year)
 
 
 def of_plan(plan: Plan, *, now: datetime, zone: str) -> Summary:
@@ -104,28 +106,29 @@ def of_plan(plan: Plan, *, now: datetime, zone: str) -> Summary:
     interval = plan.billing_interval
     currency = plan.currency
     first = periods.cycle(now, interval, 0, zone)
-    every = f"every {interval}"
+    every = intervals.every(interval)
     rows = []
     if plan.included_credit:
         credits = money.display(plan.included_credit, currency)
-        rows.append(Row("You get", f"{credits} of credits {every}"))
+        gives = gettext("{credits} of credits {every}").format(credits=credits, every=every)
+        rows.append(Row(gettext("You get"), gives))
     prices = rates(plan)
     if prices:
-        rows.append(Row("Credits buy", rates=prices))
+        rows.append(Row(gettext("Credits buy"), rates=prices))
     today = day(now, zone, year=True)
-    rows.append(
-        Row("You pay", "Nothing today" if plan.is_free else f"{show(plan.price)} today, {today}")
-    )
+    pays = gettext("Nothing today") if plan.is_free else _paid_today(plan.price, today)
+    rows.append(Row(gettext("You pay"), pays))
     renews = day(first.end, zone, year=interval == "year")
-    rows.append(Row("Renews", f"{renews}, then {every}"))
+    then = gettext("{date}, then {every}").format(date=renews, every=every)
+    rows.append(Row(gettext("Renews"), then))
     if plan.included_credit:
-        rows.append(Row("Unused credits", _unused(plan)))
-    rows.append(Row("If they run out", _depleted(plan)))
+        rows.append(Row(gettext("Unused credits"), _unused(plan)))
+    rows.append(Row(gettext("If they run out"), _depleted(plan)))
     return Summary(
         name=plan.name,
-        price="Free" if plan.is_free else show(plan.price),
-        per="" if plan.is_free else PER[interval],
-        aside="Cancel any time",
+        price=gettext("Free") if plan.is_free else show(plan.price),
+        per="" if plan.is_free else intervals.per(interval),
+        aside=gettext("Cancel any time"),
         rows=rows,
     )
 
@@ -136,13 +139,22 @@ def of_bundle(bundle: CreditBundle, *, now: datetime, zone: str) -> Summary:
     return Summary(
         name=bundle.name,
         price=show(bundle.cost),
-        per="once",
+        per=gettext("once"),
         rows=[
-            Row("You get", f"{credits} of credits"),
-            Row("You pay", f"{show(bundle.cost)} today, {day(now, zone, year=True)}"),
-            Row("Unused credits", _kept(bundle.plan)),
+            Row(gettext("You get"), of_credits(credits)),
+            Row(gettext("You pay"), _paid_today(bundle.cost, day(now, zone, year=True))),
+            Row(gettext("Unused credits"), _kept(bundle.plan)),
         ],
     )
+
+
+def of_credits(amount: str) -> str:
+    """What somebody gets: $25.00 of credits."""
+    return gettext("{amount} of credits").format(amount=amount)
+
+
+def _paid_today(price: Money, date: str) -> str:
+    return gettext("{price} today, {date}").format(price=show(price), date=date)
 
 
 def of_bundle_for(bundle: CreditBundle, *, balance: Decimal) -> Summary:
@@ -155,19 +167,27 @@ def of_bundle_for(bundle: CreditBundle, *, balance: Decimal) -> Summary:
     )
     owes = balance < 0
     interval = bundle.plan.billing_interval
-    kept = _kept(bundle.plan)
-    kept = kept[0].lower() + kept[1:]
-    note = f"Pack credits are used after this {interval}\u2019s credits and {kept}."
+    after_those = intervals.after_credits_of_this(interval)
+    if bundle.plan.bundle_rollover_type == Plan.Rollover.NONE:
+        note = gettext("Pack credits are used {after_those} and end {with_it}.").format(
+            after_those=after_those, with_it=intervals.with_end(interval)
+        )
+    else:
+        note = gettext(
+            "Pack credits are used {after_those} and carry over for as long as you have a plan."
+        ).format(after_those=after_those)
+    if owes:
+        note = gettext("What you owe is paid first.") + " " + note
     return Summary(
         name=bundle.name,
         price=show(bundle.cost),
-        per="once",
+        per=gettext("once"),
         sum=[
-            Line("You owe for past use" if owes else "Credits now", now_),
+            Line(gettext("You owe for past use") if owes else gettext("Credits now"), now_),
             Line(bundle.name, pack),
-            Line("Credits after", then, total=True),
+            Line(gettext("Credits after"), then, total=True),
         ],
-        note="What you owe is paid first. " + note if owes else note,
+        note=note,
     )
 
 
@@ -190,19 +210,20 @@ def rates(plan: Any) -> list[Rate]:
         for label, amount, text in shown
     ]
     if more > 0:
-        lines.append(Rate(f"and {more} more", Amount("")))
+        lines.append(Rate(gettext("and {count} more").format(count=more), Amount("")))
     return lines
 
 
 def _tiers(meter: Any, currency: str) -> list[tuple[str, Decimal | None, str]]:
     price = meter.price
-    word, per = _UNITS[price.unit]
-    named = word in meter.name.lower()
+    noun, per = _UNITS[price.unit]
+    word, per = gettext(noun), gettext(per)
+    named = noun in meter.name.lower() or word.lower() in meter.name.lower()
     lines: list[tuple[str, Decimal | None, str]] = []
     for index, tier in enumerate(price.tiers):
         if price.rate_type == "percentage":
-            label = f"{meter.name}, on the provider\u2019s price"
-            amount, text = None, f"{tier.rate.normalize():f}%"
+            label = gettext("{meter}, on the provider’s price").format(meter=meter.name)
+            amount, text = None, locales.percent(tier.rate)
         elif price.unit in ("tokens_1m", "characters_1m"):
             label = f"{meter.name}, {per}" if named else f"{meter.name}, {per} {word}"
             amount, text = tier.rate, ""
@@ -210,75 +231,110 @@ def _tiers(meter: Any, currency: str) -> list[tuple[str, Decimal | None, str]]:
             label = meter.name if named else f"{meter.name}, {per}"
             amount, text = tier.rate, ""
         if price.base_cost_payer == "wallet":
-            label = f"{label}, plus that price" if amount is None else f"{label}, plus its cost"
+            label = (
+                gettext("{label}, plus that price")
+                if amount is None
+                else gettext("{label}, plus its cost")
+            ).format(label=label)
         if index:
-            label = f"after {_quantity(tier.start)} {word}"
+            label = gettext("after {count} {units}").format(count=_quantity(tier.start), units=word)
         lines.append((label, amount, text))
     return lines
 
 
 def _quantity(count: Decimal) -> str:
     if count >= _MILLION and count % (_MILLION / 10) == 0:
-        return f"{(count / _MILLION).normalize():f} million"
-    whole = count.normalize()
-    return f"{whole:,f}"
+        return gettext("{count} million").format(count=locales.number(count / _MILLION))
+    return locales.number(count)
 
 
 def _unused(plan: Plan) -> str:
     interval = plan.billing_interval
     if plan.rollover_type == Plan.Rollover.NONE:
-        return f"End with the {interval}"
+        return ends(interval)
     if plan.rollover_cap is None:
-        return f"Roll over to the next {interval}"
-    cap = money.display(plan.rollover_cap, plan.currency)
-    return f"Roll over to the next {interval}, up to {cap}"
+        return gettext("Roll over {to_next}").format(to_next=intervals.to_next(interval))
+    return gettext("Roll over {to_next}, up to {cap}").format(
+        to_next=intervals.to_next(interval), cap=money.display(plan.rollover_cap, plan.currency)
+    )
+
+
+def ends(interval: str) -> str:
+    """What becomes of credits that do not roll over: End with the month."""
+    return gettext("End {with_it}").format(with_it=intervals.with_end(interval))
 
 
 def _kept(plan: Plan) -> str:
     if plan.bundle_rollover_type == Plan.Rollover.NONE:
-        return f"End with the {plan.billing_interval}"
-    return "Carry over for as long as you have a plan"
+        return ends(plan.billing_interval)
+    return gettext("Carry over for as long as you have a plan")
 
 
 def _depleted(plan: Plan) -> str:
     interval = plan.billing_interval
     itself = plan.default_auto_top_up_bundle
     if itself is not None and itself.deleted_at is None:
-        return f"{itself.name} is bought by itself for {show(itself.cost)}; you can switch it off"
+        return gettext("{pack} is bought by itself for {price}; you can switch it off").format(
+            pack=itself.name, price=show(itself.cost)
+        )
     if plan.when_depleted == Plan.WhenDepleted.BLOCK:
         cheapest = plan.live_bundles.order_by("cost", "id").first()
         if cheapest is None:
-            return f"Requests pause until the next {interval}"
-        return f"Requests pause until you add credits; {cheapest.name} is {show(cheapest.cost)}"
-    threshold = money.display(plan.overage_threshold, plan.currency)
-    text = (
-        f"Requests go on; your card is charged at each {threshold} and at the {interval}\u2019s end"
+            return gettext("Requests pause {until_next}").format(
+                until_next=intervals.until_next(interval)
+            )
+        return gettext("Requests pause until you add credits; {pack} is {price}").format(
+            pack=cheapest.name, price=show(cheapest.cost)
+        )
+    said = {
+        "threshold": money.display(plan.overage_threshold, plan.currency),
+        "at_end": intervals.at_end(interval),
+    }
+    if plan.overage_cap is None:
+        return gettext(
+            "Requests go on; your card is charged at each {threshold} and {at_end}"
+        ).format(**said)
+    return gettext(
+        "Requests go on; your card is charged at each {threshold} and {at_end}, at most {cap} {per}"
+    ).format(
+        **said,
+        cap=money.display(plan.overage_cap, plan.currency),
+        per=intervals.per(interval),
     )
-    if plan.overage_cap is not None:
-        text += f", at most {money.display(plan.overage_cap, plan.currency)} {PER[interval]}"
-    return text
 
 
 def consent_to_plan(plan: Plan, *, merchant: str, now: datetime, zone: str) -> str:
     """What a customer agrees to with a plan: what is charged, when, and for what else."""
-    extras = []
-    if plan.live_bundles.exists():
-        extras.append("packs you buy")
-    if plan.when_depleted == Plan.WhenDepleted.OVERAGE:
-        extras.append("use past your credits")
-    others = f"for {' and '.join(extras)}" if extras else ""
-    itself = _bought_by_itself(plan)
+    packs = plan.live_bundles.exists()
+    past = plan.when_depleted == Plan.WhenDepleted.OVERAGE
+    if packs and past:
+        others = gettext("for packs you buy and use past your credits")
+    elif packs:
+        others = gettext("for packs you buy")
+    else:
+        others = gettext("for use past your credits") if past else ""
+    said = {
+        "merchant": merchant,
+        "others": others,
+        "price": show(plan.price),
+        "each": _each(plan.billing_interval, now.astimezone(ZoneInfo(zone))),
+    }
     if plan.is_free:
-        return (
-            f"By starting you let {merchant} save this card and charge it {others}. "
-            f"Nothing is charged today.{itself}"
+        text = gettext(
+            "By starting you let {merchant} save this card and charge it {others}. "
+            "Nothing is charged today."
         )
-    return (
-        f"By paying you let {merchant} save this card and charge it {show(plan.price)} "
-        f"{_each(plan.billing_interval, now.astimezone(ZoneInfo(zone)))} until you cancel"
-        + (f", and {others}." if others else ".")
-        + itself
-    )
+    elif others:
+        text = gettext(
+            "By paying you let {merchant} save this card and charge it {price} {each} until you "
+            "cancel, and {others}."
+        )
+    else:
+        text = gettext(
+            "By paying you let {merchant} save this card and charge it {price} {each} until you "
+            "cancel."
+        )
+    return text.format(**said) + _bought_by_itself(plan)
 
 
 def _bought_by_itself(plan: Plan) -> str:
@@ -286,12 +342,12 @@ def _bought_by_itself(plan: Plan) -> str:
     bundle = plan.default_auto_top_up_bundle
     if bundle is None or bundle.deleted_at is not None:
         return ""
-    return (
-        f" Auto top-up is on from the start: each time your credits run out, {bundle.name} is "
-        f"bought with this card for {show(bundle.cost)}, as many at once as are missing, without a "
-        "monthly limit and without asking you, until you set one or switch it off on your billing "
-        "page."
+    said = gettext(
+        "Auto top-up is on from the start: each time your credits run out, {pack} is bought with "
+        "this card for {price}, as many at once as are missing, without a monthly limit and "
+        "without asking you, until you set one or switch it off on your billing page."
     )
+    return " " + said.format(pack=bundle.name, price=show(bundle.cost))
 
 
 def consent_to_bundle(
@@ -299,25 +355,24 @@ def consent_to_bundle(
 ) -> str:
     """What a customer agrees to with a pack."""
     until = day(subscription.cycle_end, zone)
-    ends = subscription.pending_change == Subscription.PendingChange.CANCELLATION
-    then = f"Your plan still {'ends' if ends else 'renews'} on {until}."
-    return f"By paying you let {merchant} charge this card {show(bundle.cost)} once. {then}"
+    if subscription.pending_change == Subscription.PendingChange.CANCELLATION:
+        then = gettext("Your plan still ends on {date}.")
+    else:
+        then = gettext("Your plan still renews on {date}.")
+    once = gettext("By paying you let {merchant} charge this card {price} once.")
+    paid = once.format(merchant=merchant, price=show(bundle.cost))
+    return f"{paid} {then.format(date=until)}"
 
 
 def _each(interval: str, local: datetime) -> str:
     if interval == "day":
-        return "every day"
+        return intervals.every(interval)
     if interval == "week":
-        return f"every {local:%A}"
+        return gettext("every {weekday}").format(weekday=locales.weekday(local))
     if interval == "year":
-        return f"on {local:%B} {local.day} of every year"
-    number = _ordinal(local.day)
+        date = locales.day(local, str(local.tzinfo))
+        return gettext("on {date} of every year").format(date=date)
+    number = locales.ordinal(local.day)
     if local.day > 28:
-        return f"on the {number} of every month (or its last day)"
-    return f"on the {number} of every month"
-
-
-def _ordinal(number: int) -> str:
-    if 10 < number < 14:
-        return f"{number}th"
-    return f"{number}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th') }"
+        return gettext("on the {ordinal} of every month (or its last day)").format(ordinal=number)
+    return gettext("on the {ordinal} of every month").format(ordinal=number)

@@ -1,11 +1,11 @@
-"""The hosted pages: checkout alone and framed, receipts, the links of our mails, the customers'
-portal, and a merchant's colours and logo."""
+"""The hosted pages: checkout alone and framed, the links of plans, receipts and our mails, the
+customers' portal, and a merchant's colours and logo."""
 
 from __future__ import annotations
 
 from django.urls import URLPattern, path
 
-from checkout import hosted, links, views
+from checkout import hosted, links, offers, views
 from checkout.portal import views as portal
 
 STEPS = {
@@ -49,6 +49,7 @@ def _pages(prefix: str, name: str, *, embedded: bool) -> list[URLPattern]:
 urlpatterns = [
     *_pages("checkout", "checkout", embedded=False),
     *_pages("embed/checkout", "embed-checkout", embedded=True),
+    path("buy/<str:token>", offers.buy, name="buy"),
     path("receipts/<str:token>", hosted.receipt, name="receipt"),
     path("pay/<str:token>", links.confirm, name="pay"),
     path("pay/<str:token>/begin", links.begin, name="pay-begin"),

@@ -14,12 +14,12 @@ from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.shortcuts import render
-from django.urls import reverse
+from django.utils.translation import gettext
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods
 
 from billing import errors, ids
-from checkout import dialing, forms, pages, policy, refusals, sessions
+from checkout import dialing, forms, languages, pages, policy, refusals, sessions
 from checkout.models import CheckoutSession
 from checkout.pages import Alert, Page
 
@@ -32,6 +32,7 @@ def found(step: Step) -> Step:
 
     @csrf_exempt
     @require_http_methods(["GET", "HEAD", "POST"])
+    @languages.spoken
     @wraps(step)
     def view(request: HttpRequest, secret: str, embedded: bool = False) -> HttpResponse:
         try:
@@ -110,7 +111,9 @@ def code(request: HttpRequest, session: CheckoutSession, embedded: bool) -> Http
     form.full_clean()
     digits = form.cleaned_data.get("code", "")
     if not (len(digits) == 6 and digits.isascii() and digits.isdigit()):
-        raise errors.Refused("Enter the six digits we sent.", code="malformed_code", param="code")
+        raise errors.Refused(
+            gettext("Enter the six digits we sent."), code="malformed_code", param="code"
+        )
     sessions.verify_code(
         session, code=digits, nonce=form.cleaned_data["nonce"], now=session.merchant.now()
     )
@@ -282,7 +285,7 @@ def refuse(
 def to_page(session: CheckoutSession, embedded: bool) -> HttpResponseRedirect:
     """See Other: a reload never posts again."""
     name = "embed-checkout" if embedded else "checkout"
-    response = HttpResponseRedirect(reverse(name, args=[session.secret]))
+    response = HttpResponseRedirect(languages.address(name, session.secret))
     response.status_code = 303
     return response
 

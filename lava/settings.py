@@ -277,6 +277,8 @@ LAVA_USD_RATES = env.json("LAVA_USD_RATES", default={})
 # Empty: the embedded broker.
 CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default="")
 PHONE_SENDER = env.str("PHONE_SENDER", default="checkout.phones.OutboxSender")
+# Where codes are texted to, as ISO 3166 regions, e.g. US,DE; empty: everywhere.
+PHONE_COUNTRIES = [region.upper() for region in env.list("PHONE_COUNTRIES", default=[])]
 TWILIO_ACCOUNT_SID = env.str("TWILIO_ACCOUNT_SID", default="")
 TWILIO_AUTH_TOKEN = env.str("TWILIO_AUTH_TOKEN", default="")
 TWILIO_FROM = env.str("TWILIO_FROM", default="")
@@ -290,6 +292,8 @@ DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="billing@localhost")
 
 # --- Time, files, security, logs -----------------------------------------------------------------
 
+# What customers are spoken to in: one more line here and its catalogues, by `manage.py messages`.
+LANGUAGES = [("en", "English"), ("de", "Deutsch"), ("es", "Español")]
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 USE_TZ = True

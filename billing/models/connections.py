@@ -28,6 +28,8 @@ class Customer(Tenant):
     email = models.EmailField(blank=True)
     first_name = models.CharField(max_length=80, blank=True)
     last_name = models.CharField(max_length=80, blank=True)
+    # The language they were last seen in at a hosted page, e.g. de; mails speak it. Empty: English.
+    locale = models.CharField(max_length=8, blank=True)
     # The customer's id at the card network, once a card was asked for.
     card_customer_id = models.CharField(max_length=64, blank=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)

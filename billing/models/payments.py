@@ -10,6 +10,7 @@ from decimal import Decimal
 
 from django.db import models
 from django.utils import timezone
+from django.utils.translation import gettext
 from djmoney.models.fields import MoneyField
 
 from billing.models.base import Tenant, bounded, credit_field
@@ -47,12 +48,12 @@ class PaymentMethod(Tenant):
         ]
 
     def __str__(self) -> str:
-        return f"{self.brand_name} ending {self.last4}"
+        return gettext("{brand} ending {last4}").format(brand=self.brand_name, last4=self.last4)
 
     @property
     def brand_name(self) -> str:
         names = {"visa": "Visa", "mastercard": "Mastercard", "amex": "American Express"}
-        return names.get(self.brand, self.brand.replace("_", " ").title() or "Card")
+        return names.get(self.brand, self.brand.replace("_", " ").title() or gettext("Card"))
 
 
 class Payment(Tenant):

@@ -16,9 +16,11 @@ from itertools import groupby
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from billing import money, receipts
+from django.utils.translation import gettext, gettext_noop
+
+from billing import locales, money, receipts
 from billing.models import Connection, LedgerEntry
-from checkout import summary
+from checkout import languages, summary
 from checkout.portal import reading
 from checkout.summary import Amount
 
@@ -28,13 +30,13 @@ PAGE = 60
 CHUNK = 2000
 
 _WORDS = {
-    Kind.EXPIRE: "Credits ended",
-    Kind.ROLL: "Rolled over",
-    Kind.DEBT: "Paid what you owed",
-    Kind.OVERAGE_CHARGED: "Use past your credits, paid by card",
-    Kind.REFUND: "Request taken back",
-    Kind.ADJUST: "Adjustment",
-    Kind.CLAWBACK: "Credits taken back",
+    Kind.EXPIRE: gettext_noop("Credits ended"),
+    Kind.ROLL: gettext_noop("Rolled over"),
+    Kind.DEBT: gettext_noop("Paid what you owed"),
+    Kind.OVERAGE_CHARGED: gettext_noop("Use past your credits, paid by card"),
+    Kind.REFUND: gettext_noop("Request taken back"),
+    Kind.ADJUST: gettext_noop("Adjustment"),
+    Kind.CLAWBACK: gettext_noop("Credits taken back"),
 }
 
 
@@ -105,7 +107,8 @@ def page(
 
 def csv_lines(connection: Connection) -> Iterator[str]:
     """The whole ledger as CSV, the newest first, a few thousand lines at a time."""
-    yield _csv(["time", "what", "used", "credits", "left after", "currency", "receipt"])
+    names = ("time", "what", "used", "credits", "left after", "currency", "receipt")
+    yield _csv(list(names))
     below: int | None = None
     while True:
         found = list(_entries(connection, below=below)[: CHUNK + 1])
@@ -170,7 +173,9 @@ def _lines(connection: Connection, groups: list[list[Any]]) -> Iterator[Line]:
             what=_what(newest, request),
             used=reading.quantity(request["price__unit"], request["quantity"]) if request else "",
             receipt=receipt,
-            url=receipts.address(payment) if payment is not None and receipt else "",
+            url=languages.with_language(receipts.address(payment))
+            if payment is not None and receipt
+            else "",
             change=change,
             after=newest.balance_after,
         )
@@ -180,17 +185,17 @@ def _what(entry: Any, request: Any) -> str:
     if entry.kind == Kind.USAGE and request:
         return str(request["meter__name"])
     if entry.kind == Kind.REFUND and request:
-        return f"{request['meter__name']}, taken back"
+        return gettext("{meter}, taken back").format(meter=request["meter__name"])
     if entry.kind == Kind.GRANT:
         grant = entry.grant
         if grant.bundle is not None:
-            return f"{grant.bundle.name} bought"
+            return gettext("{pack} bought").format(pack=grant.bundle.name)
         if grant.cycle is not None:
-            return f"{grant.cycle.plan.name} credits"
-        return "Credits given to you"
+            return gettext("{plan} credits").format(plan=grant.cycle.plan.name)
+        return gettext("Credits given to you")
     if entry.kind == Kind.USAGE:
-        return "Usage"
-    return _WORDS[Kind(entry.kind)]
+        return gettext("Usage")
+    return gettext(_WORDS[Kind(entry.kind)])
 
 
 def _days(lines: list[Line], connection: Connection, *, now: datetime) -> list[Day]:
@@ -201,8 +206,9 @@ def _days(lines: list[Line], connection: Connection, *, now: datetime) -> list[D
     rows = [
         (
             line.at.astimezone(zone).date(),
+            line.at,
             Row(
-                time=_clock(line.at.astimezone(zone)),
+                time=locales.clock(line.at.astimezone(zone)),
                 exact=line.at.isoformat(),
                 what=line.what,
                 used=line.used,
@@ -218,19 +224,14 @@ def _days(lines: list[Line], connection: Connection, *, now: datetime) -> list[D
     today = now.astimezone(zone).date()
     days = []
     for date, group in groupby(rows, key=lambda row: row[0]):
-        title = f"{date:%B} {date.day}"
+        found = list(group)
+        title = locales.day(found[0][1], str(zone), year=date.year != today.year)
         if date == today:
-            title = f"Today, {title}"
+            title = gettext("Today, {date}").format(date=title)
         elif date == today - timedelta(days=1):
-            title = f"Yesterday, {title}"
-        elif date.year != today.year:
-            title = f"{title}, {date.year}"
-        days.append(Day(title, [row for _, row in group]))
+            title = gettext("Yesterday, {date}").format(date=title)
+        days.append(Day(title, [row for _, _, row in found]))
     return days
-
-
-def _clock(local: datetime) -> str:
-    return f"{local.hour % 12 or 12}:{local:%M} {local:%p}"
 
 
 def _csv(cells: list[str]) -> str:

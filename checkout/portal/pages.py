@@ -8,10 +8,11 @@ from typing import Any
 
 from django.conf import settings
 from django.urls import reverse
+from django.utils.translation import gettext, gettext_noop
 
-from billing import credits, money
+from billing import credits, locales, money
 from billing.models import Connection, Merchant, Plan, Subscription
-from checkout import dialing, pages, phones, summary
+from checkout import dialing, languages, pages, phones, summary
 from checkout.models import PortalVisit
 from checkout.pages import Alert, Page
 from checkout.portal import activity, reading, switching
@@ -27,15 +28,27 @@ RECENT = 12
 
 # What was done, said on the page after it; anything else in the address says nothing.
 DONE = {
-    "cancelled": ("Your plan is cancelled", "Nothing more is charged for it. You can resume it."),
-    "resumed": ("Your plan goes on", "Nothing else has changed."),
-    "switched": ("You switched plan", "The new one is active."),
-    "scheduled": ("The switch is planned", "You can take it back until then."),
-    "top-up-on": ("Auto top-up is on", "You can switch it off at any time."),
-    "top-up-off": ("Auto top-up is off", "Nothing is bought unless you do it."),
+    "cancelled": (
+        gettext_noop("Your plan is cancelled"),
+        gettext_noop("Nothing more is charged for it. You can resume it."),
+    ),
+    "resumed": (gettext_noop("Your plan goes on"), gettext_noop("Nothing else has changed.")),
+    "switched": (gettext_noop("You switched plan"), gettext_noop("The new one is active.")),
+    "scheduled": (
+        gettext_noop("The switch is planned"),
+        gettext_noop("You can take it back until then."),
+    ),
+    "top-up-on": (
+        gettext_noop("Auto top-up is on"),
+        gettext_noop("You can switch it off at any time."),
+    ),
+    "top-up-off": (
+        gettext_noop("Auto top-up is off"),
+        gettext_noop("Nothing is bought unless you do it."),
+    ),
     "checking": (
-        "Your bank is checking the payment",
-        "You need not pay again. The new plan starts once it is through.",
+        gettext_noop("Your bank is checking the payment"),
+        gettext_noop("You need not pay again. The new plan starts once it is through."),
     ),
 }
 
@@ -49,7 +62,7 @@ def frame(who: Browser, title: str) -> dict[str, Any]:
     """What every page of a merchant's portal carries."""
     merchant = who.merchant
     urls = {
-        step.replace("-", "_"): reverse(f"portal-{step}", args=[merchant.public_id])
+        step.replace("-", "_"): languages.address(f"portal-{step}", merchant.public_id)
         for step in STEPS
     }
     signed_in = who.visit is not None and who.visit.verified_at is not None
@@ -57,7 +70,9 @@ def frame(who: Browser, title: str) -> dict[str, Any]:
         "title": f"{title} \u2013 {merchant.name}",
         "brand": pages.brand_of(merchant),
         "nonce": who.token,
-        "urls": urls | {"page": reverse("portal", args=[merchant.public_id])},
+        "urls": urls | {"page": languages.address("portal", merchant.public_id)},
+        # For forms that look, whose address loses its query.
+        "asked_locale": languages.asked(),
         "who": dialing.masked(who.visit.phone) if who.visit is not None and signed_in else "",
     }
 
@@ -74,10 +89,12 @@ def start(
     name = who.merchant.name
     return Page(
         "checkout/start.html",
-        frame(who, "Sign in")
+        frame(who, gettext("Sign in"))
         | {
-            "heading": "Your credits and plan",
-            "lead": f"Sign in with the phone number that {name} knows you by.",
+            "heading": gettext("Your credits and plan"),
+            "lead": gettext("Sign in with the phone number that {merchant} knows you by.").format(
+                merchant=name
+            ),
             "countries": dialing.countries(),
             "chosen": country,
             "phone": phone,
@@ -99,10 +116,10 @@ def code(
     wait = phones.resend_wait(visit, now=now)
     return Page(
         "checkout/code.html",
-        frame(who, "Enter your code")
+        frame(who, gettext("Enter your code"))
         | {
             "masked_phone": dialing.masked(visit.phone),
-            "valid_for": f"{phones.VALID_FOR.seconds // 60} minutes",
+            "valid_for": pages.valid_for(),
             "wait": wait,
             "wait_text": f"{wait // 60}:{wait % 60:02d}",
             "can_change": True,
@@ -117,11 +134,13 @@ def nobody(who: Browser) -> Page:
     name = who.merchant.name
     return Page(
         "portal/nobody.html",
-        frame(who, "No plan")
+        frame(who, gettext("No plan"))
         | {
-            "heading": "There is nothing for this number",
-            "lead": f"{name} has no customer with it. If you signed up with another number, sign "
-            "out and use that one.",
+            "heading": gettext("There is nothing for this number"),
+            "lead": gettext(
+                "{merchant} has no customer with it. If you signed up with another number, sign "
+                "out and use that one."
+            ).format(merchant=name),
         },
     )
 
@@ -132,12 +151,13 @@ def home(
     """The portal itself."""
     current = connection.subscription
     balance = credits.balance(connection, now=now)
-    main, past = money.parts(balance.total, balance.currency)
     if done in DONE:
-        alert = Alert(*DONE[done], kind="done")
-    context = frame(who, "Billing") | {
-        "balance": {"main": main, "past": past},
-        "heading": "Credits left" if balance.total >= 0 else "You owe",
+        title, text = DONE[done]
+        alert = Alert(gettext(title), gettext(text), kind="done")
+    main, past, tail = money.pieces(abs(balance.total), balance.currency)
+    context = frame(who, gettext("Billing")) | {
+        "balance": {"main": main, "past": past, "tail": tail},
+        "heading": gettext("Credits left") if balance.total >= 0 else gettext("You owe"),
         "activity": activity.page(connection, now=now, most=RECENT),
         "papers": reading.papers(connection),
         "saved_card": pages.shown_card(connection.card),
@@ -145,9 +165,6 @@ def home(
         "plan": None,
         "can_act": connection.status == Connection.Status.ACTIVE,
     }
-    if balance.total < 0:
-        main, past = money.parts(-balance.total, balance.currency)
-        context["balance"] = {"main": main, "past": past}
     if current is None:
         return Page("portal/home.html", context)
     used = reading.usage(connection, current)
@@ -162,7 +179,7 @@ def home(
         "sells": sells,
         "top_up": reading.top_up(current, now=now),
         "is_cancelled": current.pending_change == Change.CANCELLATION,
-        "keeps": f"Keep {current.plan.name}"
+        "keeps": gettext("Keep {plan}").format(plan=current.plan.name)
         if current.pending_change and current.cycle_end > now
         else "",
         "can_switch": switching.offered(current).exists(),
@@ -175,8 +192,10 @@ def _standing(connection: Connection, current: Subscription | None) -> Alert | N
     merchant = connection.merchant
     if connection.status == Connection.Status.DISABLED:
         return Alert(
-            "Billing is paused",
-            f"{merchant.name} paused it: nothing is charged. Write to them to go on.",
+            gettext("Billing is paused"),
+            gettext("{merchant} paused it: nothing is charged. Write to them to go on.").format(
+                merchant=merchant.name
+            ),
             kind="notice",
             focus=False,
         )
@@ -184,9 +203,11 @@ def _standing(connection: Connection, current: Subscription | None) -> Alert | N
         until = current.grace_ends_at
         date = summary.day(until, merchant.time_zone, year=True) if until is not None else ""
         return Alert(
-            "Your plan\u2019s payment did not go through",
-            f"It is tried again in the next days. Requests are served until {date}. "
-            "With another card it may go through.",
+            gettext("Your plan’s payment did not go through"),
+            gettext(
+                "It is tried again in the next days. Requests are served until {date}. With "
+                "another card it may go through."
+            ).format(date=date),
             focus=False,
         )
     return None
@@ -194,10 +215,18 @@ def _standing(connection: Connection, current: Subscription | None) -> Alert | N
 
 def older(who: Browser, connection: Connection, *, now: datetime, below: int | None) -> Page:
     """All lines of the credits, page by page."""
+    shown = activity.page(connection, now=now, below=below)
+    older = who.merchant.public_id, str(shown.older or "")
     return Page(
         "portal/activity.html",
-        frame(who, "Activity")
-        | {"activity": activity.page(connection, now=now, below=below), "is_newest": below is None},
+        frame(who, gettext("Activity"))
+        | {
+            "activity": shown,
+            "older_url": languages.address("portal-activity", older[0], before=older[1])
+            if shown.older
+            else "",
+            "is_newest": below is None,
+        },
     )
 
 
@@ -207,27 +236,34 @@ def cancel(who: Browser, current: Subscription) -> Page:
     end = summary.day(current.cycle_end, zone, year=True)
     keeps = plan.bundle_rollover_type == Plan.Rollover.FULL
     price = summary.show(plan.price)
-    packs = "and pack credits stay yours" if keeps else "and pack credits end with it"
+    unused = (
+        gettext("End on {date}, and pack credits stay yours")
+        if keeps
+        else gettext("End on {date}, and pack credits end with it")
+    )
     facts = [
-        ("Until then", "Everything works as before"),
-        ("Unused credits", f"End on {end}, {packs}"),
-        ("You can resume it", f"Until {end}"),
+        (gettext("Until then"), gettext("Everything works as before")),
+        (gettext("Unused credits"), unused.format(date=end)),
+        (gettext("You can resume it"), gettext("Until {date}").format(date=end)),
     ]
     if current.auto_top_up_bundle_id:
-        facts.append(("Auto top-up", f"Goes on until {end}"))
+        facts.append((gettext("Auto top-up"), gettext("Goes on until {date}").format(date=end)))
+    lead = (
+        gettext("Nothing is charged for it any more.")
+        if plan.is_free
+        else gettext("The {price} due on {date} is not charged, nor any later one.")
+    )
     return Page(
         "portal/act.html",
-        frame(who, "Cancel your plan")
+        frame(who, gettext("Cancel your plan"))
         | {
-            "heading": f"Cancel {plan.name} on {end}?",
-            "lead": "Nothing is charged for it any more."
-            if plan.is_free
-            else f"The {price} due on {end} is not charged, nor any later one.",
+            "heading": gettext("Cancel {plan} on {date}?").format(plan=plan.name, date=end),
+            "lead": lead.format(price=price, date=end),
             "facts": facts,
-            "post_to": reverse("portal-cancel", args=[who.merchant.public_id]),
-            "action": f"Cancel {plan.name}",
-            "busy": "Cancelling...",
-            "back": f"Keep {plan.name}",
+            "post_to": languages.address("portal-cancel", who.merchant.public_id),
+            "action": gettext("Cancel {plan}").format(plan=plan.name),
+            "busy": gettext("Cancelling..."),
+            "back": gettext("Keep {plan}").format(plan=plan.name),
             "is_grave": True,
         },
     )
@@ -237,11 +273,12 @@ def choose(who: Browser, current: Subscription) -> Page:
     """The other plans."""
     return Page(
         "portal/choose.html",
-        frame(who, "Switch plan")
+        frame(who, gettext("Switch plan"))
         | {
-            "heading": "Switch plan",
-            "lead": f"You are on {current.plan.name}, {reading.plan_price(current.plan)}. "
-            "Nothing changes before you have seen what it costs.",
+            "heading": gettext("Switch plan"),
+            "lead": gettext(
+                "You are on {plan}, {price}. Nothing changes before you have seen what it costs."
+            ).format(plan=current.plan.name, price=reading.plan_price(current.plan)),
             "choices": switching.choices(current),
         },
     )
@@ -268,10 +305,10 @@ def switch(
             "action": offer.action,
             "busy": offer.busy,
             "needs_card": offer.needs_card,
-            "post_to": reverse("portal-switch", args=[who.merchant.public_id]),
+            "post_to": languages.address("portal-switch", who.merchant.public_id),
             "hidden": [("plan", plan.public_id), ("price", money.wire(plan.price.amount))],
-            "back": "Choose another plan",
-            "back_to": reverse("portal-switch", args=[who.merchant.public_id]),
+            "back": gettext("Choose another plan"),
+            "back_to": languages.address("portal-switch", who.merchant.public_id),
             "alert": alert,
         },
     )
@@ -293,23 +330,36 @@ def top_up(
         cap = Decimal(bundles[0].cost.amount) * 3
     values = typed or {
         "bundle": chosen.public_id if chosen else "",
-        "cap": _plain(cap, currency) if cap is not None else "",
+        "cap": locales.plain_amount(cap, currency) if cap is not None else "",
     }
     card = current.connection.card
-    when = "run out"
+    lead = gettext("When credits run out, a pack is bought by itself, so that requests go on.")
+    consent = gettext(
+        "By switching it on you let {merchant} charge {card} the price of this pack each time "
+        "credits run out, as many packs at once as are missing, up to the limit in a calendar "
+        "month, without asking you each time, until you switch it off."
+    )
     if current.top_up_threshold:
-        when = f"fall below {money.display(current.top_up_threshold, currency)}"
+        lead = gettext(
+            "When credits fall below {amount}, a pack is bought by itself, so that requests go on."
+        )
+        consent = gettext(
+            "By switching it on you let {merchant} charge {card} the price of this pack each time "
+            "credits fall below {amount}, as many packs at once as are missing, up to the limit in "
+            "a calendar month, without asking you each time, until you switch it off."
+        )
+    mark = money.display(current.top_up_threshold, currency)
     return Page(
         "portal/top_up.html",
-        frame(who, "Auto top-up")
+        frame(who, gettext("Auto top-up"))
         | {
-            "heading": "Auto top-up",
-            "lead": f"When credits {when}, a pack is bought by itself, so that requests go on.",
+            "heading": gettext("Auto top-up"),
+            "lead": lead.format(amount=mark),
             "bundles": [
                 {
                     "id": bundle.public_id,
                     "name": bundle.name,
-                    "gives": f"{money.display(bundle.credit_amount, currency)} of credits",
+                    "gives": summary.of_credits(money.display(bundle.credit_amount, currency)),
                     "price": summary.show(bundle.cost),
                 }
                 for bundle in bundles
@@ -319,13 +369,6 @@ def top_up(
             "problem": problem,
             "is_on": current.auto_top_up_bundle_id is not None,
             "saved_card": pages.shown_card(card),
-            "consent": f"By switching it on you let {merchant.name} charge {card} the price of "
-            f"this pack each time credits {when}, as many packs at once as are missing, up to the "
-            "limit in a calendar month, without asking you each time, until you switch it off.",
+            "consent": consent.format(merchant=merchant.name, card=card, amount=mark),
         },
     )
-
-
-def _plain(amount: Decimal, currency: str) -> str:
-    """An amount for a field: 30.00."""
-    return f"{amount:.{money.minor_units(currency)}f}"

@@ -13,10 +13,11 @@ from decimal import Decimal
 from typing import Any
 
 from django.db.models import F, Sum
+from django.utils.translation import gettext, gettext_noop, ngettext
 
-from billing import credits, money, receipts, topups
+from billing import credits, locales, money, receipts, topups
 from billing.models import Connection, Payment, Plan, Subscription
-from checkout import summary
+from checkout import intervals, languages, summary
 from checkout.summary import Amount
 
 Change = Subscription.PendingChange
@@ -27,12 +28,11 @@ FURTHEST_PACE = timedelta(days=365)
 MOST_RECEIPTS = 6
 
 _A_UNIT = {
-    "tokens_1m": "a million",
-    "characters_1m": "a million",
-    "minutes": "a minute",
-    "requests": "a request",
+    "tokens_1m": gettext_noop("{price} a million"),
+    "characters_1m": gettext_noop("{price} a million"),
+    "minutes": gettext_noop("{price} a minute"),
+    "requests": gettext_noop("{price} a request"),
 }
-_WORDS = {"tokens_1m": "token", "characters_1m": "character", "requests": "request"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,24 +113,36 @@ def parts(balance: credits.Balance, used: Usage, *, plan: Plan, collecting: Deci
     there = used.charged + balance.total
     rolls = plan.rollover_type == Plan.Rollover.FULL
     keeps = plan.bundle_rollover_type == Plan.Rollover.FULL
-    out_of = f"Out of {money.display(there, currency)}" if there > 0 else ""
+    out_of = gettext("Out of {amount}").format(amount=money.display(there, currency))
+    hint = (
+        gettext("Used first; what is left rolls over")
+        if rolls
+        else gettext("Used first; what is left ends {with_it}")
+    )
+    since = gettext("Used since {date}").format(date=used.since)
     rows = [
-        ("used", f"Used since {used.since}", out_of, used.charged),
+        ("used", since, out_of if there > 0 else "", used.charged),
         (
             "cycle",
-            f"This {interval}\u2019s credits",
-            f"Used first; what is left {'rolls over' if rolls else f'ends with the {interval}'}",
+            intervals.credits_of_this(interval),
+            hint.format(with_it=intervals.with_end(interval)),
             balance.cycle,
         ),
     ]
     if balance.bundle or plan.live_bundles.exists():
         hint = (
-            f"Used next; {f'carry over every {interval}' if keeps else f'end with the {interval}'}"
+            gettext("Used next; carry over {every}").format(every=intervals.every(interval))
+            if keeps
+            else gettext("Used next; end {with_it}").format(with_it=intervals.with_end(interval))
         )
-        rows.append(("bundle", "Pack credits", hint, balance.bundle))
+        rows.append(("bundle", gettext("Pack credits"), hint, balance.bundle))
     if balance.debt:
-        hint = "Being charged to your card" if collecting else "Paid first out of new credits"
-        rows.append(("debt", "You owe for past use", hint, balance.debt))
+        hint = (
+            gettext("Being charged to your card")
+            if collecting
+            else gettext("Paid first out of new credits")
+        )
+        rows.append(("debt", gettext("You owe for past use"), hint, balance.debt))
     column = summary.column([(amount, currency) for *_, amount in rows])
     whole = used.charged + balance.cycle + balance.bundle
     found, start = [], ZERO
@@ -165,16 +177,17 @@ def outlook(balance: credits.Balance, used: Usage, current: Subscription, *, now
         )
         if left < FURTHEST_PACE:
             date = summary.day(now + left, zone, year=left > timedelta(days=180))
-            said.append(f"At this pace your credits last until about {date}.")
+            pace = gettext("At this pace your credits last until about {date}.")
+            said.append(pace.format(date=date))
     end = summary.day(current.cycle_end, zone)
     adds = coming(current)
     if current.pending_change == Change.CANCELLATION:
-        said.append(f"Your plan ends on {end} and adds nothing more.")
+        said.append(gettext("Your plan ends on {date} and adds nothing more.").format(date=end))
     elif current.status == Subscription.Status.PAST_DUE:
-        said.append("The plan adds credits again once its payment has gone through.")
+        said.append(gettext("The plan adds credits again once its payment has gone through."))
     elif adds.included_credit:
         gives = money.display(adds.included_credit, adds.currency)
-        said.append(f"The plan adds {gives} on {end}.")
+        said.append(gettext("The plan adds {amount} on {date}.").format(amount=gives, date=end))
     return " ".join(said)
 
 
@@ -191,25 +204,33 @@ def plan_facts(current: Subscription) -> list[tuple[str, str]]:
     if current.pending_change == Change.CANCELLATION:
         keeps = plan.bundle_rollover_type == Plan.Rollover.FULL
         return [
-            ("Ends", end),
-            ("Until then", "Everything works as before"),
-            ("Pack credits", "Stay yours" if keeps else f"End on {end}"),
+            (gettext("Ends"), end),
+            (gettext("Until then"), gettext("Everything works as before")),
+            (
+                gettext("Pack credits"),
+                gettext("Stay yours") if keeps else gettext("End on {date}").format(date=end),
+            ),
         ]
-    facts = [("Renews", end)]
+    facts = [(gettext("Renews"), end)]
     if then.pk != plan.pk:
-        price = "Free" if then.is_free else f"{summary.show(then.price)} {_per(then)}"
-        facts = [("Changes", end), ("Then", f"{then.name}, {price}")]
+        facts = [
+            (gettext("Changes"), end),
+            (gettext("Then"), f"{then.name}, {plan_price(then)}"),
+        ]
     if then.included_credit:
         gives = money.display(then.included_credit, then.currency)
-        facts.append(("Then you get", f"{gives} of credits"))
+        facts.append((gettext("Then you get"), summary.of_credits(gives)))
     rolls = plan.rollover_type == Plan.Rollover.FULL
-    facts.append(("Unused credits", "Roll over" if rolls else f"End with the {_interval(plan)}"))
+    unused = gettext("Roll over") if rolls else summary.ends(plan.billing_interval)
+    facts.append((gettext("Unused credits"), unused))
     return facts
 
 
 def plan_price(plan: Plan) -> str:
     """What a plan costs, e.g. $25.00 a month."""
-    return "Free" if plan.is_free else f"{summary.show(plan.price)} {_per(plan)}"
+    if plan.is_free:
+        return gettext("Free")
+    return f"{summary.show(plan.price)} {intervals.per(plan.billing_interval)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,20 +262,31 @@ def top_up(current: Subscription, *, now: datetime) -> TopUp:
         or ZERO
     )
     currency = bundle.plan.currency
-    when = "When credits run out"
+    sentence = gettext("When credits run out, buy {pack} for {price}.")
     if current.top_up_threshold:
-        when = f"Below {money.display(current.top_up_threshold, currency)} of credits"
-    blocks = current.plan.when_depleted == Plan.WhenDepleted.BLOCK
-    then = "requests pause until you add credits" if blocks else "your card is charged for use"
+        sentence = gettext("Below {amount} of credits, buy {pack} for {price}.")
     limit = money.display(cap, currency) if cap is not None else ""
+    after = gettext("It has no monthly limit.")
+    if limit and current.plan.when_depleted == Plan.WhenDepleted.BLOCK:
+        after = gettext(
+            "It stops at {limit} a month; then requests pause until you add credits."
+        ).format(limit=limit)
+    elif limit:
+        after = gettext("It stops at {limit} a month; then your card is charged for use.").format(
+            limit=limit
+        )
     return TopUp(
         bundle=bundle.name,
-        sentence=f"{when}, buy {bundle.name} for {summary.show(bundle.cost)}.",
+        sentence=sentence.format(
+            amount=money.display(current.top_up_threshold, currency),
+            pack=bundle.name,
+            price=summary.show(bundle.cost),
+        ),
         since=summary.day(begins, current.merchant.time_zone),
         bought=money.display(spent, currency),
         cap=limit,
         width=_percent(min(spent, cap), cap) if cap else "0%",
-        after=f"It stops at {limit} a month; then {then}." if limit else "It has no monthly limit.",
+        after=after,
     )
 
 
@@ -279,19 +311,13 @@ def papers(connection: Connection) -> list[Paper]:
     )
     return [
         Paper(
-            date=short_day(row.settled_at, zone),
+            date=locales.short_day(row.settled_at, zone),
             what=receipts.what(row),
-            url=receipts.address(row),
+            url=languages.with_language(receipts.address(row)),
             amount=receipts.amount(row),
         )
         for row in rows
     ]
-
-
-def short_day(moment: datetime, zone: str) -> str:
-    """A date of a list, e.g. Nov 25, 2026."""
-    month, _, rest = summary.day(moment, zone, year=True).partition(" ")
-    return f"{month[:3]} {rest}"
 
 
 def quantity(unit: str, amount: Decimal) -> str:
@@ -299,13 +325,19 @@ def quantity(unit: str, amount: Decimal) -> str:
     counted in seconds."""
     if unit == "minutes":
         minutes, rest = divmod(amount, 60)
+        # The signs of minute and second are the same everywhere.
         if minutes >= 100:
-            return f"{minutes:,f} min"
-        short = f"{rest.normalize():f} s" if rest else ""
+            return f"{locales.number(minutes)} min"
+        short = f"{locales.number(rest)} s" if rest else ""
         return f"{minutes:f} min {short}".strip() if minutes else short or "0 s"
-    word = _WORDS.get(unit, "unit")
-    number = f"{amount.normalize():,f}"
-    return f"{number} {word}" if amount == 1 else f"{number} {word}s"
+    one = 1 if amount == 1 else 2
+    words = {
+        "tokens_1m": ngettext("{count} token", "{count} tokens", one),
+        "characters_1m": ngettext("{count} character", "{count} characters", one),
+        "requests": ngettext("{count} request", "{count} requests", one),
+    }
+    said = words.get(unit) or ngettext("{count} unit", "{count} units", one)
+    return said.format(count=locales.number(amount))
 
 
 def price(version: Any, currency: str) -> str:
@@ -314,23 +346,18 @@ def price(version: Any, currency: str) -> str:
         return ""
     plain = not (any(version.tier_flats) or version.free_allowance or version.package_size)
     if len(version.tier_rates) != 1 or not plain:
-        return "Several rates"
+        return gettext("Several rates")
     rate = version.tier_rates[0]
     if version.rate_type == "percentage":
-        said = f"{rate.normalize():f}% of its cost"
+        said = gettext("{percent} of its cost").format(percent=locales.percent(rate))
     else:
-        said = f"{money.display(rate, currency)} {_A_UNIT[version.unit]}"
-    return f"{said}, plus cost" if version.base_cost_payer == "wallet" else said
+        price = money.display(rate, currency)
+        said = gettext(_A_UNIT[version.unit]).format(price=price)
+    if version.base_cost_payer == "wallet":
+        return gettext("{price}, plus cost").format(price=said)
+    return said
 
 
 def _percent(part: Decimal, whole: Decimal) -> str:
     share = part / whole * 100 if whole > 0 else ZERO
     return f"{min(share, Decimal(100)).quantize(Decimal('0.01')):f}%"
-
-
-def _per(plan: Plan) -> str:
-    return summary.PER[plan.billing_interval]
-
-
-def _interval(plan: Plan) -> str:
-    return str(plan.billing_interval)

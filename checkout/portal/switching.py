@@ -11,19 +11,22 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from django.utils.translation import gettext, gettext_noop
+from moneyed import Money
+
 from billing import changes, money
 from billing.models import Plan, Subscription
-from checkout import summary
+from checkout import intervals, summary
 from checkout.portal import reading
 from checkout.summary import Line
 
 # How what is wrong with a switch is said, by the code of its refusal.
 REFUSALS = {
-    "payment_under_way": "A payment of yours is under way. Try again in a minute.",
-    "already_subscribed": "You are on this plan already.",
-    "plan_archived": "This plan is offered no more.",
-    "subscription_ended": "Your plan has ended.",
-    "no_card": "Save a card first.",
+    "payment_under_way": gettext_noop("A payment of yours is under way. Try again in a minute."),
+    "already_subscribed": gettext_noop("You are on this plan already."),
+    "plan_archived": gettext_noop("This plan is offered no more."),
+    "subscription_ended": gettext_noop("Your plan has ended."),
+    "no_card": gettext_noop("Save a card first."),
 }
 
 
@@ -54,10 +57,12 @@ def choices(current: Subscription) -> list[Choice]:
             id=plan.public_id,
             name=plan.name,
             price=reading.plan_price(plan),
-            gives=f"{money.display(plan.included_credit, plan.currency)} of credits "
-            f"every {plan.billing_interval}"
+            gives=gettext("{credits} of credits {every}").format(
+                credits=money.display(plan.included_credit, plan.currency),
+                every=intervals.every(plan.billing_interval),
+            )
             if plan.included_credit
-            else "No credits included",
+            else gettext("No credits included"),
         )
         for plan in offered(current)
     ]
@@ -91,63 +96,105 @@ def as_summary(current: Subscription, plan: Plan, *, now: datetime) -> summary.S
     """A switch as the head of the checkout's payment page: you are on one, switch to the other?"""
     told = offer(current, plan, now=now)
     return summary.Summary(
-        name=f"You are on {current.plan.name}. Switch to {plan.name}?",
-        price="Free" if plan.is_free else summary.show(plan.price),
-        per="" if plan.is_free else summary.PER[plan.billing_interval],
+        name=gettext("You are on {current}. Switch to {plan}?").format(
+            current=current.plan.name, plan=plan.name
+        ),
+        price=gettext("Free") if plan.is_free else summary.show(plan.price),
+        per="" if plan.is_free else intervals.per(plan.billing_interval),
         rows=[summary.Row(label, text) for label, text in told.facts],
         sum=told.sum,
         note=told.lead,
     )
 
 
+def pay_and_switch(charge: Money) -> str:
+    """The words of the button."""
+    return gettext("Pay {price} and switch").format(price=summary.show(charge))
+
+
 def _upgrade(found: changes.Preview, current: Subscription, card: str) -> Offer:
     merchant, zone, currency = current.merchant, current.merchant.time_zone, found.to_plan.currency
     plan = found.to_plan
-    charge = summary.show(found.charge)
-    lines = [(f"{plan.name}, the first {plan.billing_interval}", Decimal(found.price.amount))]
+    lines = [(intervals.first(plan.billing_interval, plan.name), Decimal(found.price.amount))]
     if found.unused_value:
         unused = money.display(found.unused_credit, currency)
-        lines.append((f"{unused} of unused {current.plan.name} credits", -found.unused_value))
+        label = gettext("{amount} of unused {plan} credits").format(
+            amount=unused, plan=current.plan.name
+        )
+        lines.append((label, -found.unused_value))
     if found.owed:
-        lines.append(("Too little for a card: paid out of the new credits", -found.owed))
-    lines.append(("Due today", Decimal(found.charge.amount)))
+        label = gettext("Too little for a card: paid out of the new credits")
+        lines.append((label, -found.owed))
+    lines.append((gettext("Due today"), Decimal(found.charge.amount)))
     amounts = summary.column([(amount, currency) for _, amount in lines])
     end = summary.day(found.cycle_end, zone, year=True)
-    price = summary.show(found.price)
     facts = [
-        ("You get today", f"{money.display(found.included_credit, currency)} of credits"),
-        ("Renews", f"{end}, then {reading.plan_price(plan)}"),
+        (
+            gettext("You get today"),
+            summary.of_credits(money.display(found.included_credit, currency)),
+        ),
+        (
+            gettext("Renews"),
+            gettext("{date}, then {price}").format(date=end, price=reading.plan_price(plan)),
+        ),
     ]
     kept = found.bundle_credit + (found.rest if found.rest_is_kept else 0)
     if kept:
-        facts.append(("You keep", f"{money.display(kept, currency)} of credits you have"))
+        have = gettext("{amount} of credits you have")
+        facts.append((gettext("You keep"), have.format(amount=money.display(kept, currency))))
     if found.rest and not found.rest_is_kept:
-        facts.append(("Ends today", f"{money.display(found.rest, currency)} of older credits"))
+        older = gettext("{amount} of older credits")
+        facts.append(
+            (gettext("Ends today"), older.format(amount=money.display(found.rest, currency)))
+        )
     facts += _top_up(found)
     saved = current.connection.card
-    needs = found.charge.amount > 0 and saved is None
-    later = f"and {price} {summary.PER[plan.billing_interval]} until you cancel"
-    now_ = f"{charge} now" if found.charge.amount else "nothing now"
-    worth = (
-        " Credits you use before you press are no longer unused, so it may be more by what they "
-        f"are worth, never above {price}."
-        if found.unused_value
-        else ""
-    )
-    which = card or saved or "your card"
+    pays = found.charge.amount > 0
     return Offer(
-        heading=f"Switch to {plan.name}",
-        lead=f"It starts at once and takes the place of {current.plan.name}.",
+        heading=gettext("Switch to {plan}").format(plan=plan.name),
+        lead=gettext("It starts at once and takes the place of {plan}.").format(
+            plan=current.plan.name
+        ),
         sum=[
             Line(label, amount, total=index == len(lines) - 1)
             for index, ((label, _), amount) in enumerate(zip(lines, amounts, strict=True))
         ],
         facts=facts,
-        consent=f"By switching you let {merchant.name} charge {which} {now_}, {later}.{worth}",
-        action=f"Pay {charge} and switch" if found.charge.amount else f"Switch to {plan.name}",
-        busy="Paying..." if found.charge.amount else "Switching...",
-        needs_card=needs,
+        consent=_consent(
+            found, merchant=merchant.name, card=card or str(saved or gettext("your card"))
+        ),
+        action=pay_and_switch(found.charge)
+        if pays
+        else gettext("Switch to {plan}").format(plan=plan.name),
+        busy=gettext("Paying...") if pays else gettext("Switching..."),
+        needs_card=pays and saved is None,
     )
+
+
+def _consent(found: changes.Preview, *, merchant: str, card: str) -> str:
+    said = {
+        "merchant": merchant,
+        "card": card,
+        "charge": summary.show(found.charge),
+        "price": summary.show(found.price),
+        "per": intervals.per(found.to_plan.billing_interval),
+    }
+    if found.charge.amount:
+        text = gettext(
+            "By switching you let {merchant} charge {card} {charge} now, and {price} {per} until "
+            "you cancel."
+        )
+    else:
+        text = gettext(
+            "By switching you let {merchant} charge {card} nothing now, and {price} {per} until "
+            "you cancel."
+        )
+    if found.unused_value:
+        text += " " + gettext(
+            "Credits you use before you press are no longer unused, so it may be more by what they "
+            "are worth, never above {price}."
+        )
+    return text.format(**said)
 
 
 def _later(found: changes.Preview, current: Subscription) -> Offer:
@@ -155,24 +202,30 @@ def _later(found: changes.Preview, current: Subscription) -> Offer:
     begins = summary.day(found.effective_at, zone, year=True)
     currency = plan.currency
     facts = [
-        ("Until then", f"{current.plan.name}, as before"),
-        ("From then on", reading.plan_price(plan)),
-        ("You get", f"{money.display(found.included_credit, currency)} of credits"),
+        (gettext("Until then"), gettext("{plan}, as before").format(plan=current.plan.name)),
+        (gettext("From then on"), reading.plan_price(plan)),
+        (gettext("You get"), summary.of_credits(money.display(found.included_credit, currency))),
     ]
-    rolls = "Roll over" if found.rest_is_kept else f"End on {begins}"
-    facts.append(("Unused credits", rolls))
+    rolls = (
+        gettext("Roll over") if found.rest_is_kept else gettext("End on {date}").format(date=begins)
+    )
+    facts.append((gettext("Unused credits"), rolls))
     facts += _top_up(found)
-    merchant = current.merchant.name
-    free = "nothing more" if plan.is_free else reading.plan_price(plan)
+    consent = (
+        gettext("From {date} on {merchant} charges your card nothing more.")
+        if plan.is_free
+        else gettext("From {date} on {merchant} charges your card {price}, until you cancel.")
+    )
     return Offer(
-        heading=f"Switch to {plan.name} on {begins}",
-        lead="Nothing is charged today, and you can take it back until then.",
+        heading=gettext("Switch to {plan} on {date}").format(plan=plan.name, date=begins),
+        lead=gettext("Nothing is charged today, and you can take it back until then."),
         sum=[],
         facts=facts,
-        consent=f"From {begins} on {merchant} charges your card {free}"
-        + ("." if plan.is_free else ", until you cancel."),
-        action=f"Switch on {summary.day(found.effective_at, zone)}",
-        busy="Switching...",
+        consent=consent.format(
+            date=begins, merchant=current.merchant.name, price=reading.plan_price(plan)
+        ),
+        action=gettext("Switch on {date}").format(date=summary.day(found.effective_at, zone)),
+        busy=gettext("Switching..."),
         needs_card=False,
     )
 
@@ -180,4 +233,5 @@ def _later(found: changes.Preview, current: Subscription) -> Offer:
 def _top_up(found: changes.Preview) -> list[tuple[str, str]]:
     if found.keeps_top_up:
         return []
-    return [("Auto top-up", f"Is switched off: {found.to_plan.name} has no such pack")]
+    off = gettext("Is switched off: {plan} has no such pack").format(plan=found.to_plan.name)
+    return [(gettext("Auto top-up"), off)]

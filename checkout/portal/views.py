@@ -8,6 +8,7 @@ are framed by nobody.
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 from functools import wraps
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,11 +16,11 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
 from django.shortcuts import render
-from django.urls import reverse
+from django.utils.translation import gettext
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods
 
-from billing import errors, ids, money, receipts, subscriptions, topups, upgrades
+from billing import errors, ids, locales, money, receipts, subscriptions, topups, upgrades
 from billing.models import (
     Connection,
     CreditBundle,
@@ -29,7 +30,7 @@ from billing.models import (
     Plan,
     Subscription,
 )
-from checkout import dialing, forms, policy, refusals, sessions
+from checkout import dialing, forms, languages, policy, refusals, sessions, summary
 from checkout import pages as hosted
 from checkout.models import CheckoutSession
 from checkout.pages import Alert, Page
@@ -46,6 +47,7 @@ def found(step: Step) -> Step:
     # The token of `access` stands in for Django's, whose cookie is the console's.
     @csrf_exempt
     @require_http_methods(["GET", "HEAD", "POST"])
+    @languages.spoken
     @wraps(step)
     def view(request: HttpRequest, merchant: str) -> HttpResponse:
         row = _merchant(merchant)
@@ -95,6 +97,7 @@ def theirs(step: Step) -> Step:
 
 
 @require_http_methods(["GET", "HEAD"])
+@languages.spoken
 def door(request: HttpRequest) -> HttpResponse:
     """`/portal`: leads on where one business is at home; else each has its own address."""
     names = Organization.objects.values_list("pk", flat=True)[:2]
@@ -102,7 +105,7 @@ def door(request: HttpRequest) -> HttpResponse:
         return _missing(request)
     live = Merchant.objects.filter(organization=names[0], mode=Merchant.Mode.LIVE).first()
     return (
-        HttpResponseRedirect(reverse("portal", args=[live.public_id]))
+        HttpResponseRedirect(languages.address("portal", live.public_id))
         if live
         else _missing(request)
     )
@@ -141,7 +144,9 @@ def code(request: HttpRequest, who: Browser) -> HttpResponse:
     form.full_clean()
     digits = form.cleaned_data.get("code", "")
     if not (len(digits) == 6 and digits.isascii() and digits.isdigit()):
-        raise errors.Refused("Enter the six digits we sent.", code="malformed_code", param="code")
+        raise errors.Refused(
+            gettext("Enter the six digits we sent."), code="malformed_code", param="code"
+        )
     who.secret = visits.verify_code(who.visit, code=digits, now=who.merchant.now())
     who.is_new = True
     return _to(who)
@@ -193,7 +198,9 @@ def switch(request: HttpRequest, who: Browser, connection: Connection) -> HttpRe
         return _answer(request, pages.switch(who, current, plan, now=now))
     if request.POST.get("price") != money.wire(plan.price.amount):
         alert = Alert(
-            "The price has changed", "Nothing was charged. Look at the new one.", kind="notice"
+            gettext("The price has changed"),
+            gettext("Nothing was charged. Look at the new one."),
+            kind="notice",
         )
         return _answer(request, pages.switch(who, current, plan, now=now, alert=alert), 409)
     switched = upgrades.switch(current, plan=plan, now=now)
@@ -205,11 +212,14 @@ def switch(request: HttpRequest, who: Browser, connection: Connection) -> HttpRe
         return _to(who, "switched")
     if payment.status == Payment.Status.REQUIRES_ACTION:
         # The bank wants the customer, who is here.
-        return HttpResponseRedirect(urlsplit(receipts.pay_address(payment)).path, status=303)
+        path = urlsplit(receipts.pay_address(payment)).path
+        return HttpResponseRedirect(languages.with_language(path), status=303)
     if payment.is_open:
         return _to(who, "checking")
     alert = refusals.of_decline(
-        payment.failure_code, who.merchant.name, not_had=" and your plan is as it was"
+        payment.failure_code,
+        who.merchant.name,
+        not_had=gettext("Nothing was charged and your plan is as it was."),
     )
     return _answer(request, pages.switch(who, current, plan, now=now, alert=alert), 402)
 
@@ -225,7 +235,7 @@ def top_up(request: HttpRequest, who: Browser, connection: Connection) -> HttpRe
         return _to(who, "top-up-off")
     typed = {name: request.POST.get(name, "")[:64] for name in ("bundle", "cap")}
     try:
-        cap = money.parse_amount(typed["cap"].strip(), param="top_up_monthly_cap")
+        cap = money.parse_amount(locales.typed_amount(typed["cap"]), param="top_up_monthly_cap")
         bundle = _bundle(current, typed["bundle"])
         topups.configure(
             current,
@@ -235,11 +245,24 @@ def top_up(request: HttpRequest, who: Browser, connection: Connection) -> HttpRe
             now=now,
         )
     except errors.Invalid as error:
-        least = error.message if error.param == "top_up_monthly_cap" and typed["cap"] else ""
-        problem = least.replace("`top_up_monthly_cap`", "It").replace("bundle", "pack")
-        shown = pages.top_up(who, current, typed=typed, problem=problem or "Enter a limit.")
+        shown = pages.top_up(who, current, typed=typed, problem=_cap_problem(current, typed, error))
         return _answer(request, shown, 422)
     return _to(who, "top-up-on")
+
+
+def _cap_problem(current: Subscription, typed: dict[str, str], error: errors.Invalid) -> str:
+    """What is wrong with a monthly limit, in the customer's words."""
+    if error.param != "top_up_monthly_cap" or not typed["cap"].strip():
+        return gettext("Enter a limit.")
+    try:
+        money.parse_amount(locales.typed_amount(typed["cap"]), param="cap")
+    except errors.Invalid:
+        example = locales.plain_amount(Decimal(30), current.plan.currency)
+        return gettext("Enter an amount such as {example}.").format(example=example)
+    bundle = _bundle(current, typed["bundle"])
+    return gettext("One pack costs {price}: allow at least that much a month.").format(
+        price=summary.show(bundle.cost)
+    )
 
 
 @theirs
@@ -276,7 +299,7 @@ def lines(request: HttpRequest, who: Browser, connection: Connection) -> HttpRes
 def download(request: HttpRequest, who: Browser, connection: Connection) -> HttpResponse:
     """All lines as a file."""
     response: Any = StreamingHttpResponse(
-        activity.csv_lines(connection), content_type="text/csv; charset=utf-8"
+        locales.aloud(activity.csv_lines(connection)), content_type="text/csv; charset=utf-8"
     )
     response["Content-Disposition"] = 'attachment; filename="credits.csv"'
     return response  # type: ignore[no-any-return]
@@ -313,8 +336,8 @@ def _send(request: HttpRequest, who: Browser, number: str) -> HttpResponse:
 def _refuse_form(request: HttpRequest, who: Browser) -> HttpResponse:
     """A form of another browser, or of a visit that is over."""
     alert = Alert(
-        "This page had moved on",
-        "Nothing was changed and nothing was charged. You are now where you left off.",
+        gettext("This page had moved on"),
+        gettext("Nothing was changed and nothing was charged. You are now where you left off."),
         kind="notice",
     )
     return _show(request, who, alert=alert, status=403)
@@ -343,13 +366,16 @@ def _refuse_sign_in(request: HttpRequest, who: Browser, error: errors.LavaError)
 def _alert(who: Browser, error: errors.LavaError) -> Alert:
     """What was refused, in the customer's words."""
     if isinstance(error, errors.Throttled):
-        return Alert("Wait a moment", error.message)
+        return Alert(gettext("Wait a moment"), error.message)
     if isinstance(error, errors.Unavailable | errors.CardUnknown):
         return refusals.of_silence()
     said = switching.REFUSALS.get(error.code, "")
-    if not said and error.code != "stale_page":
-        said = f"It cannot be done now. Ask {who.merchant.name}."
-    return Alert("Nothing was changed", f"{said} Nothing was charged.".strip(), kind="notice")
+    if said:
+        said = gettext(said)
+    elif error.code != "stale_page":
+        said = gettext("It cannot be done now. Ask {merchant}.").format(merchant=who.merchant.name)
+    text = f"{said} {refusals.nothing_charged()}".strip()
+    return Alert(gettext("Nothing was changed"), text, kind="notice")
 
 
 def _current(connection: Connection) -> Subscription:
@@ -385,10 +411,10 @@ def _to_checkout(who: Browser, connection: Connection, *, mode: str) -> HttpResp
         connection,
         mode=mode,
         origin_url=f"{base.scheme}://{base.netloc}",
-        return_url=pages.address(who.merchant),
+        return_url=languages.with_language(pages.address(who.merchant)),
         now=who.merchant.now(),
     )
-    return HttpResponseRedirect(reverse("checkout", args=[session.secret]), status=303)
+    return HttpResponseRedirect(languages.address("checkout", session.secret), status=303)
 
 
 def _merchant(text: str) -> Merchant | None:
@@ -401,8 +427,9 @@ def _merchant(text: str) -> Merchant | None:
 
 def _to(who: Browser, done: str = "") -> HttpResponse:
     """See Other: a reload never posts again."""
-    target = reverse("portal", args=[who.merchant.public_id])
-    return HttpResponseRedirect(f"{target}?done={done}" if done else target, status=303)
+    said = {"done": done} if done else {}
+    target = languages.address("portal", who.merchant.public_id, **said)
+    return HttpResponseRedirect(target, status=303)
 
 
 def _missing(request: HttpRequest) -> HttpResponse:

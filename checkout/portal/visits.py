@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from django.db import transaction
 
-from billing import errors, ids
+from billing import connections, errors, ids, locales
 from billing.models import Connection, Merchant
 from checkout import phones
 from checkout.models import PortalVisit
@@ -95,6 +95,8 @@ def verify_code(visit: PortalVisit, *, code: str, now: datetime) -> str:
             locked.secret_hash = ids.secret_hash(secret)
             locked.verified_at = locked.seen_at = now
             locked.save()
+            if locked.connection is not None:
+                connections.hear(locked.connection.customer, language=locales.current())
     if not right:
         raise phones.wrong(locked)
     return secret

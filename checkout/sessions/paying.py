@@ -21,6 +21,7 @@ from billing import (
     errors,
     events,
     ledger,
+    locales,
     payments,
     subscriptions,
     upgrades,
@@ -147,14 +148,15 @@ def expire(*, now: datetime) -> int:
     """Mark sessions whose day is over on their merchant's clock (`now` is real time); how many.
 
     One whose payment is still open is asked about first: it may be paid, and its browser and its
-    webhook lost.
+    webhook lost. One that is paid, whose process died before it was marked, is completed.
     """
     count = 0
     under_way = CheckoutSession.objects.filter(state__in=CheckoutSession.UNDER_WAY)
     for merchant in Merchant.objects.filter(pk__in=under_way.values("merchant_id")):
         there = now + merchant.clock_offset
         stale = under_way.of(merchant).filter(expires_at__lte=there)
-        for session in stale.filter(payment__status__in=Payment.OPEN).exclude(
+        paid_or_open = (*Payment.OPEN, Payment.Status.SUCCEEDED)
+        for session in stale.filter(payment__status__in=paid_or_open).exclude(
             payment__intent_id=""
         ):
             try:
@@ -197,6 +199,7 @@ def begin(
         if name or email:
             customer = locked.buyer.customer
             connections.name_customer(customer, name=name, email=email)
+        connections.hear(locked.buyer.customer, language=locales.current())
         locked.state = State.PAYING
         locked.save(update_fields=["state"])
     return locked

@@ -14,6 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
+from django.utils.translation import gettext
 
 from billing import connections, errors
 from billing.models import Connection, CreditBundle, Merchant, Plan
@@ -212,7 +213,7 @@ def send(locked: CheckoutSession, *, phone: str | None, address: str | None, now
     elif not phone:
         phone = locked.phone
     if not phone:
-        raise errors.Invalid("Enter your phone number.", param="phone")
+        raise errors.Invalid(gettext("Enter your phone number."), param="phone")
     code = phones.send(locked, phone=phone, address=address, now=now)
     locked.phone = phone
     locked.state = State.PHONE_SENT
@@ -258,5 +259,5 @@ def _take_bundle(locked: CheckoutSession, bundle_id: UUID | None) -> None:
     current = locked.buyer.subscription
     found = current.plan.live_bundles.filter(pk=bundle_id, cost__gt=0).first() if current else None
     if found is None:
-        raise errors.Invalid("Choose one of the packs.", param="bundle")
+        raise errors.Invalid(gettext("Choose one of the packs."), param="bundle")
     locked.bundle, locked.amount = found, found.cost

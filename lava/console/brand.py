@@ -1,6 +1,6 @@
 """Brand: what customers know the business by, and what its colour becomes on their pages.
 
-Calls `billing.merchants`; the derived colours are the checkout's own (`checkout.brand`).
+Calls `billing.merchants`; the derived colours are the pages' own (`billing.brand`).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from django.shortcuts import redirect, render
 from django.urls import URLPattern, path
 from django.views.decorators.http import require_POST
 
+from billing import brand as colours
 from billing import errors, merchants
 from billing.models import Organization
-from checkout import brand as colours
 from checkout import pages
 from lava.console import access, trail, typed
 

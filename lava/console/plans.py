@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from decimal import ROUND_FLOOR, Decimal
 from typing import Any
 
+import segno
 from django.conf import settings
 from django.contrib import messages
 from django.db import transaction
@@ -17,12 +18,13 @@ from django.db.models import Count, Prefetch, Q
 from django.http import Http404, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import URLPattern, path
+from django.utils.safestring import SafeString, mark_safe
 from django.views.decorators.http import require_GET, require_POST
 from moneyed import Money
 
 from billing import errors, money, plans
 from billing.models import CreditBundle, Plan, Subscription
-from checkout import summary
+from checkout import offers, summary
 from lava.console import access, trail, typed
 from meters import prices
 from meters.models import Meter
@@ -281,10 +283,21 @@ def _page(
         "blank": BundleRow(number=len(builder.bundles)),
         "template_row": BundleRow(number=-1),
         "base_url": settings.LAVA_BASE_URL,
+        "offer_url": offers.address(plan) if plan is not None else "",
+        "offer_code": _qr_code(offers.address(plan)) if plan is not None else "",
         "sandbox": merchant.is_sandbox,
     }
     status = 200 if builder.is_sound or request.method == "GET" else 422
     return render(request, "console/plans/form.html", context, status=status)
+
+
+def _qr_code(url: str) -> SafeString:
+    """An address to scan, dark on light in every theme; scanners want it so."""
+    drawn = segno.make(url, error="m", micro=False).svg_inline(
+        scale=3, border=4, dark="#15191e", light="#ffffff", omitsize=True, title="QR code"
+    )
+    # segno writes shapes alone, and the address is ours.
+    return mark_safe(drawn)  # noqa: S308
 
 
 def _preview(merchant: Any, builder: Builder, meters: list[Meter]) -> dict[str, Any]:

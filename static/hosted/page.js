@@ -1,5 +1,11 @@
 // Every checkout page: tell the page around the frame how it went, and send each form once.
-const { origin, session, connection, completed } = document.body.dataset;
+const { origin, session, connection, completed, page } = document.body.dataset;
+
+// A browser gives no focus by itself in a frame of another site.
+document.querySelector("[data-focus]")?.focus();
+
+// This page answers a form. Reloaded, or come back to, it is asked for anew and posts nothing.
+if (page) history.replaceState(null, "", page);
 
 function tell(type, more = {}) {
   // The frame's parent is named exactly; without an origin there is nobody to tell.

@@ -9,15 +9,14 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 
 const PAUSE_MS = 2000;
 const MOST_LOOKS = 30;
-const AWAY = {
-  title: "The connection was lost",
-  text: "We could not reach the server. Check your connection and press the button again; you are never charged twice.",
-};
+// What this page says by itself, in the customer's language.
+const words = form.dataset;
+const AWAY = { title: words.awayTitle, text: words.away };
 
 const parts = {
-  cardNumber: { box: "card-number", problem: "card-number-problem", missing: "Enter the card number." },
-  cardExpiry: { box: "card-expiry", problem: "card-part-problem", missing: "Enter when the card expires." },
-  cardCvc: { box: "card-cvc", problem: "card-part-problem", missing: "Enter the security code." },
+  cardNumber: { box: "card-number", problem: "card-number-problem", missing: words.missingNumber },
+  cardExpiry: { box: "card-expiry", problem: "card-part-problem", missing: words.missingExpiry },
+  cardCvc: { box: "card-cvc", problem: "card-part-problem", missing: words.missingCvc },
 };
 
 let stripe = null;
@@ -52,14 +51,14 @@ async function loaded() {
 async function mount() {
   const Stripe = await loaded();
   if (!Stripe) {
-    warn({
-      title: "The card fields did not load",
-      text: "Nothing was charged. Reload this page; a blocker may be keeping Stripe’s script away.",
-    });
+    warn({ title: words.unloadedTitle, text: words.unloaded });
     return;
   }
   const account = form.dataset.account;
-  stripe = Stripe(form.dataset.key, account ? { stripeAccount: account } : undefined);
+  stripe = Stripe(form.dataset.key, {
+    locale: words.locale,
+    ...(account ? { stripeAccount: account } : {}),
+  });
   const elements = stripe.elements({
     fonts: [{ cssSrc: new URL(form.dataset.fonts, window.location.href).href }],
   });

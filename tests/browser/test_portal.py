@@ -16,6 +16,7 @@ from billing.models import Connection
 from lava.demo.card_network.process import CardNetwork
 from tests import card_network as cn
 from tests import factories
+from tests.browser import axe
 from tests.browser.pictures import picture
 from tests.checkout.visitor import last_code, make_session
 
@@ -71,6 +72,7 @@ def test_a_customer_at_the_portal(shop: cn.Shop, page: Page, live_server: Any) -
     expect(page.get_by_role("row", name=re.compile("Transcription minutes")).first).to_be_visible()
     picture(page, "home")
     fits(page)
+    assert axe.violations(page) == []
 
     page.get_by_role("link", name="Cancel plan").click()
     picture(page, "cancel")

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from django.contrib.staticfiles import finders
 from django.test import Client
 
 from billing import merchants
@@ -348,3 +350,8 @@ def test_a_forged_forwarding_header_is_ignored_without_proxies(session: Checkout
         headers={"X-Forwarded-For": "6.6.6.6"},
     )
     assert session.verifications.get().address == "203.0.113.9"
+
+
+def test_the_script_for_sites_without_a_build_is_under_five_kilobytes() -> None:
+    path = finders.find("checkout/embed.js")
+    assert path is not None and Path(path).stat().st_size < 5000

@@ -422,8 +422,8 @@ def test_auto_top_up_needs_a_card_a_pack_and_a_limit(guest: Guest, current: Subs
     for cap, said in (
         ("", "Enter a limit."),
         ("5", "One pack costs $10.00"),
-        ("nan", "It must be an amount"),
-        ("-1", "It must be an amount"),
+        ("nan", "Enter an amount such as 30.00."),
+        ("-1", "Enter an amount such as 30.00."),
     ):
         answer = guest.post("top-up", bundle=bundle.public_id, cap=cap)
         assert answer.status_code == 422 and said in answer.content.decode(), cap

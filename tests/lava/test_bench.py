@@ -134,3 +134,10 @@ def test_the_naive_design_refuses_to_start_on_real_data() -> None:
     )
     assert done.returncode != 0
     assert "scratch cluster" in done.stderr
+
+
+def test_pages_are_weighed_and_within_their_limit(tmp_path: Path, chromium_path: str) -> None:
+    facts, printed = bench(tmp_path, "pages", "--rounds", "1")
+    assert "checkout, first page" in facts["pages"] and "| kB |" in printed
+    for page in facts["pages"].values():
+        assert page["status"] == 200 and 20_000 < page["bytes"] <= 100_000

@@ -2,6 +2,7 @@
 
 `requests`: beside pgbench and beside the naive design. `hot`: many clients on one connection.
 `storm`: repeats in the midst of new requests. `enforce`: more draws than credits, all at once.
+`pages`: what a customer's page weighs, and how soon it is there on slow 4G.
 Exit status 1 when a cent is missing, whatever the speed. Linux; the figures are of this machine and
 this minute, so compare ratios within a run.
 """
@@ -19,7 +20,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from lava.bench import enforce, hot, machine, report, requests, scratch, storm
+from lava.bench import enforce, hot, machine, pages, report, requests, scratch, storm
 from lava.bench.options import Options
 
 CASES = {
@@ -27,11 +28,12 @@ CASES = {
     "hot": (hot.run, report.hot),
     "storm": (storm.run, report.storm),
     "enforce": (enforce.run, report.enforce),
+    "pages": (pages.run, pages.table),
 }
 
 
 class Command(BaseCommand):
-    help = "Measure a charge on a scratch cluster: requests, hot, storm or enforce."
+    help = "Measure a charge, or the customer's pages, on a scratch cluster."
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:

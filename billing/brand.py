@@ -1,4 +1,4 @@
-"""The accent colours of a merchant's hosted pages, derived from one brand colour. Pure.
+"""The accent colours of a merchant's pages and mails, derived from one brand colour. Pure.
 
 Only five tokens depend on the brand (design tokens of the customer pages, Colour): accent,
 accent-fill with its hover, accent-mid, accent-soft and the ring. The hue is held and the lightness
@@ -137,6 +137,11 @@ def stylesheet(color: str) -> str:
 def fingerprint(color: str) -> str:
     """Names one version of a brand's stylesheet, so that it may be cached for ever."""
     return hashlib.sha256(f"{VERSION}:{color.lower()}".encode()).hexdigest()[:12]
+
+
+def logo_fingerprint(logo: bytes) -> str:
+    """Names one version of a logo, so that it may be cached for ever."""
+    return hashlib.sha256(logo).hexdigest()[:12]
 
 
 def contrast(one: str, other: str) -> float:
