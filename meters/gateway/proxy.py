@@ -38,6 +38,10 @@ LARGEST_BODY = 32 << 20
 _BY_MODEL = ("/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/completions",
              "/v1/messages", "/v1/messages/count_tokens")  # fmt: skip
 
+# Refusals that are written down. Not those that a loop could repeat at no cost of its own: unknown
+# keys, bodies that are none, calls over a rate.
+_NOTED = (402, 403, 404, 422)
+
 
 def takes(path: str) -> bool:
     """Whether a path is the gateway's."""
@@ -72,6 +76,7 @@ class Gateway:
         try:
             answer = await self._admit(request)
         except errors.LavaError as error:
+            await self._note(error, request)
             await _refuse(send, error, request)
             return
         except Exception as error:
@@ -92,18 +97,20 @@ class Gateway:
         """
         told, _ = tokens.find(request.headers, request.query)
         request.id = ids.new(sandbox=told.is_sandbox)
-        caller = await self.store.caller(told)
+        caller = request.caller = await self.store.caller(told)
+        request.own_key = bool(told.provider_key)
         target: Target | None = None
         if request.path.startswith("/v1/forward"):
-            target = targets.resolve(request.path, request.query, own=caller.own)
+            target = request.target = targets.resolve(request.path, request.query, own=caller.own)
             request.dialect = _dialect(target)
         elif request.path.removesuffix("/") == "/v1/models":
             return catalog.listing(caller, now=timezone.now())
         body = await request.read_body()
         if target is None:
             target, body = by_model(caller, request.path.removesuffix("/"), request.query, body)
+            request.target = target
             request.dialect = _dialect(target)
-        asked = estimates.read(
+        asked = request.asked = estimates.read(
             request.method,
             target.path,
             target.query,
@@ -134,6 +141,29 @@ class Gateway:
             call.body, call.injected = estimates.with_usage_asked(asked.body), True
         await self._hold(call, told, request)
         return call
+
+    async def _note(self, error: errors.LavaError, request: _Request) -> None:
+        """Write down what was refused to a known caller, so that the merchant can see why."""
+        status = refusals.status_of(error)
+        if request.caller is None or status not in _NOTED:
+            return
+        target, asked = request.target, request.asked
+        try:
+            await self.store.blocked(
+                request.id,
+                request.caller,
+                provider=target.provider.slug if target else "",
+                own_key=request.own_key,
+                method=request.method,
+                endpoint=target.path if target else request.path,
+                model=asked.model if asked else "",
+                stream=asked.stream if asked else False,
+                http_status=status,
+                error=error.code,
+                taken_ms=round((time.monotonic() - request.started) * 1000),
+            )
+        except errors.Unavailable:
+            log.warning("gateway_refusal_not_noted", request=request.id_text)
 
     async def _hold(self, call: Call, told: Token, request: _Request) -> None:
         caller, target, asked = call.caller, call.target, call.asked
@@ -194,6 +224,11 @@ class _Request:
         self.dialect = dialect
         self.started = started
         self.id: UUID = ids.new(sandbox=False)
+        # What is known of it so far, for the note on a refusal.
+        self.caller: Caller | None = None
+        self.target: Target | None = None
+        self.asked: estimates.Asked | None = None
+        self.own_key = False
 
     @property
     def id_text(self) -> str:
