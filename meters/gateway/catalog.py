@@ -27,7 +27,7 @@ def listing(caller: Caller, *, now: datetime) -> bytes:
         allowed = caller.allowed_providers
         if row is None or (allowed is not None and slug not in allowed):
             continue
-        data += [_present(row, *model) for model in _models(row.prices, now.date().isoformat())]
+        data += [_present(row, *model) for model in models(row.prices, now.date().isoformat())]
         data += [
             _present(row, override.model, None, None)
             for override in caller.overrides
@@ -59,7 +59,7 @@ def _present(
 
 
 @functools.lru_cache(maxsize=128)
-def _models(prices: str, day: str) -> tuple[tuple[str, str | None, str | None], ...]:
+def models(prices: str, day: str) -> tuple[tuple[str, str | None, str | None], ...]:
     """The models that the price library knows of a provider, with their rates on a day."""
     if not prices:
         return ()

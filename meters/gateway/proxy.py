@@ -8,6 +8,7 @@ request id.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import MutableMapping
 from typing import Any
@@ -20,6 +21,7 @@ from django.utils import timezone
 
 from billing import errors, ids, secrets
 from billing.api import fields
+from meters import costs
 from meters.gateway import calls, catalog, estimates, refusals, targets, tokens, upstream
 from meters.gateway import providers as table
 from meters.gateway.calls import Call, Receive, Send
@@ -60,6 +62,10 @@ class Gateway:
         self.store = Store()
         self.sessions = upstream.Sessions()
         self.running = Running(self.store)
+
+    def start(self) -> None:
+        """Load what the first call would wait for, beside the serving."""
+        self._warming = asyncio.get_running_loop().run_in_executor(None, costs.warm)
 
     async def stop(self) -> None:
         """Let what runs end, then close the lines."""
@@ -341,7 +347,7 @@ def provider_key(caller: Caller, target: Target, told: Token) -> str:
         )
     if not sealed or origin != row.origin:
         raise errors.Forbidden(
-            f"There is no key for {row.name}: add it under Developers, Provider keys, or send your "
+            f"There is no key for {row.name}: add it under Gateway, Provider keys, or send your "
             "own as `provider_key` of the forward token.",
             code="provider_key_missing",
         )

@@ -418,7 +418,7 @@ _WORDS: dict[str, tuple[type[errors.LavaError], str]] = {
     "cost_unknown": (
         errors.Refused,
         "This meter takes a share of the provider's cost, and the price of this model is not "
-        "known: add it under Developers, Model prices.",
+        "known: add it under Gateway, Prices.",
     ),
     "amount_too_large": (errors.Refused, "The fee would pass 12 digits; check the limits."),
     "spend_limit_reached": (errors.PaymentRequired, "This token's spend limit is reached."),
