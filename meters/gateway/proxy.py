@@ -110,7 +110,16 @@ class Gateway:
             target = request.target = targets.resolve(request.path, request.query, own=caller.own)
             request.dialect = _dialect(target)
         elif request.path.removesuffix("/") == "/v1/models":
-            return catalog.listing(caller, now=timezone.now())
+            found = catalog.listing(
+                (*caller.own, *table.TABLE),
+                keyed=caller.keys,
+                overrides=caller.overrides,
+                now=timezone.now() + caller.clock_offset,
+                allowed_providers=caller.allowed_providers,
+                allowed_models=caller.allowed_models,
+                provider=request.query_value("provider"),
+            )
+            return orjson.dumps({"object": "list", "data": found})
         body = await request.read_body()
         if target is None:
             target, body = by_model(caller, request.path.removesuffix("/"), request.query, body)
@@ -266,6 +275,15 @@ class _Request:
             if not message.get("more_body", False):
                 return b"".join(found)
 
+    def query_value(self, name: str) -> str:
+        """The last value of a parameter of the query; empty without one."""
+        found = ""
+        for part in self.query.split("&"):
+            told, _, value = part.partition("=")
+            if told == name:
+                found = unquote(value.replace("+", " "))
+        return found
+
     def metadata(self) -> dict[str, str]:
         """`x-lava-metadata` (JSON), `x-lava-metadata-<key>`, `?metadata=` (JSON).
 
@@ -274,10 +292,7 @@ class _Request:
         """
         found: dict[str, Any] = {}
         texts = [self.headers.get(b"x-lava-metadata", b"").decode("utf-8", "replace")]
-        for part in self.query.split("&"):
-            name, _, value = part.partition("=")
-            if name == "metadata":
-                texts.append(unquote(value.replace("+", " ")))
+        texts.append(self.query_value("metadata"))
         for text in filter(None, texts):
             try:
                 told = orjson.loads(text)

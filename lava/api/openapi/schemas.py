@@ -547,8 +547,9 @@ SCHEMAS: dict[str, Schema] = {
             "object": {"const": "model"},
             "created": WHOLE,
             "owned_by": STRING,
-            "pricing": obj(
-                {"input_per_million": maybe(AMOUNT), "output_per_million": maybe(AMOUNT)}
+            "name": STRING,
+            "pricing": maybe(
+                obj({"input_per_million": maybe(AMOUNT), "output_per_million": maybe(AMOUNT)})
             ),
         }
     ),

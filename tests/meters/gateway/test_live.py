@@ -134,7 +134,7 @@ def test_models_lists_what_the_keys_reach(shop: Shop) -> None:
     keyring.set_key(shop.merchant, provider="openai", key="sk-x" * 5, actor="t", now=shop.now)
     found = shop.ask("/v1/models", method="GET").json()
     by_id = {row["id"]: row for row in found["data"]}
-    assert by_id["gpt-4o-mini"]["pricing"]["input"] == "0.15"
+    assert by_id["gpt-4o-mini"]["pricing"]["input_per_million"] == "0.1500000000"
     assert {row["owned_by"] for row in found["data"]} == {"openai"}
 
 
