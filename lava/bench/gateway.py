@@ -9,6 +9,7 @@ that is added; one client with streams, for the time to the first byte.
 
 from __future__ import annotations
 
+import json
 import statistics
 import sys
 import time
@@ -200,7 +201,7 @@ class LiteLLMServer:
         self.child = Child(
             "litellm",
             [str(program), "--config", str(config), "--host", "127.0.0.1", "--port",
-             str(self.port), "--num_workers", "2"],
+             str(self.port), "--num_workers", "2", "--run_gunicorn"],
             {"LITELLM_LOG": "ERROR", "LITELLM_MODE": "PRODUCTION",
              "LITELLM_LOCAL_MODEL_COST_MAP": "True"},
         )  # fmt: skip
@@ -218,6 +219,21 @@ class LiteLLMServer:
 
     def stop(self) -> None:
         self.supervisor.stop()
+
+
+def _warm(port: int, path: str) -> None:
+    """A few calls before the first that counts: each worker loads at its first."""
+    for _ in range(8):
+        asked = urllib.request.Request(
+            f"http://127.0.0.1:{port}{path}",
+            data=json.dumps(CHAT).encode(),
+            headers={
+                "Authorization": f"Bearer {LITELLM_KEY}",
+                "Content-Type": "application/json",
+            },
+        )
+        with urllib.request.urlopen(asked, timeout=60) as answer:  # noqa: S310
+            answer.read()
 
 
 def _answers(url: str) -> bool:
@@ -239,6 +255,8 @@ def _present(place: shop.Shop, *, database: int, litellm: str) -> Iterator[list[
         present.append(Ours(place, database=database, provider=direct.port))
         if litellm:
             server = LiteLLMServer(litellm, provider=direct.port)
+            for path in ("/pass", "/v1/chat/completions"):
+                _warm(server.port, path)
             present.append(LiteLLM(server, "pass", "LiteLLM, pass-through (2 workers)", "/pass"))
             present.append(
                 LiteLLM(server, "chat", "LiteLLM, chat (2 workers)", "/v1/chat/completions")
