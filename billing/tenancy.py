@@ -26,6 +26,9 @@ CHANGES: dict[str, frozenset[str]] = {
             "billing.change_plan",
             "meters.change_meter",
             "billing.change_clock",
+            "meters.change_forwardtoken",
+            "meters.change_modelprice",
+            "meters.change_providerkey",
         }
     ),
     Role.SUPPORT: frozenset({"billing.change_connection"}),

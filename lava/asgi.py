@@ -41,6 +41,7 @@ class Application:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
+                self.gateway.start()
                 await send({"type": "lifespan.startup.complete"})
             else:
                 await self.gateway.stop()

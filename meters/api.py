@@ -19,7 +19,7 @@ from billing import authentication, errors, ids, keys, money
 from billing.api import fields, limits, lists, statuses, vocabulary
 from billing.api.views import View
 from billing.api.vocabulary import Words
-from meters import api_meters, api_models, api_plans, batch, pricing, rollups, usage
+from meters import api_meters, api_models, api_plans, api_tokens, batch, pricing, rollups, usage
 from meters.api_meters import number
 from meters.explain import ExplainView
 from meters.models import UsageRequest, Void
@@ -501,6 +501,25 @@ urlpatterns = [
             re_path(rf"^{path}/?$", api_plans.PlansView.as_view(words=words), name=f"{one}s"),
             re_path(
                 rf"^{path}/(?P<plan_id>[^/]+)/?$", api_plans.PlanView.as_view(words=words), name=one
+            ),
+        )
+    ),
+    *(
+        route
+        for path, as_spend_key in (("forward_tokens", False), ("spend_keys", True))
+        for route in (
+            re_path(
+                rf"^{path}/?$", api_tokens.TokensView.as_view(as_spend_key=as_spend_key), name=path
+            ),
+            re_path(
+                rf"^{path}/(?P<token_id>[^/]+)/?$",
+                api_tokens.OneTokenView.as_view(as_spend_key=as_spend_key),
+                name=f"{path}-one",
+            ),
+            re_path(
+                rf"^{path}/(?P<token_id>[^/]+)/rotate/?$",
+                api_tokens.RotateTokenView.as_view(as_spend_key=as_spend_key),
+                name=f"{path}-rotate",
             ),
         )
     ),

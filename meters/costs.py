@@ -11,7 +11,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -80,11 +80,11 @@ def find(
         prices: the provider's name in the price library; empty: not in it.
     """
     names = [name for name in dict.fromkeys(models) if name]
-    chosen = list(overrides)
+    own = list(overrides)
     for name in names:
-        if row := _override(provider, name, chosen, now):
+        if row := chosen(provider, name, own, now):
             return _by_override(row, name, used, characters)
-    rate = _dollars_in(currency)
+    rate = dollars_in(currency)
     if rate is None:
         return None
     if used.cost is not None:
@@ -97,10 +97,9 @@ def find(
     return None
 
 
-def _override(
-    provider: str, model: str, rows: Iterable[Override], now: datetime
-) -> Override | None:
-    """The row that fits best: its own provider, the longest pattern, the latest beginning."""
+def chosen(provider: str, model: str, rows: Iterable[Override], now: datetime) -> Override | None:
+    """The merchant's price that counts for a model: of its own provider, with the longest pattern,
+    begun last. None: the merchant has set none."""
     fitting = [
         row
         for row in rows
@@ -137,6 +136,12 @@ def _by_override(row: Override, model: str, used: Usage, characters: int) -> Cos
         amount += characters * rates.get("character_rate", Decimal(0))
     told = {name.removesuffix("_rate"): f"{value.normalize():f}" for name, value in rates.items()}
     return Cost(money.round_fee(amount), OVERRIDE, model, told)
+
+
+def warm() -> None:
+    """Load the price library: about a second of work, better done before the first call."""
+    find("openai", ("gpt-4o-mini",), Usage(input=1, output=1), prices="openai", currency="USD",
+         now=datetime.now(UTC))  # fmt: skip
 
 
 def _by_library(
@@ -205,7 +210,7 @@ def _library_rates(price: Any) -> dict[str, str]:
     return rates
 
 
-def _dollars_in(currency: str) -> Decimal | None:
+def dollars_in(currency: str) -> Decimal | None:
     """How much of a currency a dollar is; None where nobody said."""
     if currency == "USD":
         return Decimal(1)

@@ -14,6 +14,7 @@ from billing import deliveries, events, keys, webhooks
 from billing.models import Delivery
 from checkout import sessions
 from lava.api.openapi import schemas, views
+from meters.gateway import spendkeys
 from tests import factories
 
 
@@ -43,6 +44,7 @@ class World:
         deliveries.tell(self.merchant.pk, now=timezone.now())
         self.delivery = Delivery.objects.get(endpoint=self.webhook)
         self.key = factories.make_key(self.merchant)
+        self.token, _ = spendkeys.make(self.merchant, name="bot", now=now)
         self.other_key = keys.make(self.merchant, name="other")[0]
 
     def ids(self) -> dict[str, str]:
@@ -58,6 +60,7 @@ class World:
             "webhook_id": self.webhook.public_id,
             "delivery_id": self.delivery.public_id,
             "key_id": self.other_key.public_id,
+            "token_id": self.token.public_id,
             "request_id": "job-1",
         }
 

@@ -44,6 +44,10 @@ class Plan:
     requests: int | None = None
     repeats: float = 0.0
     fields: dict[str, Any] = field(default_factory=dict)
+    # Calls of a gateway: where to, with `fields` as the body as they are; `targets` are then the
+    # tokens that are sent, and `first_byte` takes the time to the first byte, not to the last.
+    path: str = ""
+    first_byte: bool = False
 
 
 @dataclass
@@ -71,11 +75,14 @@ class _Wire:
     arrived: bytes = b""
     asked: str = ""
     at: float = 0.0
+    first: float = 0.0
 
 
 def requests(plan: Plan) -> Iterator[tuple[str, bytes]]:
     """Request ids with the bytes to send, without end."""
     chance = random.Random(plan.prefix)  # noqa: S311
+    if plan.path:
+        yield from _calls(plan, chance)
     recent: deque[tuple[str, bytes]] = deque(maxlen=_RECENT)
     head = (
         f"POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1:{plan.port}\r\n"
@@ -103,6 +110,21 @@ def requests(plan: Plan) -> Iterator[tuple[str, bytes]]:
         if plan.repeats:
             recent.append(made)
         yield made
+
+
+def _calls(plan: Plan, chance: random.Random) -> Iterator[tuple[str, bytes]]:
+    """The same call by each token, without end."""
+    body = json.dumps(plan.fields, separators=(",", ":"))
+    ready = [
+        (
+            f"POST {plan.path} HTTP/1.1\r\nHost: 127.0.0.1:{plan.port}\r\n"
+            f"Authorization: Bearer {token}\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n{body}"
+        ).encode()
+        for token in plan.targets
+    ]
+    while True:
+        yield "", ready[int(chance.random() * len(ready))]
 
 
 def complete(data: bytes) -> bool:
@@ -149,6 +171,8 @@ def run(plan: Plan) -> Outcome:
             data = wire.socket.recv(65536)
             if not data:
                 raise RuntimeError("The server hung up.")
+            if not wire.arrived:
+                wire.first = time.time()
             data = wire.arrived + data
             if not complete(data):
                 wire.arrived = data
@@ -156,7 +180,7 @@ def run(plan: Plan) -> Outcome:
             wire.arrived = b""
             now = time.time()
             outcome.done.append(now)
-            outcome.took.append(now - wire.at)
+            outcome.took.append((wire.first if plan.first_byte else now) - wire.at)
             status = data[9:12]
             statuses[status] += 1
             if status[:1] == b"2":

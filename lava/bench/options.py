@@ -17,3 +17,5 @@ class Options:
     clients: int
     connections: int
     requests: int
+    # The environment that LiteLLM is installed in; empty: it is left out.
+    litellm: str = ""

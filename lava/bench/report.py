@@ -78,6 +78,46 @@ def hot(facts: dict[str, Any]) -> list[str]:
     ]
 
 
+def gateway(facts: dict[str, Any]) -> list[str]:
+    """The table of `bench gateway`, what is added, its goals, and what the books say."""
+    lines = [
+        f"| side | req/s, {facts['clients']} clients | server, us | database, us | service, us "
+        "| p50, ms | p99, ms | one client: p50, ms | p99, ms | first byte, ms |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for side in facts["sides"].values():
+        many, one, stream = (side[way]["median"] for way in ("load", "one", "stream"))
+        cost = [
+            f"{many[name]:,.0f}" if many[name] else ""
+            for name in ("server_us", "database_us", "product_us")
+        ]
+        lines.append(
+            f"| {side['says']} | {many['per_s']:,.0f} | {' | '.join(cost)} | {many['p50_ms']:.1f} "
+            f"| {many['p99_ms']:.1f} | {one['p50_ms']:.2f} | {one['p99_ms']:.2f} "
+            f"| {stream['p50_ms']:.2f} |"
+        )
+    ratio = facts["ratios"]
+    lines += [
+        "",
+        f"- one client: {ratio['ours_added_p50_ms']:.2f} ms added in the middle, "
+        f"{ratio['ours_added_p99_ms']:.2f} ms at the 99th percentile; "
+        f"{ratio['ours_added_first_byte_ms']:.2f} ms to a stream's first byte (goal: 1.5 ms)",
+    ]
+    for name, words in (("pass", "LiteLLM's pass-through"), ("chat", "LiteLLM's chat")):
+        if f"ours_rate_of_{name}" in ratio:
+            goal = " (goals: 1/3, 5 x)" if name == "pass" else ""
+            share = ratio.get(f"ours_added_of_{name}")
+            lines.append(
+                f"- {words} adds {ratio[f'{name}_added_p50_ms']:.2f} ms"
+                + (f": ours is {share:.2f} x that" if share is not None else "")
+                + f", at {ratio[f'ours_rate_of_{name}']:.1f} x its req/s and "
+                f"{ratio[f'ours_cpu_of_{name}']:.2f} x its CPU a call{goal}"
+            )
+    last = facts["books"][-1]
+    left = f"{last['open_holds']} open holds, {last['not_completed']} calls not completed"
+    return [*lines, f"- books: {correctness(facts)}; {left}"]
+
+
 def storm(facts: dict[str, Any]) -> list[str]:
     """What `bench storm` found."""
     return [

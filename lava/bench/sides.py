@@ -16,7 +16,7 @@ import time
 import urllib.error
 import urllib.request
 from array import array
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -95,7 +95,7 @@ class _Window:
         return Sample(
             per_s=len(inside) / (self.until - self.since),
             server_us=each.get("server", 0.0),
-            database_us=each["database"],
+            database_us=each.get("database", 0.0),
             client_us=each["client"],
             p50_ms=_quantile(inside, 0.50) * 1000,
             p99_ms=_quantile(inside, 0.99) * 1000,
@@ -186,6 +186,47 @@ class Floor:
         return window.sample(done, took, acknowledged=len(done))
 
 
+def load_client() -> subprocess.Popen[bytes]:
+    """A load client that waits for its plan."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "lava.bench.load"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=settings.BASE_DIR,
+    )
+
+
+def outcome_of(
+    process: subprocess.Popen[bytes], told: bytes | None, *, log: Callable[[], str]
+) -> load.Outcome:
+    """What a load client saw, when it has ended."""
+    said, _ = process.communicate(told, timeout=300)
+    if process.returncode != 0:
+        raise CommandError(f"The load client failed; the server said:\n{log()}")
+    return load.read(said)
+
+
+def measured(plan: load.Plan, *, seconds: float, log: Callable[[], str], **roots: int) -> Sample:
+    """Carry out a plan of `seconds` and a start, and measure the window in its middle."""
+    process = load_client()
+    assert process.stdin is not None
+    process.stdin.write(load.ask(plan))
+    process.stdin.close()
+    process.stdin = None
+    time.sleep(WARM_S)
+    window = _Window(client=process.pid, **roots)
+    time.sleep(seconds)
+    window.close()
+    outcome = outcome_of(process, None, log=log)
+    return window.sample(
+        outcome.done,
+        outcome.took,
+        acknowledged=outcome.acknowledged,
+        refused=outcome.refused,
+        refusals=outcome.refusals,
+    )
+
+
 class Web:
     """A server under the load client: the product as `up` serves it, or the naive design."""
 
@@ -199,24 +240,27 @@ class Web:
         name: str,
         says: str,
         application: str = "lava.wsgi:application",
+        interface: str = "wsgi",
         env: Mapping[str, str] | None = None,
     ) -> None:
         self.shop = shop
         self.database = database
         self.name = name
         self.says = says
-        self.port = _free_port()
+        self.port = free_port()
         state = Path(settings.STATE_DIR)
         self.supervisor = Supervisor(
             logs=state / "logs", pids=state / f"pids-{name}", say=lambda words: None
         )
         # As lava/management/commands/up.py starts it.
         command = [
-            sys.executable, "-m", "granian", "--interface", "wsgi", application,
+            sys.executable, "-m", "granian", "--interface", interface, application,
             "--host", "127.0.0.1", "--port", str(self.port), "--workers", str(self.workers),
-            "--blocking-threads", "8", "--backlog", "1024", "--no-ws", "--log-level", "warning",
+            "--backlog", "1024", "--no-ws", "--log-level", "warning",
             "--workers-kill-timeout", "5",
         ]  # fmt: skip
+        if interface == "wsgi":
+            command += ["--blocking-threads", "8"]
         self.child = Child(
             name,
             command,
@@ -239,39 +283,15 @@ class Web:
     ) -> Sample:
         """Post unique ids for `seconds` and a start, to all connections or to `targets`."""
         plan = self.plan(tag, clients=clients, seconds=seconds + WARM_S + 0.2, targets=targets)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "lava.bench.load"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd=settings.BASE_DIR,
-        )
-        assert process.stdin is not None
-        process.stdin.write(load.ask(plan))
-        process.stdin.close()
-        process.stdin = None
-        time.sleep(WARM_S)
         assert self.child.process is not None
-        window = _Window(server=self.child.process.pid, database=self.database, client=process.pid)
-        time.sleep(seconds)
-        window.close()
-        outcome = self._outcome(process, None)
-        return window.sample(
-            outcome.done,
-            outcome.took,
-            acknowledged=outcome.acknowledged,
-            refused=outcome.refused,
-            refusals=outcome.refusals,
-        )
+        return measured(
+            plan, seconds=seconds, log=self._log, server=self.child.process.pid,
+            database=self.database,
+        )  # fmt: skip
 
     def post(self, plan: load.Plan) -> load.Outcome:
         """Carry out a plan to its end, whatever it takes."""
-        process = subprocess.Popen(
-            [sys.executable, "-m", "lava.bench.load"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd=settings.BASE_DIR,
-        )
-        return self._outcome(process, load.ask(plan))
+        return outcome_of(load_client(), load.ask(plan), log=self._log)
 
     def plan(
         self,
@@ -296,12 +316,6 @@ class Web:
             repeats=repeats,
             fields=dict(fields if fields is not None else REPORTED),
         )
-
-    def _outcome(self, process: subprocess.Popen[bytes], told: bytes | None) -> load.Outcome:
-        said, _ = process.communicate(told, timeout=300)
-        if process.returncode != 0:
-            raise CommandError(f"The load client failed; the server said:\n{self._log()}")
-        return load.read(said)
 
     def _wait(self) -> None:
         deadline = time.monotonic() + READY_S
@@ -344,7 +358,7 @@ def naive(shop: Shop, *, database: int) -> Web:
     )
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

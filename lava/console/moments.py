@@ -8,6 +8,8 @@ from typing import TypeVar
 from zoneinfo import ZoneInfo
 
 Row = TypeVar("Row")
+# The least step of time: the last instant of a day is this before its end.
+INSTANT = timedelta(microseconds=1)
 
 
 def bounds(day: date, zone: str) -> tuple[datetime, datetime]:

@@ -37,6 +37,8 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 # An answer in one piece is kept until it is settled, up to here; a longer one passes as it comes.
 KEPT = 8 << 20
+# Of a packed answer, so much is unpacked to be read; what comes after it passes unread.
+UNPACKED = 64 << 20
 # Pieces between the provider and a slow client.
 QUEUED = 32
 # How long a settlement is tried again while the database is away.
@@ -74,6 +76,10 @@ class Call:
         self._pieces: asyncio.Queue[MutableMapping[str, Any] | None] = asyncio.Queue(QUEUED)
         self._begun = False
         self._unpacker: Any = None
+        self._unpacked = 0
+        self._is_packed = False
+        self._scrubber = upstream.Scrubber(self.key)
+        self._deadline: asyncio.Timeout | None = None
         self._refused: errors.LavaError | None = None
         self._stopped_early = False
         self._kept: bytes | None = None
@@ -106,11 +112,26 @@ class Call:
         self._leave()
 
     def _leave(self) -> None:
-        """Nobody takes pieces any more."""
-        self.left_at = time.monotonic()
+        """Nobody takes pieces any more; what has begun to come is read on for so long."""
+        if self.left_at is None:
+            self.left_at = time.monotonic()
+            self._hurry()
         while not self._pieces.empty():
             self._pieces.get_nowait()
         self._pieces.put_nowait(None)
+
+    def _hurry(self) -> None:
+        """Bound how long an answer that nobody takes is read on, whatever the provider does: one
+        that falls silent is left too. Before it has begun, the whole call's limit holds."""
+        if self.left_at is None or self._deadline is None or not self.status:
+            return
+        if self._deadline.expired():
+            return
+        # Whoever closes right after the last frame has not left.
+        drains = settings.GATEWAY_WHEN_CLIENT_LEAVES != "abort" or self.reader.finished
+        end = asyncio.get_running_loop().time() + (settings.GATEWAY_DRAIN_S if drains else 0)
+        if (now := self._deadline.when()) is None or end < now:
+            self._deadline.reschedule(end)
 
     async def _pass(self, piece: MutableMapping[str, Any] | None) -> None:
         if self.left_at is None:
@@ -122,13 +143,14 @@ class Call:
         """Forward, read to the end, settle. Ends by itself, whatever happens."""
         try:
             try:
-                async with asyncio.timeout(settings.GATEWAY_LONGEST_S):
+                async with asyncio.timeout(settings.GATEWAY_LONGEST_S) as self._deadline:
                     await self._forward()
             except (aiohttp.ClientError, OSError, TimeoutError, zlib.error) as error:
                 self._failed(error)
             except Exception as error:
                 log.exception("gateway_call_failed", call=str(self.id), error=type(error).__name__)
                 self.flags.append("failed")
+            self._deadline = None
             await self._finish()
         finally:
             self.running.remove(self)
@@ -138,7 +160,10 @@ class Call:
         """The provider could not be reached, or its line broke."""
         if self.status:
             # It had begun: what came is what there is.
-            self.flags.append("cut")
+            self.reader.close()
+            left = isinstance(error, TimeoutError) and self.left_at is not None
+            if not (left and self.reader.finished):
+                self.flags.append("partial" if left else "cut")
             return
         if isinstance(error, upstream.Blocked) or isinstance(
             getattr(error, "os_error", None), upstream.Blocked
@@ -192,6 +217,7 @@ class Call:
         """Read the answer to its end: to the reader, and on to the client."""
         self.status = response.status
         self.answered_at = time.monotonic()
+        self._hurry()
         kind = response.headers.get("content-type", "")
         self.reader = Reader(
             kind,
@@ -203,6 +229,7 @@ class Call:
             self._unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)
         elif packing != "identity":
             self.flags.append("packed")
+        self._is_packed = packing != "identity"
         self._answer_headers = upstream.incoming(response.headers.items(), key=self.key)
         whole = not self.reader.is_stream and ("json" in kind or self.status >= 400)
         if not whole:
@@ -222,7 +249,7 @@ class Call:
                     # Too long to keep: pass on what there is, and the rest as it comes.
                     await self._begin()
                     for part in kept or []:
-                        await self._pass(_body(upstream.scrubbed(part, self.key)))
+                        await self._pass_scrubbed(part)
                     kept = None
             else:
                 await self._pass_on(self._fed(chunk), chunk)
@@ -231,9 +258,12 @@ class Call:
                 break
         rest = self.reader.close()
         if kept is not None:
-            self._kept = upstream.scrubbed(b"".join(kept), self.key)
-        elif self.injected and rest:
+            self._kept = self._scrubber.feed(b"".join(kept)) + self._scrubber.close()
+            return
+        if self.injected and rest:
             await self._pass_on([rest], rest)
+        if last := self._scrubber.close():
+            await self._pass(_body(last))
 
     def _took(self, chunk: bytes, kept: list[bytes] | None, size: int) -> list[bytes] | None:
         self._fed(chunk)
@@ -249,16 +279,25 @@ class Call:
         data = self._unpacker.decompress(chunk, 1 << 20)
         while data:
             found += self.reader.feed(data)
+            self._unpacked += len(data)
+            if self._unpacked > UNPACKED:
+                # A few bytes may hold gigabytes: no more of them is unpacked.
+                self._unpacker = None
+                self.flags.append("packed")
+                break
             data = self._unpacker.decompress(self._unpacker.unconsumed_tail, 1 << 20)
         return found
 
     async def _pass_on(self, found: list[bytes], chunk: bytes) -> None:
         """Give the client the bytes as they are; of a stream whose usage only we asked for, all
         frames but that one."""
-        if self.injected and self.reader.is_stream and self._unpacker is None:
+        if self.injected and self.reader.is_stream and not self._is_packed:
             chunk = b"".join(frame for frame in found if not _is_usage_alone(frame))
-        if chunk:
-            await self._pass(_body(upstream.scrubbed(chunk, self.key)))
+        await self._pass_scrubbed(chunk)
+
+    async def _pass_scrubbed(self, chunk: bytes) -> None:
+        if chunk := self._scrubber.feed(chunk):
+            await self._pass(_body(chunk))
 
     def _must_stop(self, size: int) -> bool:
         """Whether to stop reading: too much, or the client left and the drain is over."""

@@ -1,57 +1,77 @@
-"""`GET /v1/models`: what a caller's keys can reach through the gateway, with prices.
+"""`GET /v1/models`: what a merchant's keys can reach through the gateway, with prices.
 
 In OpenAI's shape, so that SDKs and the official client's `models.list()` read it; each model also
-names its provider and, where the price library knows them, its rates in dollars per million tokens.
+names its provider and, where they are known, its rates. Asked by the gateway (for a token) and by
+the API's view (for a secret key), so that both doors answer the same.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-import orjson
+from billing import money
+from meters import costs
+from meters.gateway.providers import Provider
 
-from meters.gateway import providers
-from meters.gateway.store import Caller
+# OpenAI's shape asks for a time; nobody knows one, so the list has one, that of its format.
+_CREATED = 1704067200
 
 
-def listing(caller: Caller, *, now: datetime) -> bytes:
-    """The list for a caller: models of the providers whose key the merchant has entered, within
-    what the token allows."""
-    data: list[dict[str, Any]] = []
-    rows = {row.slug: row for row in (*providers.TABLE, *caller.own)}
-    for slug in caller.keys:
-        row = rows.get(slug)
-        allowed = caller.allowed_providers
-        if row is None or (allowed is not None and slug not in allowed):
+def listing(
+    rows: Iterable[Provider],
+    *,
+    keyed: Collection[str],
+    overrides: Sequence[costs.Override],
+    now: datetime,
+    allowed_providers: Collection[str] | None = None,
+    allowed_models: Collection[str] | None = None,
+    provider: str = "",
+) -> list[dict[str, Any]]:
+    """Models of the providers whose key is entered, by provider and name, within what is allowed.
+
+    A price of the merchant's own stands over the library's, in their currency; the library's is in
+    dollars.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if row.slug not in keyed or (provider and row.slug.lower() != provider.lower()):
             continue
-        data += [_present(row, *model) for model in _models(row.prices, now.date().isoformat())]
-        data += [
-            _present(row, override.model, None, None)
-            for override in caller.overrides
-            if override.provider == slug and "*" not in override.model
+        if allowed_providers is not None and row.slug not in allowed_providers:
+            continue
+        known = {name: rates for name, *rates in models(row.prices, now.date().isoformat())}
+        named = [
+            price.model
+            for price in overrides
+            if price.provider == row.slug and not any(sign in price.model for sign in "*?")
         ]
-    seen: dict[str, dict[str, Any]] = {item["id"]: item for item in reversed(data)}
-    found = [
-        item
-        for item in reversed(seen.values())
-        if caller.allowed_models is None or item["id"] in caller.allowed_models
-    ]
-    return orjson.dumps({"object": "list", "data": found})
+        for name in sorted({*known, *named}):
+            if allowed_models is None or name in allowed_models:
+                own = costs.chosen(row.slug, name, overrides, now)
+                found.setdefault(name, _present(row, name, own, known.get(name, [])))
+    return list(found.values())
 
 
 def _present(
-    row: providers.Provider, model: str, input_rate: str | None, output_rate: str | None
+    row: Provider, model: str, own: costs.Override | None, library: list[str | None]
 ) -> dict[str, Any]:
+    rates: Sequence[str | Decimal | None] = library
+    if own is not None:
+        rates = [own.rates.get("input_rate"), own.rates.get("output_rate")]
     pricing = None
-    if input_rate is not None:
-        pricing = {"input": input_rate, "output": output_rate, "currency": "USD", "per": 1_000_000}
+    if any(rate is not None for rate in rates):
+        names = ("input_per_million", "output_per_million")
+        pricing = {
+            name: None if rate is None else money.wire(Decimal(rate))
+            for name, rate in zip(names, rates, strict=True)
+        }
     return {
         "id": model,
         "object": "model",
-        "created": 0,
+        "created": _CREATED,
         "owned_by": row.slug,
         "name": row.name,
         "pricing": pricing,
@@ -59,7 +79,7 @@ def _present(
 
 
 @functools.lru_cache(maxsize=128)
-def _models(prices: str, day: str) -> tuple[tuple[str, str | None, str | None], ...]:
+def models(prices: str, day: str) -> tuple[tuple[str, str | None, str | None], ...]:
     """The models that the price library knows of a provider, with their rates on a day."""
     if not prices:
         return ()

@@ -218,3 +218,9 @@ def set_price(
             "A price of this model begins at this instant already.", param="valid_from"
         ) from error
     return made
+
+
+def remove_price(price: ModelPrice) -> None:
+    """Take a price away: from the next call on the next best counts. What was computed with it
+    keeps its own copy of the rates (`RequestCost`)."""
+    ModelPrice.objects.filter(pk=price.pk).delete()

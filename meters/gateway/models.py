@@ -255,7 +255,7 @@ class GatewayCall(Tenant):
 
     Its id is the id of the request that it became (`UsageRequest` with the same key), where a
     customer paid for it. `pending` until it is settled, once; a call whose process died is settled
-    or freed by the sweep.
+    or freed by the sweep. What was refused to a known caller is `blocked` and was never held.
     """
 
     ID_PREFIX = "req"
@@ -265,6 +265,7 @@ class GatewayCall(Tenant):
         COMPLETED = "completed", "Completed"
         ERROR = "error", "Failed at the provider"
         ABANDONED = "abandoned", "Freed after its process died"
+        BLOCKED = "blocked", "Refused before the provider"
 
     # The foreign keys of this table are composite, with the merchant: `meters/sql/gateway.sql`.
     connection_id = models.UUIDField(null=True)

@@ -8,6 +8,7 @@ request id.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import MutableMapping
 from typing import Any
@@ -20,6 +21,7 @@ from django.utils import timezone
 
 from billing import errors, ids, secrets
 from billing.api import fields
+from meters import costs
 from meters.gateway import calls, catalog, estimates, refusals, targets, tokens, upstream
 from meters.gateway import providers as table
 from meters.gateway.calls import Call, Receive, Send
@@ -37,6 +39,10 @@ LARGEST_BODY = 32 << 20
 # OpenAI- and Anthropic-shaped paths that name no provider: it is found by the model.
 _BY_MODEL = ("/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/completions",
              "/v1/messages", "/v1/messages/count_tokens")  # fmt: skip
+
+# Refusals that are written down. Not those that a loop could repeat at no cost of its own: unknown
+# keys, bodies that are none, calls over a rate.
+_NOTED = (402, 403, 404, 422)
 
 
 def takes(path: str) -> bool:
@@ -57,6 +63,10 @@ class Gateway:
         self.sessions = upstream.Sessions()
         self.running = Running(self.store)
 
+    def start(self) -> None:
+        """Load what the first call would wait for, beside the serving."""
+        self._warming = asyncio.get_running_loop().run_in_executor(None, costs.warm)
+
     async def stop(self) -> None:
         """Let what runs end, then close the lines."""
         await self.running.stop()
@@ -72,6 +82,7 @@ class Gateway:
         try:
             answer = await self._admit(request)
         except errors.LavaError as error:
+            await self._note(error, request)
             await _refuse(send, error, request)
             return
         except Exception as error:
@@ -92,18 +103,29 @@ class Gateway:
         """
         told, _ = tokens.find(request.headers, request.query)
         request.id = ids.new(sandbox=told.is_sandbox)
-        caller = await self.store.caller(told)
+        caller = request.caller = await self.store.caller(told)
+        request.own_key = bool(told.provider_key)
         target: Target | None = None
         if request.path.startswith("/v1/forward"):
-            target = targets.resolve(request.path, request.query, own=caller.own)
+            target = request.target = targets.resolve(request.path, request.query, own=caller.own)
             request.dialect = _dialect(target)
         elif request.path.removesuffix("/") == "/v1/models":
-            return catalog.listing(caller, now=timezone.now())
+            found = catalog.listing(
+                (*caller.own, *table.TABLE),
+                keyed=caller.keys,
+                overrides=caller.overrides,
+                now=timezone.now() + caller.clock_offset,
+                allowed_providers=caller.allowed_providers,
+                allowed_models=caller.allowed_models,
+                provider=request.query_value("provider"),
+            )
+            return orjson.dumps({"object": "list", "data": found})
         body = await request.read_body()
         if target is None:
             target, body = by_model(caller, request.path.removesuffix("/"), request.query, body)
+            request.target = target
             request.dialect = _dialect(target)
-        asked = estimates.read(
+        asked = request.asked = estimates.read(
             request.method,
             target.path,
             target.query,
@@ -134,6 +156,29 @@ class Gateway:
             call.body, call.injected = estimates.with_usage_asked(asked.body), True
         await self._hold(call, told, request)
         return call
+
+    async def _note(self, error: errors.LavaError, request: _Request) -> None:
+        """Write down what was refused to a known caller, so that the merchant can see why."""
+        status = refusals.status_of(error)
+        if request.caller is None or status not in _NOTED:
+            return
+        target, asked = request.target, request.asked
+        try:
+            await self.store.blocked(
+                request.id,
+                request.caller,
+                provider=target.provider.slug if target else "",
+                own_key=request.own_key,
+                method=request.method,
+                endpoint=target.path if target else request.path,
+                model=asked.model if asked else "",
+                stream=asked.stream if asked else False,
+                http_status=status,
+                error=error.code,
+                taken_ms=round((time.monotonic() - request.started) * 1000),
+            )
+        except errors.Unavailable:
+            log.warning("gateway_refusal_not_noted", request=request.id_text)
 
     async def _hold(self, call: Call, told: Token, request: _Request) -> None:
         caller, target, asked = call.caller, call.target, call.asked
@@ -194,6 +239,11 @@ class _Request:
         self.dialect = dialect
         self.started = started
         self.id: UUID = ids.new(sandbox=False)
+        # What is known of it so far, for the note on a refusal.
+        self.caller: Caller | None = None
+        self.target: Target | None = None
+        self.asked: estimates.Asked | None = None
+        self.own_key = False
 
     @property
     def id_text(self) -> str:
@@ -225,6 +275,15 @@ class _Request:
             if not message.get("more_body", False):
                 return b"".join(found)
 
+    def query_value(self, name: str) -> str:
+        """The last value of a parameter of the query; empty without one."""
+        found = ""
+        for part in self.query.split("&"):
+            told, _, value = part.partition("=")
+            if told == name:
+                found = unquote(value.replace("+", " "))
+        return found
+
     def metadata(self) -> dict[str, str]:
         """`x-lava-metadata` (JSON), `x-lava-metadata-<key>`, `?metadata=` (JSON).
 
@@ -233,10 +292,7 @@ class _Request:
         """
         found: dict[str, Any] = {}
         texts = [self.headers.get(b"x-lava-metadata", b"").decode("utf-8", "replace")]
-        for part in self.query.split("&"):
-            name, _, value = part.partition("=")
-            if name == "metadata":
-                texts.append(unquote(value.replace("+", " ")))
+        texts.append(self.query_value("metadata"))
         for text in filter(None, texts):
             try:
                 told = orjson.loads(text)
@@ -306,7 +362,7 @@ def provider_key(caller: Caller, target: Target, told: Token) -> str:
         )
     if not sealed or origin != row.origin:
         raise errors.Forbidden(
-            f"There is no key for {row.name}: add it under Developers, Provider keys, or send your "
+            f"There is no key for {row.name}: add it under Gateway, Provider keys, or send your "
             "own as `provider_key` of the forward token.",
             code="provider_key_missing",
         )

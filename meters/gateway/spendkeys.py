@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from billing import errors, ids
 from billing.models import Connection, Merchant
@@ -127,9 +128,11 @@ def update(
     now: datetime,
     name: str = _KEPT,
     status: str = _KEPT,
+    request_shape: str = _KEPT,
     limits: Limits = _KEPT,
 ) -> ForwardToken:
-    """Rename, pause or limit a token, from its next call on.
+    """Rename, pause or limit a token, from its next call on. Limits that stay are not judged anew:
+    a token that has expired may be renamed.
 
     Raises:
         billing.errors.Invalid: as `make`.
@@ -143,7 +146,11 @@ def update(
         if status not in ForwardToken.Status.values:
             raise errors.Invalid("Choose active or paused.", param="status")
         changed["status"] = status
-    if limits is not _KEPT:
+    if request_shape is not _KEPT:
+        if request_shape not in SHAPES:
+            raise errors.Invalid(f"Choose one of {', '.join(SHAPES)}.", param="request_shape")
+        changed["request_shape"] = request_shape
+    if limits is not _KEPT and limits != limits_of(token):
         validate(limits, now=now)
         changed |= _columns(limits)
     if changed:
@@ -172,6 +179,46 @@ def revoke(token: ForwardToken, *, now: datetime) -> ForwardToken:
     ForwardToken.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=now)
     token.refresh_from_db()
     return token
+
+
+def used(token: ForwardToken, *, now: datetime) -> tuple[Decimal, int]:
+    """What was spent and how many calls were made in the cycles that run now."""
+
+    def runs(cycle: str, start: datetime | None) -> bool:
+        return cycle == ForwardToken.Cycle.TOTAL or (
+            start is not None and start == _cycle_start(cycle, token.merchant.time_zone, now)
+        )
+
+    return (
+        token.spent if runs(token.spend_cycle, token.spend_cycle_start) else Decimal(0),
+        token.requests if runs(token.request_cycle, token.request_cycle_start) else 0,
+    )
+
+
+def limits_of(token: ForwardToken) -> Limits:
+    """The limits of a token that is there."""
+    return Limits(
+        allowed_models=token.allowed_models,
+        allowed_providers=token.allowed_providers,
+        spend_limit=token.spend_limit,
+        spend_cycle=token.spend_cycle,
+        request_limit=token.request_limit,
+        request_cycle=token.request_cycle,
+        rpm=token.rpm,
+        burst=token.burst,
+        expires_at=token.expires_at,
+    )
+
+
+def _cycle_start(cycle: str, zone: str, now: datetime) -> datetime | None:
+    """When the running cycle of a limit began, as `meters_limit_start` says it; None: no cycle."""
+    local = now.astimezone(ZoneInfo(zone))
+    midnight = local.replace(hour=0, minute=0, second=0, microsecond=0)
+    if cycle == ForwardToken.Cycle.DAILY:
+        return midnight
+    if cycle == ForwardToken.Cycle.WEEKLY:
+        return midnight - timedelta(days=midnight.weekday())
+    return midnight.replace(day=1) if cycle == ForwardToken.Cycle.MONTHLY else None
 
 
 def _secret(text: str) -> dict[str, Any]:

@@ -91,6 +91,7 @@ class Settled:
 _CALLER = "SELECT * FROM meters_caller(%s, %s, %s, %s)"
 _HOLD = f"SELECT * FROM meters_hold({', '.join(['%s'] * 24)})"  # noqa: S608
 SETTLE = f"SELECT * FROM meters_settle({', '.join(['%s'] * 21)})"  # noqa: S608
+_BLOCKED = f"SELECT meters_blocked({', '.join(['%s'] * 15)})"
 _SEEN = "SELECT meters_seen(%s, %s, %s, %s)"
 
 
@@ -198,6 +199,41 @@ class Store:
                 hint(tasks.hint_fall, caller.connection, refused=True)
             raise _refusal(row["outcome"], row["detail"] or "", "")
         return Decimal(row["amount"])
+
+    async def blocked(
+        self,
+        call_id: UUID,
+        caller: Caller,
+        *,
+        provider: str,
+        own_key: bool,
+        method: str,
+        endpoint: str,
+        model: str,
+        stream: bool,
+        http_status: int,
+        error: str,
+        taken_ms: int,
+    ) -> None:
+        """Write down a call that was refused before the provider saw it."""
+        await self._one(
+            _BLOCKED,
+            call_id,
+            caller.merchant,
+            caller.token,
+            caller.connection,
+            caller.meter,
+            timezone.now(),
+            provider,
+            own_key,
+            method[:8],
+            endpoint[:500],
+            model[:120],
+            stream,
+            http_status,
+            error[:80],
+            taken_ms,
+        )
 
     async def settle(self, call_id: UUID, told: Settlement) -> Settled:
         """Settle a call, once; said twice, the first time counts."""
@@ -382,7 +418,7 @@ _WORDS: dict[str, tuple[type[errors.LavaError], str]] = {
     "cost_unknown": (
         errors.Refused,
         "This meter takes a share of the provider's cost, and the price of this model is not "
-        "known: add it under Developers, Model prices.",
+        "known: add it under Gateway, Prices.",
     ),
     "amount_too_large": (errors.Refused, "The fee would pass 12 digits; check the limits."),
     "spend_limit_reached": (errors.PaymentRequired, "This token's spend limit is reached."),

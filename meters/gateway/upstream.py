@@ -38,6 +38,9 @@ _NEVER_BACK = _HOP | {
 _ACCOUNT = ("organization", "project", "account", "workspace", "team")
 
 
+_REDACTED = b"[redacted]"
+
+
 class Blocked(OSError):
     """The address may not be reached."""
 
@@ -131,6 +134,31 @@ def incoming(headers: Iterable[tuple[str, str]], *, key: str) -> list[tuple[byte
     return found
 
 
-def scrubbed(data: bytes, key: str) -> bytes:
-    """An answer without the key that it echoes."""
-    return data.replace(key.encode(), b"[redacted]") if key else data
+class Scrubber:
+    """An answer without the key that it echoes, also where it comes in pieces.
+
+    What may be the beginning of the key at the end of a piece waits for the next one.
+    """
+
+    def __init__(self, key: str) -> None:
+        self._key = key.encode()
+        self._rest = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """The next bytes, as far as they can be passed on."""
+        if not self._key:
+            return data
+        data = (self._rest + data).replace(self._key, _REDACTED)
+        keep = self._begun(data)
+        self._rest = data[len(data) - keep :]
+        return data[: len(data) - keep]
+
+    def close(self) -> bytes:
+        """What waited; nothing follows it."""
+        rest, self._rest = self._rest, b""
+        return rest
+
+    def _begun(self, data: bytes) -> int:
+        """How many of the last bytes could be the key's first ones."""
+        most = min(len(self._key) - 1, len(data))
+        return next((n for n in range(most, 0, -1) if data.endswith(self._key[:n])), 0)

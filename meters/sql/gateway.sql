@@ -1,5 +1,6 @@
 -- The gateway's three steps, each one trip to the database: who calls (meters_caller), set aside
--- what it may cost (meters_hold), charge what it did cost (meters_settle). Called by
+-- what it may cost (meters_hold), charge what it did cost (meters_settle); or, in place of the last
+-- two, what was refused (meters_blocked). Called by
 -- meters/gateway/store.py. The only writer of meters_gatewaycall, of meters_requestcost and of a
 -- token's counters. Locks, in this order: connection, call, token.
 
@@ -320,6 +321,27 @@ BEGIN
      WHERE id = p_id;
     outcome := 'settled';
 END
+$$;
+
+-- Write down a call that was refused before its provider saw anything: it held and cost nothing.
+CREATE OR REPLACE FUNCTION meters_blocked(
+    p_id uuid, p_merchant uuid, p_token uuid, p_connection uuid, p_meter uuid,
+    p_real_now timestamptz, p_provider text, p_own_key boolean, p_method text, p_endpoint text,
+    p_model text, p_stream boolean, p_http_status int, p_error text, p_ms int
+) RETURNS void LANGUAGE sql AS $$
+    INSERT INTO meters_gatewaycall (
+        id, merchant_id, connection_id, meter_id, token_id, status, billing_disabled, provider,
+        own_key, method, endpoint, model, stream, held, estimated_input, estimated_output,
+        seen_output, seen_bytes, seen_at, usage, flags, charged, http_status, error, overhead_ms,
+        first_byte_ms, total_ms, metadata, created_at, ended_at)
+    SELECT p_id, m.id, c.id, p_meter, p_token, 'blocked', false, p_provider, p_own_key, p_method,
+           p_endpoint, p_model, p_stream, 0, 0, 0, 0, 0, p_real_now, '{}', '{}', 0, p_http_status,
+           p_error, p_ms, p_ms, p_ms, '{}', p_real_now + m.clock_offset,
+           p_real_now + m.clock_offset
+      FROM billing_merchant m
+      -- A token may name a connection that is not there.
+      LEFT JOIN billing_connection c ON c.id = p_connection AND c.merchant_id = m.id
+     WHERE m.id = p_merchant
 $$;
 
 -- A process says of its running calls that they live, and how far they came.

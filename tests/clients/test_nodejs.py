@@ -336,8 +336,23 @@ def test_every_method_of_the_newer_client_answers_as_declared(shop: Any) -> None
     unused = {"name": "Once", "rate_type": "fixed", "tier_type": "minutes"}
     once = lava.one("meters.create", unused | {"tiers": [{"start": "0", "rate": "0.1"}]})
     assert lava.one("meters.delete", once["meter_id"]) == {"id": once["meter_id"], "deleted": True}
-    spend_keys = {name for name in lava.methods() if name.startswith("spendKeys.")}
-    assert lava.methods() - lava.worked() - spend_keys == ELSEWHERE
+    made = lava.one(
+        "spendKeys.create",
+        {"name": "CI", "spend_limit": {"amount": "5.00", "cycle": "monthly"}, "rate_limit": None},
+    )
+    assert made["key"].startswith("lft_test_") and made["spend_limit"]["cycle"] == "monthly"
+    spend_key = made["spend_key_id"]
+    changed = {"name": "Nightly", "request_limit": {"count": 9, "cycle": "daily"}}
+    rotated, updated, _, listed, revoked = lava(
+        ("spendKeys.rotate", [spend_key]),
+        ("spendKeys.update", [spend_key, changed]),
+        ("spendKeys.retrieve", [spend_key]),
+        ("spendKeys.list", [{"limit": 1}]),
+        ("spendKeys.revoke", [spend_key]),
+    )
+    assert rotated["key"] != made["key"] and updated["spend_limit"] == made["spend_limit"]
+    assert [row["name"] for row in listed["data"]] == ["Nightly"] and revoked == {"success": True}
+    assert lava.methods() - lava.worked() == ELSEWHERE
 
 
 def test_a_customer_made_by_a_backend_confirms_their_own_phone_at_checkout(shop: Any) -> None:

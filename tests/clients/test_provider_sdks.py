@@ -45,7 +45,9 @@ def test_the_stock_sdks_work_with_base_url_and_key_alone(shop: Shop, python: str
     calls = settled(shop)
     # Each was asked once, and each that the credits did not cover was never sent.
     assert len(calls) == len(shop.server.journal()) == 25
-    assert poor.calls() == []
+    # A typed error each, after exactly one attempt: two of OpenAI's, two of Anthropic's, one of
+    # Google's.
+    assert [(call.status, call.http_status) for call in poor.calls()] == [("blocked", 402)] * 5
     counted = ("/count_tokens", ":countTokens", "/models")
     for call in calls:
         assert (call.charged > 0) != call.endpoint.endswith(counted), call.endpoint

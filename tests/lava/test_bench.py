@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.management.base import CommandError
 
-from lava.bench import load
+from lava.bench import gateway, load, upstream
+from meters.gateway import readers
 from tests.product import ROOT
 
 pytestmark = pytest.mark.xdist_group("bench")
@@ -67,6 +69,49 @@ def test_hot_compares_many_clients_with_one(tmp_path: Path) -> None:
     assert facts["ratios"]["many_of_one"] > 0
     assert facts["books"][0]["rows"] == facts["acknowledged"] > 0
     assert "| 4 |" in printed
+
+
+def test_gateway_is_measured_beside_the_direct_call_and_the_books_hold(tmp_path: Path) -> None:
+    facts, printed = bench(tmp_path, "gateway", "--rounds", "1", "--seconds", "1")
+    assert facts["correct"], printed
+    assert set(facts["sides"]) == {"direct", "ours"}
+    for side in facts["sides"].values():
+        for way in ("load", "one", "stream"):
+            assert side[way]["median"]["per_s"] > 0
+        assert side["says"] in printed
+    ours = facts["sides"]["ours"]["load"]["median"]
+    assert ours["server_us"] > 0 and ours["database_us"] > 0
+    assert facts["ratios"]["ours_added_p50_ms"] > 0
+    (books,) = facts["books"]
+    assert books["rows"] == facts["acknowledged"] > 0 and books["broken"] == []
+    assert (books["open_holds"], books["not_completed"], books["flagged"]) == (0, 0, 0)
+
+
+def test_a_folder_without_litellm_is_said_in_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="There is no LiteLLM"):
+        gateway.LiteLLMServer(str(tmp_path), provider=1)
+
+
+def test_the_stand_in_provider_answers_whole_and_as_a_stream() -> None:
+    for raw, kind in ((upstream.WHOLE, ""), (upstream.STREAM, "text/event-stream")):
+        assert load.complete(raw) and not load.complete(raw[:-1])
+        head, _, body = raw.partition(b"\r\n\r\n")
+        assert kind.encode() in head
+        reader = readers.Reader(kind)
+        text = b"".join(body.split(b"\r\n")[1::2]) if kind else body
+        reader.feed(text)
+        reader.close()
+        assert reader.usage == readers.Usage(input=12, output=64)
+
+
+def test_a_call_of_the_load_client_carries_its_token() -> None:
+    plan = load.Plan(
+        port=1, key="", prefix="", targets=["lft_a"], clients=1, fields={"n": 1}, path="/v1/x"
+    )
+    _, sent = next(load.requests(plan))
+    head, _, body = sent.partition(b"\r\n\r\n")
+    assert head.startswith(b"POST /v1/x ") and b"Authorization: Bearer lft_a" in head
+    assert f"Content-Length: {len(body)}".encode() in head and json.loads(body) == {"n": 1}
 
 
 def test_a_storm_charges_each_id_once(tmp_path: Path) -> None:

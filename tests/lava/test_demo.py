@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import io
 import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from django.core.management import call_command
 from django.utils import timezone
 
-from billing import clock, keys
+from billing import clock, ids, keys
 from billing.models import (
     Connection,
     CreditGrant,
@@ -26,11 +32,13 @@ from billing.models import (
     User,
 )
 from checkout.models import CheckoutSession
+from lava.demo.ai_provider.server import Server
 from lava.demo.card_network.process import CardNetwork
 from lava.demo.story import cast, rhythm
 from lava.demo.story.telling import Telling
 from lava.management.commands import audit
-from meters.models import Meter, UsageRequest
+from meters.gateway import proxy
+from meters.models import ForwardToken, GatewayCall, Meter, RequestCost, UsageRequest
 from tests import card_network as cn
 from tests.lava.test_explain import explain
 from tests.meters.test_charge import report
@@ -164,6 +172,82 @@ def test_a_lost_file_makes_a_new_key_and_password(
         working = SecretKey.objects.of(sandbox(new["name"])).filter(revoked_at=None)
         assert working.count() == 1
     assert demo() == second
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_fresh_demo_has_a_working_gateway(demo: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    """Every merchant's forward token reaches the local provider by itself, in each dialect, is
+    priced in the merchant's own currency, and charges the customer that `up` names."""
+    monkeypatch.setattr(Telling, "tell", _only_the_shown_join)
+    with local_provider() as url:
+        told = demo("--ai-provider", url)
+        for merchant in told["merchants"]:
+            book = sandbox(merchant["name"])
+            for path, body in CALLS:
+                answer = forwarded(path, body, merchant["forward_token"])
+                assert answer.status_code == 200, answer.content
+                assert Decimal(answer.headers["x-lava-charge"]) > 0
+            calls = GatewayCall.objects.of(book)
+            assert {call.provider for call in calls} == {"local", "local-anthropic", "local-gemini"}
+            payers = {ids.public("con", call.connection_id) for call in calls}
+            assert payers == {merchant["connection_id"]}
+            assert RequestCost.objects.of(book).filter(pk__in=calls.values("pk")).count() == 3
+        assert demo("--ai-provider", url) == told
+    assert ForwardToken.objects.count() == 2
+    # Another port is another address; the token stays.
+    with local_provider() as moved:
+        again = demo("--ai-provider", moved)
+        assert again == told
+        token = again["merchants"][0]["forward_token"]
+        assert forwarded(*CALLS[0], token).status_code == 200
+    (tmp_path / "demo.json").unlink()
+    lost = demo("--ai-provider", moved)
+    assert lost["merchants"][0]["forward_token"] != token
+    assert ForwardToken.objects.filter(revoked_at=None).count() == 2
+
+
+ASK = [{"role": "user", "content": "Hello"}]
+CALLS: list[tuple[str, dict[str, Any]]] = [
+    ("/v1/forward/local/v1/chat/completions", {"model": "gpt-4.1-mini", "messages": ASK}),
+    (
+        "/v1/forward/local-anthropic/v1/messages",
+        {"model": "claude-sonnet-4-5", "max_tokens": 9, "messages": ASK},
+    ),
+    (
+        "/v1/forward/local-gemini/v1beta/models/gemini-2.5-flash:generateContent",
+        {"contents": [{"parts": [{"text": "Hello"}]}]},
+    ),
+]
+
+
+@contextmanager
+def local_provider() -> Iterator[str]:
+    """The local AI provider, in a thread."""
+    server = Server(0)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield server.url
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def forwarded(path: str, body: dict[str, Any], token: str) -> httpx.Response:
+    """One call through the product's own gateway, in this process."""
+
+    async def call() -> httpx.Response:
+        gateway = proxy.Gateway()
+        try:
+            transport = httpx.ASGITransport(app=gateway)
+            async with httpx.AsyncClient(transport=transport, base_url="http://lava") as client:
+                headers = {"authorization": f"Bearer {token}"}
+                return await client.post(path, json=body, headers=headers)
+        finally:
+            await gateway.stop()
+
+    return asyncio.run(call())
 
 
 def test_a_telling_that_was_cut_off_goes_on_where_its_clock_stands(

@@ -443,6 +443,72 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         status=201,
     ),
     ("DELETE", "secret_keys/{key_id}"): _delete("Keys", "Revoke a key at once"),
+    ("GET", "forward_tokens"): _list("ForwardToken", "Gateway", "List forward tokens"),
+    ("POST", "forward_tokens"): Operation(
+        summary="Make a forward token; its text is shown once",
+        tag="Gateway",
+        description="It goes in the place of a provider's key. With a connection and a meter the "
+        "customer pays; with a meter alone the call is counted; with neither it is your own. "
+        "It may be limited by money, calls, models, providers and time, and stopped on its own.",
+        body=ref("ForwardTokenToMake"),
+        example={
+            "name": "Support bot",
+            "connection_id": CONNECTION,
+            "meter_slug": "chat",
+            "allowed_models": ["gpt-4o-mini"],
+            "spend_limit": {"amount": "5.00", "cycle": "monthly"},
+            "rate_limit": {"rpm": 60},
+        },
+        answer=ref("ForwardTokenWithText"),
+        status=201,
+    ),
+    ("GET", "forward_tokens/{token_id}"): _get(
+        "ForwardToken", "Gateway", "Retrieve a forward token with what it spent"
+    ),
+    ("PATCH", "forward_tokens/{token_id}"): Operation(
+        summary="Rename, pause or limit a forward token, from its next call on",
+        tag="Gateway",
+        description="What is left out stays; null is no limit. Who pays does not change.",
+        body=ref("ForwardTokenToChange"),
+        example={"status": "paused", "spend_limit": {"amount": "10.00", "cycle": "monthly"}},
+        answer=ref("ForwardToken"),
+    ),
+    ("DELETE", "forward_tokens/{token_id}"): _delete("Gateway", "Revoke a forward token at once"),
+    ("POST", "forward_tokens/{token_id}/rotate"): Operation(
+        summary="Give a forward token another text; the old one stops at once",
+        tag="Gateway",
+        answer=ref("ForwardTokenWithText"),
+    ),
+    ("GET", "spend_keys"): _list("SpendKey", "Gateway", "List spend keys"),
+    ("POST", "spend_keys"): Operation(
+        summary="Make a spend key; it is shown once",
+        tag="Gateway",
+        description="The newest client's word for a forward token; the same table.",
+        body=ref("SpendKeyToMake"),
+        example={
+            "name": "CI",
+            "allowed_providers": ["openai"],
+            "request_limit": {"count": 1000, "cycle": "daily"},
+        },
+        answer=ref("SpendKeyWithText"),
+        status=201,
+    ),
+    ("GET", "spend_keys/{token_id}"): _get("SpendKey", "Gateway", "Retrieve a spend key"),
+    ("PATCH", "spend_keys/{token_id}"): Operation(
+        summary="Rename, pause or limit a spend key, from its next call on",
+        tag="Gateway",
+        body=ref("ForwardTokenToChange"),
+        example={"name": "CI, nightly"},
+        answer=ref("SpendKey"),
+    ),
+    ("DELETE", "spend_keys/{token_id}"): Operation(
+        summary="Revoke a spend key at once", tag="Gateway", answer=obj({"success": FLAG})
+    ),
+    ("POST", "spend_keys/{token_id}/rotate"): Operation(
+        summary="Give a spend key another text; the old one stops at once",
+        tag="Gateway",
+        answer=ref("SpendKeyWithText"),
+    ),
     ("GET", "models"): Operation(
         summary="Models that can be routed, with prices",
         tag="Gateway",

@@ -90,6 +90,8 @@ AMOUNT_IN: Schema = {
     "description": "Money: a string of at most 12 digits and 10 decimals.",
 }
 COUNT_IN: Schema = {"type": "integer", "minimum": 0, "maximum": 10**12 - 1}
+COUNT_FROM_1: Schema = {"type": "integer", "minimum": 1, "maximum": 10**9}
+CYCLE = choice("daily", "weekly", "monthly", "total")
 SECONDS_IN: Schema = {"type": "number", "minimum": 0, "exclusiveMaximum": 10**9}
 METADATA: Schema = {
     "type": "object",
@@ -279,6 +281,43 @@ _KEY = {
     "secret_key_hint": STRING,
     "created_at": TIME,
 }
+_TOKEN_IN = {
+    "status?": choice("active", "paused"),
+    "request_shape?": choice("openai", "anthropic"),
+    "allowed_models?": maybe(listed(text(120), maxItems=200)),
+    "allowed_providers?": maybe(listed(text(40), maxItems=200)),
+    "spend_limit?": maybe(obj({"amount": AMOUNT_IN, "cycle": CYCLE})),
+    "request_limit?": maybe(obj({"count": COUNT_FROM_1, "cycle": CYCLE})),
+    "rate_limit?": maybe(obj({"rpm": COUNT_FROM_1, "burst?": maybe(COUNT_FROM_1)})),
+    "expires_at?": maybe(TIME),
+}
+_TOKEN = {
+    "name": STRING,
+    "status": choice("active", "paused"),
+    "request_shape": choice("openai", "anthropic"),
+    "allowed_models": maybe(listed(STRING)),
+    "allowed_providers": maybe(listed(STRING)),
+    "spend_limit": maybe(obj({"amount": AMOUNT, "cycle": CYCLE})),
+    "current_spend": AMOUNT,
+    "total_spend": AMOUNT,
+    "request_limit": maybe(obj({"count": WHOLE, "cycle": CYCLE})),
+    "current_requests": WHOLE,
+    "total_requests": WHOLE,
+    "rate_limit": maybe(obj({"rpm": WHOLE, "burst": maybe(WHOLE)})),
+    "expires_at": maybe(TIME),
+    "last_used_at": maybe(TIME),
+    "created_at": TIME,
+}
+_FORWARD_TOKEN = {
+    "forward_token_id": STRING,
+    "token_hint": STRING,
+    "connection_id": maybe(STRING),
+    "customer_id": maybe(STRING),
+    "meter_id": maybe(STRING),
+    "meter_slug": maybe(STRING),
+    **_TOKEN,
+}
+_SPEND_KEY = {"spend_key_id": STRING, "key_preview": STRING, "wallet_id": STRING, **_TOKEN}
 _REPORT = {
     "request_id": text(example="job-1"),
     "connection_id?": text(64),
@@ -487,14 +526,30 @@ SCHEMAS: dict[str, Schema] = {
     ),
     "SecretKey": obj(_KEY),
     "SecretKeyWithSecret": obj({**_KEY, "secret_key": STRING}),
+    "ForwardTokenToMake": obj(
+        {
+            "name": text(80),
+            "connection_id?": maybe(text(64)),
+            "customer_id?": maybe(text(64)),
+            "meter_slug?": maybe(text(64)),
+            **_TOKEN_IN,
+        }
+    ),
+    "ForwardTokenToChange": obj({"name?": text(80), **_TOKEN_IN}),
+    "ForwardToken": obj(_FORWARD_TOKEN),
+    "ForwardTokenWithText": obj({**_FORWARD_TOKEN, "forward_token": STRING}),
+    "SpendKeyToMake": obj({"name": text(80), **_TOKEN_IN}),
+    "SpendKey": obj(_SPEND_KEY),
+    "SpendKeyWithText": obj({**_SPEND_KEY, "key": STRING}),
     "Model": obj(
         {
             "id": STRING,
             "object": {"const": "model"},
             "created": WHOLE,
             "owned_by": STRING,
-            "pricing": obj(
-                {"input_per_million": maybe(AMOUNT), "output_per_million": maybe(AMOUNT)}
+            "name": STRING,
+            "pricing": maybe(
+                obj({"input_per_million": maybe(AMOUNT), "output_per_million": maybe(AMOUNT)})
             ),
         }
     ),

@@ -109,6 +109,7 @@ GROUPS: list[tuple[str, list[Link]]] = [
         "Developers",
         [
             Link("API keys", "/console/keys", "key"),
+            Link("Gateway", "/console/gateway/", "route"),
             Link("Sandbox clock", "/console/clock", "clock"),
             Link("Outbox", "/console/outbox", "mail"),
         ],
@@ -192,6 +193,7 @@ ICONS = {
         "M8 2.500h4M8.500 2.500v5L4 16a1 1 0 001 1.500h10a1 1 0 001-1.500l-4.500-8.500v-5"
         "M6 12.500h8"
     ),
+    "route": ("M4 16.500v-8a3 3 0 016 0v3a3 3 0 006 0v-8M2 14.500l2 2 2-2M14 5.500l2-2 2 2"),
     "menu": "M3 5.500h14M3 10h14M3 14.500h14",
     "updown": "M6.500 8L10 4.500 13.500 8M6.500 12l3.500 3.500 3.500-3.500",
     "done": (

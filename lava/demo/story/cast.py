@@ -106,6 +106,9 @@ class Business:
     shown_meter: str
     shown_plan: str
     shown: str
+    # The meter of the forward token that `up` names, and the merchant's own prices of models.
+    gateway_meter: str
+    model_prices: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = ()
     prices: tuple[NewPrice, ...] = ()
     seed: str = ""
 
@@ -123,6 +126,7 @@ NORTHWIND = Business(
     shown_meter="chat",
     shown_plan="Studio",
     shown="Jonas Feld",
+    gateway_meter="chat",
     meters=(
         Meter(
             slug="transcription",
@@ -199,6 +203,10 @@ LUMEN = Business(
     shown_meter="renders",
     shown_plan="Pro",
     shown="Clara Vogt",
+    gateway_meter="captions",
+    model_prices=(("gemini-2.5-flash*", (("input", "0.26"), ("output", "2.15"))),
+                  ("gpt-4.1-mini*", (("input", "0.35"), ("output", "1.40"))),
+                  ("claude-sonnet-4-5*", (("input", "2.60"), ("output", "13")))),
     meters=(
         Meter(
             slug="renders",

@@ -51,6 +51,17 @@ class Kept:
             self._write()
         return key
 
+    def token(self, merchant: Merchant) -> str:
+        """The forward token that a merchant was given before; empty before the first."""
+        kept: str = self.told.get("tokens", {}).get(merchant.public_id, "")
+        return kept
+
+    def keep_token(self, merchant: Merchant, text: str) -> None:
+        """Keep a merchant's forward token."""
+        if self.token(merchant) != text:
+            self.told.setdefault("tokens", {})[merchant.public_id] = text
+            self._write()
+
     def _write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         fresh = self.path.with_name(f"{self.path.name}.new")
@@ -60,16 +71,21 @@ class Kept:
         fresh.rename(self.path)
 
 
-def of(set_up: stage.Stage, *, key: str) -> dict[str, str]:
-    """What a merchant's backend starts from."""
+def shown(set_up: stage.Stage) -> Connection:
+    """The customer whose connection `up` names."""
     phones = {person.name: person.phone for person in set_up.business.customers}
-    shown = Connection.objects.of(set_up.merchant).get(
+    found: Connection = Connection.objects.of(set_up.merchant).get(
         customer__phone=phones[set_up.business.shown], status=Connection.Status.ACTIVE
     )
+    return found
+
+
+def of(set_up: stage.Stage, *, key: str) -> dict[str, str]:
+    """What a merchant's backend starts from."""
     return {
         "name": set_up.merchant.name,
         "secret_key": key,
         "meter_slug": set_up.business.shown_meter,
         "subscription_config_id": set_up.plans[set_up.business.shown_plan].public_id,
-        "connection_id": shown.public_id,
+        "connection_id": shown(set_up).public_id,
     }

@@ -1,8 +1,9 @@
 """`manage.py bench CASE`: measure a charge on a scratch cluster; see lava/bench.
 
 `requests`: beside pgbench and beside the naive design. `hot`: many clients on one connection.
-`storm`: repeats in the midst of new requests. `enforce`: more draws than credits, all at once.
-`pages`: what a customer's page weighs, and how soon it is there on slow 4G.
+`gateway`: a call to a provider beside the same call without the gateway, and LiteLLM where it is
+installed. `storm`: repeats in the midst of new requests. `enforce`: more draws than credits, all at
+once. `pages`: what a customer's page weighs, and how soon it is there on slow 4G.
 Exit status 1 when a cent is missing, whatever the speed. Linux; the figures are of this machine and
 this minute, so compare ratios within a run.
 """
@@ -20,11 +21,12 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from lava.bench import enforce, hot, machine, pages, report, requests, scratch, storm
+from lava.bench import enforce, gateway, hot, machine, pages, report, requests, scratch, storm
 from lava.bench.options import Options
 
 CASES = {
     "requests": (requests.run, report.requests),
+    "gateway": (gateway.run, report.gateway),
     "hot": (hot.run, report.hot),
     "storm": (storm.run, report.storm),
     "enforce": (enforce.run, report.enforce),
@@ -33,7 +35,7 @@ CASES = {
 
 
 class Command(BaseCommand):
-    help = "Measure a charge, or the customer's pages, on a scratch cluster."
+    help = "Measure a charge, a gateway call or the customer's pages, on a scratch cluster."
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -47,6 +49,10 @@ class Command(BaseCommand):
         parser.add_argument(
             "--requests", type=int, default=2000, help="requests of a storm, of draws (2000)"
         )
+        parser.add_argument(
+            "--litellm", default="", metavar="FOLDER",
+            help="gateway: the environment LiteLLM's proxy is installed in, to compare with",
+        )  # fmt: skip
         parser.add_argument("--json", default="", metavar="FILE", help="write the facts here")
 
     def run_from_argv(self, argv: Sequence[str]) -> None:

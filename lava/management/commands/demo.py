@@ -15,7 +15,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
-from lava.demo.story import cast, crowd, facts, stage
+from lava.demo.story import cast, crowd, facts, forwarding, stage
 from lava.demo.story.telling import Telling
 
 
@@ -34,17 +34,27 @@ class Command(BaseCommand):
             "--scale", type=int, default=1, metavar="N", help="so many requests more (1: none)"
         )
 
+        parser.add_argument(
+            "--ai-provider", default="", metavar="URL",
+            help="let the merchants' gateways reach this local AI provider",
+        )  # fmt: skip
+
     def handle(self, *args: Any, **options: Any) -> None:
         if settings.STRIPE_KEYS["test"][0] != "sk_test_local":
             self.stdout.write("{}")
             return
         facts_ = perform(
-            Path(settings.STATE_DIR) / "demo.json", scale=options["scale"], say=self.stderr.write
+            Path(settings.STATE_DIR) / "demo.json",
+            scale=options["scale"],
+            say=self.stderr.write,
+            ai_provider=options["ai_provider"],
         )
         self.stdout.write(json.dumps(facts_))
 
 
-def perform(kept_in: Path, *, scale: int, say: Callable[[str], Any]) -> dict[str, Any]:
+def perform(
+    kept_in: Path, *, scale: int, say: Callable[[str], Any], ai_provider: str = ""
+) -> dict[str, Any]:
     """Tell what is not told yet; give the logins."""
     kept = facts.Kept(kept_in)
     who, password = kept.password()
@@ -56,5 +66,14 @@ def perform(kept_in: Path, *, scale: int, say: Callable[[str], Any]) -> dict[str
             Telling(built, key=key).tell()
         if scale > 1 and business is cast.BUSINESSES[0]:
             crowd.fill(built, requests=scale, now=built.merchant.now(), say=say)
-        merchants.append(facts.of(built, key=key))
+        told = facts.of(built, key=key)
+        if ai_provider:
+            told["forward_token"] = forwarding.open_gateway(
+                built,
+                facts.shown(built),
+                provider_url=ai_provider,
+                kept=kept.token(built.merchant),
+            )
+            kept.keep_token(built.merchant, told["forward_token"])
+        merchants.append(told)
     return {"console": {"email": who.email, "password": password}, "merchants": merchants}

@@ -106,6 +106,7 @@ class Command(BaseCommand):
             ]
             for merchant in facts["merchants"]:
                 lines += [(merchant["name"], merchant["secret_key"])]
+                lines += [("  forward token", merchant["forward_token"])]
         else:
             lines += [("First run", f"{run.url}/console/first-run")]
         if run.card_network_url:
@@ -201,7 +202,7 @@ class Run:
         """The demo's story, told once; later runs only say its logins again."""
         if self.own_cards:
             self._wait(f"{self.card_network_url}/v1/customers", any_answer=True)
-        told = self._manage("demo", role="owner")
+        told = self._manage("demo", "--ai-provider", self.ai_provider_url, role="owner")
         story: dict[str, Any] = json.loads(told.strip().splitlines()[-1])
         return story
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from django.test import Client
@@ -20,8 +21,10 @@ from billing.models import (
     Payment,
     User,
 )
+from meters.gateway import keyring, spendkeys
 from meters.models import UsageRequest
 from tests import factories
+from tests.meters.gateway import books as gateway
 from tests.meters.test_charge import report
 
 Role = Membership.Role
@@ -54,7 +57,41 @@ class Books:
         self.payment = self._payment(now)
         self.message = outbox.text(merchant, to=phone, body=f"{word} 123456", now=now)
         events.record(merchant, "payment.succeeded", now=now, connection=self.connection)
+        self._gateway(phone)
         self.request = self.use(f"{word.lower()}-job", 1_000_000) if merchant.is_sandbox else None
+
+    def _gateway(self, phone: str) -> None:
+        """A key, a provider, a price, a token, and a call of each end."""
+        merchant, word, now = self.merchant, self.word, self.merchant.now()
+        self.provider_key = keyring.set_key(
+            merchant, provider="openai", key=f"sk-{word}-0123456789", actor=word, now=now
+        )
+        self.provider = keyring.add_provider(
+            merchant,
+            slug=f"{word.lower()}-llm",
+            name=f"{word} LLM",
+            base_url=f"https://{word.lower()}.example/v1",
+            now=now,
+        )
+        self.price = keyring.set_price(
+            merchant,
+            provider=self.provider.slug,
+            model=f"{word.lower()}-model",
+            rates={"input": Decimal(1)},
+            actor=word,
+            now=now,
+        )
+        self.token, self.token_text = spendkeys.make(
+            merchant,
+            name=f"{word} token",
+            now=now,
+            connection=self.connection if merchant.is_sandbox else None,
+            meter=self.meter if merchant.is_sandbox else None,
+            limits=spendkeys.Limits(spend_limit=Decimal(5), request_limit=100, rpm=60),
+        )
+        payer = {"connection": self.connection, "meter": self.meter} if merchant.is_sandbox else {}
+        self.call = gateway.call(merchant, token=self.token, **payer)
+        gateway.block(merchant, token=self.token, connection=self.connection)
 
     def use(self, request_id: str, tokens: int, **fields: Any) -> UsageRequest:
         charged = report(
@@ -92,7 +129,7 @@ class Books:
         """Every id of these books that a page could show."""
         rows: list[Any] = [
             self.plan, self.bundle, self.meter, self.key, self.connection, self.payment,
-            self.message,
+            self.message, self.provider_key, self.provider, self.price, self.token, self.call,
         ]  # fmt: skip
         if self.request is not None:
             rows.append(self.request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -10,9 +11,11 @@ from django.test.utils import CaptureQueriesContext
 
 from billing import events, keys, outbox
 from billing.models import Membership
+from meters.gateway import keyring, spendkeys
 from tests import factories
 from tests.lava.console.shop import Books, Shop, signed_in
 from tests.lava.console.test_wall import CASES, EVERY, address
+from tests.meters.gateway import books as gateway
 
 pytestmark = pytest.mark.django_db
 # Session, user, memberships and books: every page pays these before it begins.
@@ -34,6 +37,21 @@ def fill(books: Books) -> None:
         factories.give(books.connection, "1", now=now)
         books.use(f"job-{number}", 100_000)
         keys.make(merchant, name=f"Key {number}")
+        token, _ = spendkeys.make(
+            merchant, name=f"Token {number}", now=now, connection=books.connection,
+            meter=books.meter,
+        )  # fmt: skip
+        gateway.call(merchant, token=token, connection=books.connection, meter=books.meter)
+        gateway.block(merchant, token=token, connection=connection)
+        provider = keyring.add_provider(
+            merchant, slug=f"llm-{number}", name=f"LLM {number}",
+            base_url=f"https://llm-{number}.example/v1", now=now,
+        )  # fmt: skip
+        keyring.set_key(merchant, provider=provider.slug, key="sk-12345678", actor="x", now=now)
+        keyring.set_price(
+            merchant, provider=provider.slug, model="m", rates={"input": Decimal(1)}, actor="x",
+            now=now,
+        )  # fmt: skip
         outbox.text(merchant, to="+14155550100", body="123456", now=now)
         events.record(merchant, "connection.created", now=now, connection=connection)
         person = factories.make_user(f"more-{number}@team.example")

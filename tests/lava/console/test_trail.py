@@ -79,6 +79,17 @@ def test_a_change_made_twice_is_written_once(ours: Shop) -> None:
         ("plan-archive", {"key": books.plan.public_id}, {}),
         ("meter", {"key": books.meter.public_id}, meter_form(ours, books)),
         ("key-revoke", {"key": books.key.public_id}, {}),
+        ("gateway-token", {"key": books.token.public_id}, {}),
+        ("gateway-token", {"key": books.token.public_id}, {"resume": "1"}),
+        (
+            "gateway-token-change",
+            {"key": books.token.public_id},
+            {"name": "Bot", "spend_limit": "7", "spend_cycle": "daily"},
+        ),
+        ("gateway-token-revoke", {"key": books.token.public_id}, {}),
+        ("gateway-key-delete", {"key": books.provider_key.public_id}, {}),
+        ("gateway-provider-remove", {"key": books.provider.public_id}, {}),
+        ("gateway-price-remove", {"key": books.price.public_id}, {}),
         ("brand", {}, brand_form(ours, books)),
         ("team-role", {"member": ours.member(Role.VIEWER).pk}, {"role": "support"}),
     ]
@@ -102,6 +113,18 @@ def test_a_key_is_never_written_down_in_clear(ours: Shop) -> None:
     secret = page.split('id="secret-key">')[1].split("<")[0]
     (entry,) = entries(ours)
     assert secret not in f"{entry.before}{entry.after}{entry.target}{entry.target_name}"
+
+
+@pytest.mark.parametrize("name", ["gateway-token-new", "gateway-token-rotate", "gateway-keys"])
+def test_a_secret_of_the_gateway_is_never_written_down_in_clear(ours: Shop, name: str) -> None:
+    page = ask(ours.client(), CASES[name], name, "post", ours, ours.sandbox).content.decode()
+    secret = CASES[name].data(ours, ours.sandbox).get("key", "")
+    if not secret:
+        secret = page.split('id="forward-token">')[1].split("<")[0]
+        assert secret.startswith("lft_test_")
+    (entry,) = entries(ours)
+    assert secret not in f"{entry.before}{entry.after}{entry.target}{entry.target_name}"
+    assert secret not in ours.client().get("/console/audit").content.decode()
 
 
 def test_the_other_books_changes_are_not_shown(ours: Shop, theirs: Shop) -> None:

@@ -156,6 +156,87 @@ CASES: dict[str, Case] = {
         get="billing.change_secretkey",
         post="billing.change_secretkey",
     ),
+    "gateway": Case(
+        get="meters.view_gatewaycall", asks=("q", "connection", "provider", "state", "before")
+    ),
+    "gateway-call": Case(
+        ids=lambda shop, books: {"key": books.call.public_id}, get="meters.view_gatewaycall"
+    ),
+    "gateway-tokens": Case(get="meters.view_forwardtoken", asks=("before",)),
+    "gateway-token-new": Case(
+        get="meters.change_forwardtoken",
+        post="meters.change_forwardtoken",
+        data=lambda shop, books: {
+            "name": "Bot",
+            "payer": "customer",
+            "customer": books.connection.public_id,
+            "meter": books.meter.slug,
+            "spend_limit": "5",
+            "spend_cycle": "monthly",
+        },
+        done=200,
+    ),
+    "gateway-token": Case(
+        ids=lambda shop, books: {"key": books.token.public_id},
+        get="meters.view_forwardtoken",
+        post="meters.change_forwardtoken",
+    ),
+    "gateway-token-change": Case(
+        ids=lambda shop, books: {"key": books.token.public_id},
+        get="meters.change_forwardtoken",
+        post="meters.change_forwardtoken",
+        data=lambda shop, books: {"name": "Renamed", "spend_limit": "7", "spend_cycle": "daily"},
+    ),
+    "gateway-token-rotate": Case(
+        ids=lambda shop, books: {"key": books.token.public_id},
+        get="meters.change_forwardtoken",
+        post="meters.change_forwardtoken",
+        done=200,
+    ),
+    "gateway-token-revoke": Case(
+        ids=lambda shop, books: {"key": books.token.public_id},
+        get="meters.change_forwardtoken",
+        post="meters.change_forwardtoken",
+    ),
+    "gateway-keys": Case(
+        get="meters.view_providerkey",
+        post="meters.change_providerkey",
+        data=lambda shop, books: {"provider": "openai", "key": "sk-new-key-0123456789"},
+        asks=("provider",),
+    ),
+    "gateway-key-delete": Case(
+        ids=lambda shop, books: {"key": books.provider_key.public_id},
+        get="meters.change_providerkey",
+        post="meters.change_providerkey",
+    ),
+    "gateway-provider-new": Case(
+        get="meters.change_providerkey",
+        post="meters.change_providerkey",
+        data=lambda shop, books: {
+            "name": "Ours",
+            "slug": "ours",
+            "base_url": "https://llm.example.com/v1",
+            "dialect": "openai",
+            "slot": "authorization",
+            "key": "token-0123456789",
+        },
+    ),
+    "gateway-provider-remove": Case(
+        ids=lambda shop, books: {"key": books.provider.public_id},
+        get="meters.change_providerkey",
+        post="meters.change_providerkey",
+    ),
+    "gateway-prices": Case(
+        get="meters.view_modelprice",
+        post="meters.change_modelprice",
+        data=lambda shop, books: {"provider": "openai", "model": "gpt-4o*", "input": "1.25"},
+        asks=("provider", "q"),
+    ),
+    "gateway-price-remove": Case(
+        ids=lambda shop, books: {"key": books.price.public_id},
+        get="meters.change_modelprice",
+        post="meters.change_modelprice",
+    ),
     "clock": Case(
         get="billing.view_clock",
         post="billing.change_clock",
@@ -372,14 +453,16 @@ def test_no_page_shows_anything_of_another_merchant_or_of_the_other_books(
             assert not [one for one in hidden if one in page], name
             assert ours.live.word not in page, name
             assert theirs.sandbox.secret not in page and ours.sandbox.secret not in page, name
+            assert ours.sandbox.token_text not in page and "sk-Northwind" not in page, name
 
 
 def test_the_pages_do_show_their_own(ours: Shop) -> None:
     """The search for what is hidden can fail: the same search finds what is not."""
     client = ours.client()
     for name in ("connections", "connection", "requests", "payments", "plans", "meters", "ledger",
-                 "keys", "outbox", "export-connections", "export-requests", "export-payments",
-                 "export-ledger"):  # fmt: skip
+                 "keys", "gateway", "gateway-call", "gateway-tokens", "gateway-token",
+                 "gateway-keys", "gateway-prices", "outbox", "export-connections",
+                 "export-requests", "export-payments", "export-ledger"):  # fmt: skip
         page = text_of(client.get(address(name, CASES[name].ids(ours, ours.sandbox))))
         assert ours.sandbox.word in page, name
 
@@ -457,6 +540,10 @@ def test_no_text_of_anybody_becomes_markup(ours: Shop) -> None:
         (customer, ("first_name", "last_name", "email")),
         (books.connection, ("reference",)),
         (books.message, ("to", "subject", "body")),
+        (books.token, ("name", "created_by")),
+        (books.provider, ("name",)),
+        (books.provider_key, ("created_by",)),
+        (books.price, ("model", "created_by")),
         (books.payment, ("failure_message", "flag")),
         (ours.organization, ("name", "support_email", "terms_url")),
         (ours.people[Role.OWNER], ("name",)),

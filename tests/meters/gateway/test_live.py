@@ -134,7 +134,7 @@ def test_models_lists_what_the_keys_reach(shop: Shop) -> None:
     keyring.set_key(shop.merchant, provider="openai", key="sk-x" * 5, actor="t", now=shop.now)
     found = shop.ask("/v1/models", method="GET").json()
     by_id = {row["id"]: row for row in found["data"]}
-    assert by_id["gpt-4o-mini"]["pricing"]["input"] == "0.15"
+    assert by_id["gpt-4o-mini"]["pricing"]["input_per_million"] == "0.1500000000"
     assert {row["owned_by"] for row in found["data"]} == {"openai"}
 
 
@@ -155,7 +155,13 @@ def test_credits_that_do_not_cover_it_block_before_the_provider_is_called(shop: 
         else:
             assert (error["code"], error["status"]) == (402, "FAILED_PRECONDITION")
         assert answer.headers["x-lava-request-id"].startswith("req_test_")
-    assert poor.server.journal() == [] and poor.calls() == []
+    assert poor.server.journal() == []
+    assert [
+        (call.status, call.http_status, call.error, call.provider, call.held, call.charged)
+        for call in poor.calls()
+    ] == [
+        ("blocked", 402, "insufficient_credits", slug, 0, 0) for slug in ("local", "claude", "gem")
+    ]
     factories.give(poor.connection, "1", now=poor.now)
     assert poor.ask().status_code == 200
     sound(poor)
@@ -167,7 +173,7 @@ def test_a_missing_limit_does_not_hold_everything(server: Server, transactional_
     assert shop.ask().status_code == 200
     limited = shop.ask(json=chat(max_tokens=4096))
     assert limited.status_code == 402
-    assert shop.call().held == Decimal("0.5")
+    assert [call.held for call in settled(shop)] == [Decimal("0.5"), 0]
 
 
 def test_a_failed_call_is_free_and_its_error_comes_through(shop: Shop) -> None:

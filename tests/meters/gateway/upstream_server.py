@@ -23,6 +23,10 @@ class Script:
     breaks: bool = False
     # Send the pieces over and over.
     endless: bool = False
+    # Say nothing for so long before the end.
+    stall_s: float = 0.0
+    # Sent in place of head and pieces.
+    raw: bytes | None = None
 
 
 class Upstream:
@@ -75,14 +79,26 @@ class Upstream:
                     return
 
     def _answer(self, link: socket.socket, script: Script) -> None:
+        if script.raw is not None:
+            link.sendall(script.raw)
+            self._stall(link, script.stall_s)
+            return
         lines = [f"HTTP/1.1 {script.status}", f"Content-Type: {script.kind}", *script.headers]
         link.sendall("\r\n".join([*lines, "Transfer-Encoding: chunked", "", ""]).encode())
         for piece in self._pieces(script):
             time.sleep(script.pause_s)
             link.sendall(b"%x\r\n%s\r\n" % (len(piece), piece))
             self.sent += len(piece)
+        self._stall(link, script.stall_s)
         if not script.breaks:
             link.sendall(b"0\r\n\r\n")
+
+    @staticmethod
+    def _stall(link: socket.socket, seconds: float) -> None:
+        """Be silent, until the other side has had enough."""
+        if seconds:
+            link.settimeout(seconds)
+            link.recv(1)
 
     @staticmethod
     def _pieces(script: Script) -> Iterator[bytes]:
