@@ -168,7 +168,8 @@ def take(
 ) -> list[tuple[UUID, Decimal]]:
     """Take credits away by hand, as `adjust` lines, in the order of the draw or from one grant.
 
-    Only what is there is taken: it never makes debt. Gives what came out of which grant.
+    Only what is there is taken: it never makes debt, and leaves open holds what they set aside.
+    Gives what came out of which grant.
 
     Raises:
         billing.errors.Invalid: no positive amount, no reason, or no name of who takes.
@@ -192,9 +193,14 @@ def take(
         "priority", F("expires_at").asc(nulls_last=True), "pool", "origin_at", "pk"
     )
     left = sum((lot.remaining for lot in lots), ZERO)
+    standing = balance(connection, now=now)
+    apart = ""
+    if standing.held > 0 and standing.available < left:
+        left = standing.available
+        apart = f" {standing.held.normalize():f} is set aside by holds."
     if need > left:
         raise errors.Refused(
-            f"Only {left.normalize():f} is left to take.",
+            f"Only {left.normalize():f} is left to take.{apart}",
             code="more_than_is_left",
             param="amount",
             available=money.wire(left),

@@ -16,6 +16,7 @@ _TWINS = {"customers": "connections", "plans": "subscription_configs"}
 _NAMES = {
     "Connection": "Customer",
     "Balance": "CustomerBalance",
+    "Explanation": "CustomerExplanation",
     "ConnectionSubscription": "CustomerSubscription",
     "SubscriptionConfig": "Plan",
 }
