@@ -54,6 +54,7 @@ PREFIXES = {
     "provider_key": "pvk",
     "model_price": "mdp",
     "spend_key": "spk",
+    "key_offer": "kof",
 }
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"

@@ -19,7 +19,17 @@ from billing import errors, ids, keys, money
 from billing.api import fields, limits, lists, statuses, vocabulary
 from billing.api.views import View
 from billing.api.vocabulary import Words
-from meters import api_holds, api_meters, api_models, api_plans, api_reports, batch, rollups, usage
+from meters import (
+    api_holds,
+    api_meters,
+    api_models,
+    api_plans,
+    api_reports,
+    api_spendkeys,
+    batch,
+    rollups,
+    usage,
+)
 from meters.api_meters import number
 from meters.explain import ExplainView
 from meters.models import UsageRequest
@@ -368,5 +378,6 @@ urlpatterns = [
             ),
         )
     ),
+    *api_spendkeys.urlpatterns,
     re_path(r"^models/?$", api_models.ModelsView.as_view(), name="models"),
 ]

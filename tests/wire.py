@@ -15,6 +15,7 @@ from billing import deliveries, events, holds, keys, webhooks
 from billing.models import Delivery
 from checkout import sessions
 from lava.api.openapi import schemas, views
+from meters.gateway import spendkeys
 from tests import factories
 
 
@@ -47,6 +48,7 @@ class World:
             self.merchant, self.connection.pk, amount=Decimal(1), purpose="render", now=now
         )
         self.key = factories.make_key(self.merchant)
+        self.spend_key, _ = spendkeys.make(self.merchant, name="notebook", now=now)
         self.other_key = keys.make(self.merchant, name="other")[0]
 
     def ids(self) -> dict[str, str]:
@@ -63,6 +65,7 @@ class World:
             "delivery_id": self.delivery.public_id,
             "key_id": self.other_key.public_id,
             "hold_id": self.hold.public_id,
+            "spend_key_id": self.spend_key.public_id,
             "request_id": "job-1",
         }
 

@@ -7,6 +7,7 @@ kept.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -41,6 +42,11 @@ class Limits:
 FREE = Limits()
 
 
+def of(token: ForwardToken) -> Limits:
+    """The limits that a token has now."""
+    return Limits(**{each.name: getattr(token, each.name) for each in dataclasses.fields(Limits)})
+
+
 def make(
     merchant: Merchant,
     *,
@@ -50,6 +56,7 @@ def make(
     meter: Meter | None = None,
     limits: Limits = FREE,
     request_shape: str = "openai",
+    status: str = ForwardToken.Status.ACTIVE,
     actor: str = "",
 ) -> tuple[ForwardToken, str]:
     """Make a token; gives its row and its text, which is never to be had again.
@@ -77,6 +84,7 @@ def make(
         connection=connection,
         meter=meter,
         request_shape=request_shape,
+        status=status,
         created_by=actor,
         created_at=now,
         **_secret(text),
@@ -128,8 +136,9 @@ def update(
     name: str = _KEPT,
     status: str = _KEPT,
     limits: Limits = _KEPT,
+    request_shape: str = _KEPT,
 ) -> ForwardToken:
-    """Rename, pause or limit a token, from its next call on.
+    """Rename, pause or limit a token, from its next call on. An end that has passed may stay.
 
     Raises:
         billing.errors.Invalid: as `make`.
@@ -143,8 +152,13 @@ def update(
         if status not in ForwardToken.Status.values:
             raise errors.Invalid("Choose active or paused.", param="status")
         changed["status"] = status
+    if request_shape is not _KEPT:
+        if request_shape not in SHAPES:
+            raise errors.Invalid(f"Choose one of {', '.join(SHAPES)}.", param="request_shape")
+        changed["request_shape"] = request_shape
     if limits is not _KEPT:
-        validate(limits, now=now)
+        kept = limits.expires_at == token.expires_at
+        validate(dataclasses.replace(limits, expires_at=None) if kept else limits, now=now)
         changed |= _columns(limits)
     if changed:
         # Named columns alone: the counters are moving meanwhile.

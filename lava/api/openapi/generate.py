@@ -87,7 +87,7 @@ def _describe(found: Operation, place: str, method: str) -> dict[str, Any]:
         }
         for name, schema in found.query.items()
     ]
-    if method == "POST":
+    if method == "POST" and not found.anonymous:
         parameters.append(
             {
                 "name": "Idempotency-Key",
@@ -103,7 +103,7 @@ def _describe(found: Operation, place: str, method: str) -> dict[str, Any]:
         "operationId": f"{method.lower()}_{words}",
         "summary": found.summary,
         "tags": [found.tag],
-        "security": [{"secretKey": []}],
+        "security": [] if found.anonymous else [{"secretKey": []}],
         "responses": {
             str(found.status): {
                 "description": "Done.",

@@ -21,6 +21,7 @@ from lava.api.openapi.schemas import (
     FLAG,
     INTERVAL,
     KIND,
+    LIMIT_CYCLE,
     METADATA,
     METER,
     PAYER,
@@ -42,6 +43,8 @@ from lava.api.openapi.schemas import (
     ref,
     text,
 )
+from meters.gateway.models import ForwardToken
+from meters.gateway.spendkeys import SHAPES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +59,8 @@ class Operation:
     body: Schema | None = None
     example: dict[str, Any] | None = None
     query: dict[str, Schema] = field(default_factory=dict)
+    # Nobody is signed in, and no answer is kept for a key.
+    anonymous: bool = False
 
 
 _LIST = {
@@ -134,6 +139,60 @@ def _get(name: str, tag: str, summary: str) -> Operation:
 
 def _delete(tag: str, summary: str) -> Operation:
     return Operation(summary=summary, tag=tag, answer=ref("Deleted"))
+
+
+def _spend_keys(path: str, noun: str) -> dict[tuple[str, str], Operation]:
+    """Spend keys and forward tokens are one thing under two names."""
+    limits = {
+        "allowed_models?": maybe(listed(STRING, maxItems=200)),
+        "allowed_providers?": maybe(listed(STRING, maxItems=200)),
+        "spend_limit?": maybe(obj({"amount": AMOUNT_IN, "cycle": LIMIT_CYCLE})),
+        "request_limit?": maybe(obj({"count": WHOLE, "cycle": LIMIT_CYCLE})),
+        "rate_limit?": maybe(obj({"rpm": WHOLE, "burst?": maybe(WHOLE)})),
+        "expires_at?": maybe(TIME),
+        "status?": choice(*ForwardToken.Status.values),
+        "request_shape?": choice(*SHAPES),
+    }
+    payer = {
+        "connection_id?": maybe(text(64)),
+        "customer_id?": maybe(text(64)),
+        "meter_slug?": maybe(text(64)),
+    }
+    return {
+        ("GET", path): _list("SpendKey", "Gateway", f"List {noun}s"),
+        ("POST", path): Operation(
+            summary=f"Make a {noun}; it is shown once",
+            tag="Gateway",
+            description="With a `connection_id` and a `meter_slug` the customer pays for its "
+            "calls; with neither they are the merchant's own.",
+            body=obj({"name": text(80), **payer, **limits}),
+            example={
+                "name": "Notebook",
+                "connection_id": CONNECTION,
+                "meter_slug": "chat",
+                "allowed_models": ["gpt-4o-mini"],
+                "spend_limit": {"amount": "10.00", "cycle": "monthly"},
+                "rate_limit": {"rpm": 60},
+            },
+            answer=ref("SpendKeyWithKey"),
+            status=201,
+        ),
+        ("GET", f"{path}/{{spend_key_id}}"): _get("SpendKey", "Gateway", f"Retrieve a {noun}"),
+        ("PATCH", f"{path}/{{spend_key_id}}"): Operation(
+            summary=f"Rename, pause or limit a {noun}",
+            tag="Gateway",
+            description="What is left out stays; null is no limit. It counts from the next call.",
+            body=obj({"name?": text(80), **limits}),
+            example={"status": "paused", "request_limit": {"count": 1000, "cycle": "daily"}},
+            answer=ref("SpendKey"),
+        ),
+        ("DELETE", f"{path}/{{spend_key_id}}"): Operation(
+            summary=f"Revoke a {noun} at once", tag="Gateway", answer=ref("Done")
+        ),
+        ("POST", f"{path}/{{spend_key_id}}/rotate"): Operation(
+            summary=f"Give a {noun} another text", tag="Gateway", answer=ref("SpendKeyWithKey")
+        ),
+    }
 
 
 OPERATIONS: dict[tuple[str, str], Operation] = {
@@ -497,6 +556,15 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         status=201,
     ),
     ("DELETE", "secret_keys/{key_id}"): _delete("Keys", "Revoke a key at once"),
+    **_spend_keys("spend_keys", "spend key"),
+    **_spend_keys("forward_tokens", "forward token"),
+    ("POST", "auth/callback"): Operation(
+        summary="Fetch the key that was offered to a terminal, once",
+        tag="Keys",
+        body=obj({"code": text()}),
+        answer=ref("Credentials"),
+        anonymous=True,
+    ),
     ("GET", "models"): Operation(
         summary="Models that can be routed, with prices",
         tag="Gateway",

@@ -8,6 +8,8 @@ from billing import events
 from billing.api import vocabulary
 from billing.models import Hold, Plan, Subscription
 from checkout.models import CheckoutSession
+from meters.gateway.models import ForwardToken
+from meters.gateway.spendkeys import SHAPES
 from meters.models import MeterPrice
 
 Schema = dict[str, Any]
@@ -107,6 +109,7 @@ BASIS = choice(*MeterPrice.TokenBasis.values)
 WINDOW = choice(*MeterPrice.TierWindow.values)
 ROUNDING = choice(*MeterPrice.PackageRounding.values)
 EVENT = choice(*events.NAMES)
+LIMIT_CYCLE = choice(*ForwardToken.Cycle.values)
 
 _CONTACT = obj(dict.fromkeys(("phone", "email", "first_name", "last_name"), STRING))
 _SUMMARY = obj(
@@ -278,6 +281,28 @@ _KEY = {
     "secret_key_id": STRING,
     "name": STRING,
     "secret_key_hint": STRING,
+    "created_at": TIME,
+}
+_SPEND_KEY = {
+    "spend_key_id": STRING,
+    "key_preview": STRING,
+    "name": STRING,
+    "status": choice(*ForwardToken.Status.values),
+    "request_shape": choice(*SHAPES),
+    "wallet_id": STRING,
+    "connection_id": maybe(STRING),
+    "meter_slug": maybe(STRING),
+    "allowed_models": maybe(listed(STRING)),
+    "allowed_providers": maybe(listed(STRING)),
+    "spend_limit": maybe(obj({"amount": AMOUNT, "cycle": LIMIT_CYCLE})),
+    "current_spend": AMOUNT,
+    "total_spend": AMOUNT,
+    "request_limit": maybe(obj({"count": WHOLE, "cycle": LIMIT_CYCLE})),
+    "current_requests": WHOLE,
+    "total_requests": WHOLE,
+    "rate_limit": maybe(obj({"rpm": WHOLE, "burst": maybe(WHOLE)})),
+    "expires_at": maybe(TIME),
+    "last_used_at": maybe(TIME),
     "created_at": TIME,
 }
 _REPORT = {
@@ -514,6 +539,13 @@ SCHEMAS: dict[str, Schema] = {
     ),
     "SecretKey": obj(_KEY),
     "SecretKeyWithSecret": obj({**_KEY, "secret_key": STRING}),
+    "SpendKey": obj(_both(_SPEND_KEY)),
+    "SpendKeyWithKey": obj(_both(_SPEND_KEY) | {"key": STRING}),
+    "Credentials": obj(
+        dict.fromkeys(
+            ("wallet_id", "secret_key_id", "secret_key", "merchant_id", "account_id"), STRING
+        )
+    ),
     "Model": obj(
         {
             "id": STRING,
