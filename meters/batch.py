@@ -60,6 +60,12 @@ def report(key: str, *, sandbox: bool, told: Sequence[Report]) -> list[Charged |
                 owing.add(charged.request.connection_id)
             if fell:
                 fallen.add(charged.request.connection_id)
+        elif outcome == "cost_unknown" and line.model:
+            # The price of a model is looked up here, not in the database: charged by itself.
+            try:
+                answers[place - 1] = usage.report(key, sandbox=sandbox, told=line)
+            except errors.LavaError as error:
+                answers[place - 1] = error
         else:
             if fell:
                 tasks.hint_fall(line.connection, refused=True)

@@ -66,7 +66,7 @@ class Sample:
         return self.product_us + self.client_us
 
 
-class _Window:
+class Window:
     """Reads the processor time of groups of processes at both ends of a window."""
 
     def __init__(self, **roots: int) -> None:
@@ -170,7 +170,7 @@ class Floor:
                 text=True,
             )  # fmt: skip
             time.sleep(WARM_S)
-            window = _Window(database=self.database, client=process.pid)
+            window = Window(database=self.database, client=process.pid)
             time.sleep(seconds)
             window.close()
             _, said = process.communicate(timeout=60)
@@ -235,10 +235,18 @@ class Web:
         self.supervisor.stop()
 
     def run(
-        self, tag: str, *, seconds: float, clients: int, targets: list[str] | None = None
+        self,
+        tag: str,
+        *,
+        seconds: float,
+        clients: int,
+        targets: list[str] | None = None,
+        batch: int = 0,
     ) -> Sample:
         """Post unique ids for `seconds` and a start, to all connections or to `targets`."""
-        plan = self.plan(tag, clients=clients, seconds=seconds + WARM_S + 0.2, targets=targets)
+        plan = self.plan(
+            tag, clients=clients, seconds=seconds + WARM_S + 0.2, targets=targets, batch=batch
+        )
         process = subprocess.Popen(
             [sys.executable, "-m", "lava.bench.load"],
             stdin=subprocess.PIPE,
@@ -251,7 +259,7 @@ class Web:
         process.stdin = None
         time.sleep(WARM_S)
         assert self.child.process is not None
-        window = _Window(server=self.child.process.pid, database=self.database, client=process.pid)
+        window = Window(server=self.child.process.pid, database=self.database, client=process.pid)
         time.sleep(seconds)
         window.close()
         outcome = self._outcome(process, None)
@@ -282,6 +290,7 @@ class Web:
         requests: int | None = None,
         targets: list[str] | None = None,
         repeats: float = 0.0,
+        batch: int = 0,
         fields: Mapping[str, object] | None = None,
     ) -> load.Plan:
         """A plan for this server's port and the shop's key."""
@@ -294,6 +303,7 @@ class Web:
             seconds=seconds,
             requests=requests,
             repeats=repeats,
+            batch=batch,
             fields=dict(fields if fields is not None else REPORTED),
         )
 

@@ -253,7 +253,10 @@ BEGIN
                      p_cache_write_tokens));
     charged := priced.fee + CASE price.base_cost_payer
         WHEN 'wallet' THEN COALESCE(p_provider_cost, 0) ELSE 0 END;
-    IF charged >= 1000000000000 THEN outcome := 'amount_too_large'; RETURN; END IF;
+    IF charged >= 1000000000000 OR conn.balance - charged <= -1000000000000
+       OR conn.cycle_overage + charged >= 1000000000000 THEN
+        outcome := 'amount_too_large'; RETURN;
+    END IF;
 
     IF p_enforce AND charged > 0 THEN
         SELECT COALESCE(sum(remaining), 0) - conn.debt INTO spendable FROM billing_creditgrant

@@ -1,7 +1,8 @@
 """`manage.py bench CASE`: measure a charge on a scratch cluster; see lava/bench.
 
-`requests`: beside pgbench and beside the naive design. `hot`: many clients on one connection.
-`storm`: repeats in the midst of new requests. `enforce`: more draws than credits, all at once.
+`requests`: beside pgbench and beside the naive design. `batch`: batches of 1,000 beside raw COPY.
+`hot`: many clients on one connection. `storm`: repeats in the midst of new requests. `enforce`:
+more draws than credits, all at once.
 Exit status 1 when a cent is missing, whatever the speed. Linux; the figures are of this machine and
 this minute, so compare ratios within a run.
 """
@@ -19,11 +20,12 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from lava.bench import enforce, hot, machine, report, requests, scratch, storm
+from lava.bench import batch, enforce, hot, machine, report, requests, scratch, storm
 from lava.bench.options import Options
 
 CASES = {
     "requests": (requests.run, report.requests),
+    "batch": (batch.run, report.batch),
     "hot": (hot.run, report.hot),
     "storm": (storm.run, report.storm),
     "enforce": (enforce.run, report.enforce),
@@ -31,7 +33,7 @@ CASES = {
 
 
 class Command(BaseCommand):
-    help = "Measure a charge on a scratch cluster: requests, hot, storm or enforce."
+    help = "Measure a charge on a scratch cluster: requests, batch, hot, storm or enforce."
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
