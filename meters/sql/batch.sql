@@ -202,6 +202,7 @@ BEGIN
             p_fingerprints, p_timestamps, p_models, p_input_tokens, p_output_tokens,
             p_input_characters, p_output_characters, p_input_seconds, p_output_seconds,
             p_provider_costs, p_metadata, p_enforce, p_cache_read_tokens, p_cache_write_tokens;
+    PERFORM set_config('lava.notes_in_a_set', 'on', true);
     RETURN QUERY EXECUTE $q$
     WITH due AS MATERIALIZED (
         SELECT l.* FROM unnest($1) WITH ORDINALITY l WHERE NOT l.hard AND l.outcome IS NULL
@@ -239,6 +240,15 @@ BEGIN
           FROM due d JOIN spent s ON s.id = d.id
          ORDER BY d.ordinality
         RETURNING r AS stored, r.id, r.request_id, r.price_id
+    ), noted AS (
+        INSERT INTO meters_usagedelta (merchant_id, connection_id, meter_id, bucket, requests,
+            tokens, characters, seconds, provider_cost, fee, charged)
+        SELECT $2, d.connection, d.meter, meters_bucket(d.happened), count(*),
+               sum(d.input_tokens + d.output_tokens),
+               sum(d.input_characters + d.output_characters),
+               sum(d.input_seconds + d.output_seconds), sum(COALESCE(d.provider_cost, 0)),
+               sum(d.fee), sum(d.charged)
+          FROM due d GROUP BY d.connection, d.meter, meters_bucket(d.happened)
     ), steps AS (
         SELECT d.id, d.when_depleted, d.overage_threshold, d.low_mark, d.top_up_threshold,
                s.debt, COALESCE(lag(s.debt) OVER c, d.debt) AS debt_before,
@@ -270,6 +280,7 @@ BEGIN
       LEFT JOIN meters_meterprice p ON p.id = f.price_id
      WHERE NOT l.hard $q$
     USING lines, merchant.id, moment;
+    PERFORM set_config('lava.notes_in_a_set', 'off', true);
 
     FOR v IN
         SELECT * FROM unnest(
