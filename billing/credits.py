@@ -14,7 +14,7 @@ from uuid import UUID
 
 from django.db.models import F, Q, Sum
 
-from billing import errors, events, ids, ledger, money
+from billing import errors, ids, ledger, money
 from billing.models import Connection, CreditBundle, CreditGrant, Cycle, Payment
 
 ZERO = Decimal(0)
@@ -80,8 +80,7 @@ def grant(
 ) -> UUID | None:
     """Add a lot of credits; debt is paid first out of it, as lines of its own.
 
-    Returns the id of the grant, or None for an amount of 0 (nothing is written). The merchant hears
-    of the balance after each grant; of a cycle's with the event that opened the cycle.
+    Returns the id of the grant, or None for an amount of 0 (nothing is written).
     """
     if amount == 0:
         return None
@@ -107,22 +106,7 @@ def grant(
         actor,
         now,
     )
-    if pool == CreditGrant.Pool.BUNDLE:
-        tell_balance(connection, cause=str(source), now=now)
     return grant_id
-
-
-def tell_balance(connection: Connection, *, cause: str, now: datetime) -> None:
-    """Record `connection.wallet.balance.updated`: on grants and when credits have run out, never
-    on each request."""
-    events.record(
-        connection.merchant,
-        "connection.wallet.balance.updated",
-        now=now,
-        connection=connection,
-        cause=cause,
-        **head(connection),
-    )
 
 
 def head(connection: Connection) -> dict[str, str]:
