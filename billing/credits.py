@@ -14,7 +14,7 @@ from uuid import UUID
 
 from django.db.models import F, Q, Sum
 
-from billing import errors, events, ids, ledger, money
+from billing import errors, ids, ledger, money
 from billing.models import Connection, CreditBundle, CreditGrant, Cycle, Payment
 
 ZERO = Decimal(0)
@@ -80,8 +80,7 @@ def grant(
 ) -> UUID | None:
     """Add a lot of credits; debt is paid first out of it, as lines of its own.
 
-    Returns the id of the grant, or None for an amount of 0 (nothing is written). The merchant hears
-    of the balance after each grant; of a cycle's with the event that opened the cycle.
+    Returns the id of the grant, or None for an amount of 0 (nothing is written).
     """
     if amount == 0:
         return None
@@ -107,22 +106,7 @@ def grant(
         actor,
         now,
     )
-    if pool == CreditGrant.Pool.BUNDLE:
-        tell_balance(connection, cause=str(source), now=now)
     return grant_id
-
-
-def tell_balance(connection: Connection, *, cause: str, now: datetime) -> None:
-    """Record `connection.wallet.balance.updated`: on grants and when credits have run out, never
-    on each request."""
-    events.record(
-        connection.merchant,
-        "connection.wallet.balance.updated",
-        now=now,
-        connection=connection,
-        cause=cause,
-        **head(connection),
-    )
 
 
 def head(connection: Connection) -> dict[str, str]:
@@ -168,7 +152,8 @@ def take(
 ) -> list[tuple[UUID, Decimal]]:
     """Take credits away by hand, as `adjust` lines, in the order of the draw or from one grant.
 
-    Only what is there is taken: it never makes debt. Gives what came out of which grant.
+    Only what is there is taken: it never makes debt, and leaves open holds what they set aside.
+    Gives what came out of which grant.
 
     Raises:
         billing.errors.Invalid: no positive amount, no reason, or no name of who takes.
@@ -192,9 +177,14 @@ def take(
         "priority", F("expires_at").asc(nulls_last=True), "pool", "origin_at", "pk"
     )
     left = sum((lot.remaining for lot in lots), ZERO)
+    standing = balance(connection, now=now)
+    apart = ""
+    if standing.held > 0 and standing.available < left:
+        left = standing.available
+        apart = f" {standing.held.normalize():f} is set aside by holds."
     if need > left:
         raise errors.Refused(
-            f"Only {left.normalize():f} is left to take.",
+            f"Only {left.normalize():f} is left to take.{apart}",
             code="more_than_is_left",
             param="amount",
             available=money.wire(left),

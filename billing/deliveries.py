@@ -36,6 +36,7 @@ from billing.models import (
     Delivery,
     DeliveryAttempt,
     Event,
+    LedgerEntry,
     Membership,
     Merchant,
     WebhookEndpoint,
@@ -122,8 +123,9 @@ def tell(merchant_id: UUID, *, now: datetime) -> list[UUID] | None:
 def note_balances() -> int:
     """Record `connection.wallet.balance.updated` for balances that moved since they were told.
 
-    Many charges in a moment are one event: the charge itself stays one statement. Only merchants
-    with an endpoint that wants it are looked at. Gives how many were recorded.
+    The only writer of that event, whatever moved the balance: a charge, a grant, an ending. Many
+    lines in a moment are one event, and the charge itself stays one statement. Only merchants with
+    an endpoint that wants it are looked at. Gives how many were recorded.
     """
     wanted = WebhookEndpoint.objects.filter(
         Q(events=[]) | Q(events__contains=[BALANCE_UPDATED]), deleted_at=None, paused_at=None
@@ -148,6 +150,9 @@ def _note_balance(connection_id: UUID) -> None:
     )
     if not made and told.entry_count == row.entry_count:
         return
+    lines = LedgerEntry.objects.filter(connection=row)
+    if not made:
+        lines = lines.filter(seq__gt=told.entry_count)
     BalanceTold.objects.filter(connection=row).update(entry_count=row.entry_count)
     now = row.merchant.now()
     found = credits.balance(row, now=now)
@@ -163,6 +168,7 @@ def _note_balance(connection_id: UUID) -> None:
             "bundle_remaining": money.wire(found.bundle),
             "overage_due": money.wire(found.debt),
         },
+        causes=sorted(lines.values_list("kind", flat=True).distinct().order_by()),
         ledger_seq=row.entry_count,
     )
 

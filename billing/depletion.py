@@ -50,7 +50,6 @@ def tell(connection_id: UUID, *, now: datetime) -> list[str]:
             when_depleted=current.plan.when_depleted,
             depleted_at=connection.depleted_at.isoformat() if connection.depleted_at else None,
         )
-        credits.tell_balance(connection, cause="depleted", now=now)
         # Who pays as they go, on a plan without credits, has lost nothing.
         if not overage.tops_up(current, now=now) and not _pays_as_used(current.plan):
             notices.depleted(connection, current, now=now)

@@ -1,9 +1,9 @@
 """Holds: set credits aside for work about to run, give them back, sweep what was left behind.
 
-Called by the API and, in SQL, by meters' gateway. The settlement of a hold is the charge of what
-was really used: `meters_charge` ends the hold under the same lock (`billing_end_hold`), so that the
-amount is free and drawn in one step. A held amount is never spendable twice: every check of what
-can be spent takes open holds off (`billing_available`).
+Called by `POST /v1/holds` (`meters.api_holds`) and, in SQL, by meters' gateway. The settlement of a
+hold is the charge of what was really used: `meters_charge` ends the hold under the same lock
+(`billing_end_hold`), so that the fee is drawn and the rest is free in one step. A held amount is
+never spendable twice: every check of what can be spent takes open holds off (`billing_available`).
 """
 
 from __future__ import annotations
@@ -30,18 +30,22 @@ def place(
     amount: Decimal,
     purpose: str = "",
     expires_in: timedelta = timedelta(minutes=15),
+    priced: bool = False,
     now: datetime,
 ) -> Hold:
     """Set an amount aside, if it fits into the credits left or into the plan's overage.
+
+    `priced`: a meter's price, which may be 0.
 
     Raises:
         billing.errors.NotFound: no such connection of the merchant.
         billing.errors.Forbidden: it is disabled, or has no subscription.
         billing.errors.Invalid: no amount above 0, or a time of no length or over a day.
         billing.errors.PaymentRequired: it does not fit.
+        billing.errors.Refused: all holds together would pass 12 digits (`amount_too_large`).
     """
     amount = money.round_fee(amount)
-    if not 0 < amount < 10**12:
+    if not (0 < amount < 10**12 or (priced and amount == 0)):
         raise errors.Invalid("Hold an amount above 0.", param="amount")
     if not timedelta(0) < expires_in <= LONGEST:
         raise errors.Invalid("Hold for 1 second to 1 day.", param="expires_in_s")
@@ -53,6 +57,10 @@ def place(
     subscription: Subscription | None = connection.subscription
     if subscription is None:
         raise errors.Forbidden("This connection has no subscription.", code="subscription_missing")
+    if connection.held + amount >= 10**12:
+        raise errors.Refused(
+            "All that is held would pass 12 digits.", code="amount_too_large", param="amount"
+        )
     available = Decimal(ledger.call("SELECT billing_available(%s, %s)", connection.pk, now))
     plan = subscription.plan
     fits = ledger.call(

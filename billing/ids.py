@@ -9,6 +9,7 @@ findable.
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 import time
 import zlib
@@ -54,14 +55,18 @@ PREFIXES = {
     "provider_key": "pvk",
     "model_price": "mdp",
     "spend_key": "spk",
+    "key_offer": "kof",
 }
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-_CROCKFORD_VALUE = {character: value for value, character in enumerate(_CROCKFORD)}
+_PAIRS = [high + low for high in _CROCKFORD for low in _CROCKFORD]
+_SHIFTS = range(120, -1, -10)
+# The same number in the digits that Python reads with base 32.
+_DIGITS = str.maketrans(_CROCKFORD, "0123456789abcdefghijklmnopqrstuv")
+_ULID = re.compile(rf"[0-7][{_CROCKFORD}]{{25}}\Z")
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _BASE62_SET = frozenset(_BASE62)
 _SANDBOX_BIT = 1 << 79
-_LENGTH = 26
 _SECRET_WIDTH = 43
 _CHECKSUM_WIDTH = 6
 
@@ -91,11 +96,9 @@ def is_sandbox(key: UUID) -> bool:
 def public(prefix: str, key: UUID) -> str:
     """A key as clients see it: `con_01J...`, `con_test_01J...`."""
     value = key.int
-    characters = [""] * _LENGTH
-    for place in range(_LENGTH - 1, -1, -1):
-        characters[place] = _CROCKFORD[value & 31]
-        value >>= 5
-    middle = "test_" if key.int & _SANDBOX_BIT else ""
+    middle = "test_" if value & _SANDBOX_BIT else ""
+    # Two characters a step: 26 are 13 times 10 bits.
+    characters = [_PAIRS[value >> shift & 1023] for shift in _SHIFTS]
     return f"{prefix}_{middle}{''.join(characters)}"
 
 
@@ -106,25 +109,19 @@ def parse(prefix: str, text: str) -> UUID:
         billing.errors.NotFound: it is not an id of that kind, to the letter.
     """
     head = f"{prefix}_"
-    refusal = errors.NotFound(f"No such id: {text[:80]!r}. Expected {prefix}_...")
-    if not text.startswith(head):
-        raise refusal
-    rest = text[len(head) :]
+    rest = text.removeprefix(head)
     test = rest.startswith("test_")
-    if test:
-        rest = rest[5:]
-    if len(rest) != _LENGTH or rest[0] > "7":
-        raise refusal
-    value = 0
-    for character in rest:
-        digit = _CROCKFORD_VALUE.get(character)
-        if digit is None:
-            raise refusal
-        value = value << 5 | digit
-    key = UUID(int=value)
+    rest = rest.removeprefix("test_")
+    if not (text.startswith(head) and _ULID.match(rest)):
+        raise _not_found(prefix, text)
+    key = UUID(int=int(rest.translate(_DIGITS), 32))
     if is_sandbox(key) != test:
-        raise refusal
+        raise _not_found(prefix, text)
     return key
+
+
+def _not_found(prefix: str, text: str) -> errors.NotFound:
+    return errors.NotFound(f"No such id: {text[:80]!r}. Expected {prefix}_...")
 
 
 def base62(data: bytes, width: int) -> str:

@@ -5,12 +5,17 @@ Called by the console and the API; `billing.authentication` finds the merchant o
 
 from __future__ import annotations
 
-from datetime import datetime
+import secrets
+from datetime import datetime, timedelta
 
+from django.db import transaction
 from django.utils import timezone
 
 from billing import errors, ids
-from billing.models import Merchant, SecretKey, User
+from billing.models import KeyOffer, Merchant, SecretKey, User
+
+# How long a terminal may take to fetch the key it was offered.
+OFFER_LIFE = timedelta(minutes=5)
 
 
 def make(merchant: Merchant, *, name: str, user: User | None = None) -> tuple[SecretKey, str]:
@@ -31,6 +36,42 @@ def make(merchant: Merchant, *, name: str, user: User | None = None) -> tuple[Se
     )
     key.save()
     return key, text
+
+
+def offer(merchant: Merchant, *, user: User, now: datetime) -> str:
+    """A code that `redeem` makes a key of, once, within five minutes; `now` in real time."""
+    code = secrets.token_urlsafe(32)
+    KeyOffer(
+        merchant=merchant,
+        code_hash=ids.secret_hash(code),
+        offered_by=user,
+        created_at=now,
+        expires_at=now + OFFER_LIFE,
+    ).save()
+    return code
+
+
+@transaction.atomic
+def redeem(code: str, *, now: datetime) -> tuple[SecretKey, str]:
+    """Make the key that was offered by a code; gives its row and its text. Never twice.
+
+    Raises:
+        billing.errors.Invalid: no such code, or it was used, or its time is over (`invalid_code`).
+    """
+    row: KeyOffer | None = (
+        KeyOffer.objects.select_related("merchant__organization", "offered_by")
+        .filter(code_hash=ids.secret_hash(code), expires_at__gt=now)
+        .first()
+    )
+    # Of two that come at once, one changes the row.
+    if row is None or not KeyOffer.objects.filter(pk=row.pk, used_at=None).update(used_at=now):
+        raise errors.Invalid(
+            "This code was used, or its time is over: log in again.",
+            code="invalid_code",
+            param="code",
+        )
+    name = f"Terminal of {row.offered_by}"[:80]
+    return make(row.merchant, name=name, user=row.offered_by)
 
 
 def revoke(key: SecretKey, *, now: datetime | None = None) -> SecretKey:

@@ -36,7 +36,7 @@ def lock(connection_id: UUID, *, merchant_id: UUID | None = None) -> Connection:
         rows = rows.filter(merchant_id=merchant_id)
     row: Connection | None = rows.filter(pk=connection_id).first()
     if row is None:
-        raise errors.NotFound("No such connection.")
+        raise errors.NotFound("No such connection.", code="connection_not_found")
     return row
 
 

@@ -22,7 +22,7 @@ from decimal import (
     localcontext,
 )
 from fractions import Fraction
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from babel import Locale
@@ -87,7 +87,7 @@ def round_fee(exact: Decimal | Fraction) -> Decimal:
     Raises:
         ValueError: not a number, or infinite.
     """
-    if isinstance(exact, Fraction):
+    if not isinstance(exact, Decimal):
         scaled = abs(exact) * 10**FEE_PLACES
         whole = (scaled.numerator * 2 + scaled.denominator) // (scaled.denominator * 2)
         return Decimal(whole if exact > 0 else -whole).scaleb(-FEE_PLACES, context=_EXACT)
@@ -189,6 +189,8 @@ def parse_amount(value: Any, *, param: str) -> Decimal:
     return Decimal(value)
 
 
+# Most amounts of an answer, and of the next ones, are the same few: zeros, rates, fees.
+@lru_cache(maxsize=4096)
 def wire(amount: Decimal) -> str:
     """An amount for clients: a string with 10 decimals."""
     return f"{round_fee(amount):f}"

@@ -29,7 +29,7 @@ _UNKNOWN, _KNOWN = b"26000", b"42P05"
 
 
 class Statement:
-    """A statement that gives one row. Its parameters are `$1`, `$2`, ... of known types.
+    """A statement that gives rows, mostly one. Its parameters are `$1`, `$2`, ... of known types.
 
     Times come back in UTC; JSON is best asked for as text.
     """
@@ -42,25 +42,29 @@ class Statement:
         self._prepared: WeakKeyDictionary[psycopg.Connection[Any], Any] = WeakKeyDictionary()
 
     def row(self, params: Sequence[bytes | None]) -> tuple[Any, ...]:
-        """Run it; the parameters in PostgreSQL's text form (see `text`).
+        """Run it; gives its first row. The parameters in PostgreSQL's text form (see `text`).
 
         Raises:
             django.db.Error: as any query of Django's.
         """
+        return self.rows(params)[0]
+
+    def rows(self, params: Sequence[bytes | None]) -> list[tuple[Any, ...]]:
+        """As `row`, with all of them."""
         database = connections[DEFAULT_DB_ALIAS]
         database.ensure_connection()
         database.validate_no_broken_transaction()
         since = time.monotonic()
         with database.wrap_database_errors:
-            row = self._run(database.connection, params)
+            found = self._run(database.connection, params)
         if database.queries_logged:
             spent = time.monotonic() - since
             database.queries_log.append({"sql": self.sql, "time": f"{spent:.3f}"})
-        return row
+        return found
 
     def _run(
         self, link: psycopg.Connection[Any], params: Sequence[bytes | None]
-    ) -> tuple[Any, ...]:
+    ) -> list[tuple[Any, ...]]:
         if link.autocommit:
             result = self._prepared_run(link, params)
         else:
@@ -73,8 +77,8 @@ class Statement:
         # psycopg's own loaders, in C; those that Django sets on its connections are in Python.
         loader = self._prepared.get(link) or Transformer()
         loader.set_pgresult(result)
-        row: tuple[Any, ...] = loader.load_row(0, tuple)
-        return row
+        found: list[tuple[Any, ...]] = loader.load_rows(0, result.ntuples, tuple)
+        return found
 
     def _prepared_run(
         self, link: psycopg.Connection[Any], params: Sequence[bytes | None]
@@ -113,3 +117,17 @@ def text(value: Any) -> bytes | None:
     if isinstance(value, Decimal):
         return f"{value:f}".encode()
     return str(value).encode()
+
+
+def array(values: Sequence[Any]) -> bytes:
+    """An array in PostgreSQL's text form; None is NULL in it."""
+    words = []
+    for value in values:
+        word = text(value)
+        if word is None:
+            words.append(b"NULL")
+        elif isinstance(value, int | Decimal):
+            words.append(word)
+        else:
+            words.append(b'"' + word.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"')
+    return b"{" + b",".join(words) + b"}"

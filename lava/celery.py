@@ -52,8 +52,8 @@ app.conf.update(
         "sweep": {"task": "billing.tasks.sweep", "schedule": 5.0, "options": {"expires": 5}},
         "note balances": {
             "task": "billing.tasks.note_balances",
-            "schedule": 15.0,
-            "options": {"expires": 15},
+            "schedule": 5.0,
+            "options": {"expires": 5},
         },
         "compact usage": {
             "task": "meters.tasks.compact_usage",

@@ -15,6 +15,7 @@ import meters.api
 from lava import health, webhooks
 from lava.api import errors
 from lava.api.openapi import views as openapi
+from lava.console import keys
 from lava.operations import metrics
 
 
@@ -37,6 +38,7 @@ urlpatterns = [
     path("v1/", include((v1, "v1"))),
     path("v1", nothing_here),
     path("console/", admin.site.urls),
+    path("auth/connect", keys.ask, name="auth-connect"),
     path("docs", openapi.docs, name="docs"),
     path("webhooks/stripe", webhooks.receive, name="stripe-webhook"),
     path("webhooks/stripe/<str:merchant>", webhooks.receive, name="stripe-webhook-of-merchant"),

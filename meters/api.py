@@ -15,14 +15,24 @@ from django.urls import re_path
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from billing import authentication, errors, ids, keys, money
+from billing import errors, ids, keys, money
 from billing.api import fields, limits, lists, statuses, vocabulary
 from billing.api.views import View
 from billing.api.vocabulary import Words
-from meters import api_meters, api_models, api_plans, api_tokens, batch, pricing, rollups, usage
+from meters import (
+    api_holds,
+    api_meters,
+    api_models,
+    api_plans,
+    api_reports,
+    api_tokens,
+    batch,
+    rollups,
+    usage,
+)
 from meters.api_meters import number
 from meters.explain import ExplainView
-from meters.models import UsageRequest, Void
+from meters.models import UsageRequest
 
 ZERO = Decimal(0)
 # Where `lava.api.door` leaves the refusal of a charge and where its key stands, for the view to
@@ -75,7 +85,9 @@ class RequestsView(View):
             rows,
             cursor_key=lambda text: _request_key(self, text),
             cursor_of=lambda row: str(row.request_id),
-            present=lambda row: present_request(row, row.price, connection_id=row.connection_id),
+            present=lambda row: api_reports.present_request(
+                row, row.price, connection_id=row.connection_id
+            ),
         )
 
 
@@ -86,7 +98,9 @@ class RequestView(View):
 
     def get(self, request: Request, request_id: str) -> Response:
         row = _request(self, request_id)
-        return Response(present_request(row, row.price, connection_id=row.connection_id))
+        return Response(
+            api_reports.present_request(row, row.price, connection_id=row.connection_id)
+        )
 
 
 class VoidView(View):
@@ -101,8 +115,8 @@ class VoidView(View):
         row = _request(self, request_id)
         made = usage.void(row, reason=reason, actor=self.actor, now=self.now)
         row.status = UsageRequest.Status.VOIDED
-        answer = present_request(row, row.price, connection_id=row.connection_id)
-        return Response(answer | {"void": present_void(made)})
+        answer = api_reports.present_request(row, row.price, connection_id=row.connection_id)
+        return Response(answer | {"void": api_reports.present_void(made)})
 
 
 class UsageView(View):
@@ -122,7 +136,7 @@ class UsageView(View):
             self.merchant,
             start=start,
             end=end,
-            connection=_connection_key(query["connection_id"])
+            connection=api_reports.connection_key(query["connection_id"])
             if query.get("connection_id")
             else None,
             meter=ids.parse("prd", query["meter_id"]) if query.get("meter_id") else None,
@@ -158,7 +172,7 @@ class BatchView(View):
             super().perform_authentication(request)
 
     def post(self, request: Request) -> Response:
-        key = _key(request.META.get("HTTP_AUTHORIZATION", ""))
+        key = api_reports.key_of(request.META.get("HTTP_AUTHORIZATION", ""))
         lines = fields.items(self.body, "requests", most=batch.MOST)
         if not lines:
             raise errors.Invalid("Send 1 to 1000 `requests`.", param="requests")
@@ -166,7 +180,7 @@ class BatchView(View):
         places, told = [], []
         for place, line in enumerate(lines):
             try:
-                told.append(_report(line))
+                told.append(api_reports.report(line))
                 places.append(place)
             except errors.LavaError as error:
                 results[place] = _refused(line, error)
@@ -178,7 +192,7 @@ class BatchView(View):
                 results[place] = _refused(lines[place], answer)
                 continue
             row = answer.request
-            body = present_request(row, answer.price, connection_id=row.connection_id)
+            body = api_reports.present_request(row, answer.price, connection_id=row.connection_id)
             results[place] = {"status": 200, "request_id": row.request_id, "body": body}
         return Response({"results": results})
 
@@ -190,12 +204,14 @@ class EstimateView(View):
     one_transaction = False
 
     def post(self, request: Request) -> Response:
-        key = _key(request.META.get("HTTP_AUTHORIZATION", ""))
+        key = api_reports.key_of(request.META.get("HTTP_AUTHORIZATION", ""))
         body = {"request_id": f"estimate {uuid4()}"} | vocabulary.read(self.body)
         body["enforce"] = False
-        found = batch.estimate(key, sandbox=key.startswith("aks_test_"), told=_report(body))
+        found = batch.estimate(
+            key, sandbox=key.startswith("aks_test_"), told=api_reports.report(body)
+        )
         row = found.request
-        told = present_request(row, found.price, connection_id=row.connection_id)
+        told = api_reports.present_request(row, found.price, connection_id=row.connection_id)
         names = ("connection_id", "customer_id", "meter_id", "model", "model_usage", "fee", "cost")
         totals = ("charge", "total_request_cost", "total_wallet_cost", "total_merchant_cost")
         return Response(
@@ -207,14 +223,6 @@ class EstimateView(View):
                 "balance_after": told["balance"],
             }
         )
-
-
-def _key(authorization: str) -> str:
-    """The secret key that was sent, its checksum checked."""
-    key = authentication.bearer(authorization)
-    if not ids.check_secret_key(key):
-        keys.find(key)
-    return key
 
 
 def _refused(line: dict[str, Any], error: errors.LavaError) -> dict[str, Any]:
@@ -240,56 +248,12 @@ def charge(authorization: str, body: dict[str, Any]) -> bytes:
     Raises:
         billing.errors.LavaError: it was refused.
     """
-    key = _key(authorization)
-    charged = usage.report(key, sandbox=key.startswith("aks_test_"), told=_report(body))
+    key = api_reports.key_of(authorization)
+    charged = usage.report(key, sandbox=key.startswith("aks_test_"), told=api_reports.report(body))
     row = charged.request
-    return orjson.dumps(present_request(row, charged.price, connection_id=row.connection_id))
-
-
-def _report(body: dict[str, Any]) -> usage.Report:
-    """Read and check the body of a reported request, in either vocabulary."""
-    if "customer_id" in body:
-        body = vocabulary.read(body)
-    connection = fields.required_text(body, "connection_id", most=64)
-    slug = fields.required_text(body, "meter_slug", most=64)
-    stamp = body.get("timestamp")
-    used = _usage(body)
-    # Cached tokens are part of the input; more of them is refused here, by name.
-    pricing.kinds(used)
-    return usage.Report(
-        request_id=fields.required_text(body, "request_id"),
-        connection=_connection_key(connection),
-        meter_slug=slug,
-        meter=ids.parse("prd", slug) if slug.startswith("prd_") else None,
-        usage=used,
-        model=fields.text(body, "model", most=120) or "",
-        metadata=fields.metadata(body),
-        timestamp=None if stamp is None else fields.moment(stamp, "timestamp"),
-        enforce=fields.flag(body, "enforce"),
+    return orjson.dumps(
+        api_reports.present_request(row, charged.price, connection_id=row.connection_id)
     )
-
-
-def _usage(body: dict[str, Any]) -> pricing.Usage:
-    return pricing.Usage(
-        input_tokens=fields.count(body, "input_tokens"),
-        output_tokens=fields.count(body, "output_tokens"),
-        input_characters=fields.count(body, "input_characters"),
-        output_characters=fields.count(body, "output_characters"),
-        input_seconds=fields.seconds(body, "input_seconds"),
-        output_seconds=fields.seconds(body, "output_seconds"),
-        provider_cost=fields.amount(body, "provider_cost"),
-        cache_read_tokens=fields.count(body, "cache_read_tokens"),
-        cache_write_tokens=fields.count(body, "cache_write_tokens"),
-    )
-
-
-def _connection_key(text: str) -> UUID:
-    try:
-        return ids.parse("con", text)
-    except errors.NotFound as error:
-        raise errors.NotFound(
-            "No such connection.", code="connection_not_found", param="connection_id"
-        ) from error
 
 
 def _request(view: View, text: str) -> UsageRequest:
@@ -309,7 +273,7 @@ def _filtered(view: View, request: Request) -> Any:
     query = view.query
     rows = UsageRequest.objects.of(view.merchant)
     if query.get("connection_id"):
-        rows = rows.filter(connection_id=_connection_key(query["connection_id"]))
+        rows = rows.filter(connection_id=api_reports.connection_key(query["connection_id"]))
     if query.get("meter_id"):
         rows = rows.filter(meter_id=ids.parse("prd", query["meter_id"]))
     for key, value in _metadata_filters(query.get("metadata_filters")):
@@ -380,113 +344,23 @@ def _totals(sums: rollups.Sums) -> dict[str, Any]:
     }
 
 
-def present_request(
-    row: UsageRequest | usage.Stored, price: Any, *, connection_id: UUID
-) -> dict[str, Any]:
-    """A request on the wire, as the official client declares it, with its balance."""
-    seconds = row.input_seconds + row.output_seconds
-    cost = row.provider_cost or ZERO
-    payer = price.base_cost_payer
-    scope = ids.public("con", connection_id)
-    breakdown = [_slice(price, *part) for part in row.slices]
-    fee, wire_cost = money.wire(row.fee), money.wire(cost)
-    return {
-        "request_id": row.request_id,
-        "status": row.status,
-        **vocabulary.ids("connection_id", scope),
-        "meter_id": ids.public("prd", row.meter_id),
-        "provider": "",
-        "provider_key_type": "unmanaged",
-        "model": row.model,
-        "endpoint": "",
-        "model_usage": {
-            "input_tokens": row.input_tokens,
-            "output_tokens": row.output_tokens,
-            "total_tokens": row.input_tokens + row.output_tokens,
-            "cache_read_tokens": row.cache_read_tokens or 0,
-            "cache_write_tokens": row.cache_write_tokens or 0,
-            "input_characters": row.input_characters,
-            "output_characters": row.output_characters,
-            "total_characters": row.input_characters + row.output_characters,
-            "input_seconds": number(row.input_seconds),
-            "output_seconds": number(row.output_seconds),
-            "total_seconds": number(seconds),
-            "input_cost": money.wire(ZERO),
-            "output_cost": money.wire(ZERO),
-            "total_cost": wire_cost,
-            "payer": payer,
-        },
-        "fee": {
-            "amount": fee,
-            "rate_type": price.rate_type,
-            "token_basis": price.token_basis,
-            "breakdown": breakdown,
-        },
-        # The newer client's words for the provider's cost and for the fee.
-        "cost": wire_cost,
-        "charge": {"amount": fee, "rate_type": price.rate_type, "breakdown": breakdown},
-        "service_charge": {"amount": money.wire(ZERO), "payer": "merchant"},
-        "total_request_cost": money.wire(cost + row.fee),
-        "total_wallet_cost": money.wire(row.charged),
-        "total_merchant_cost": money.wire(ZERO if payer == "wallet" else cost),
-        "balance": {
-            "total_remaining": money.wire(row.total_remaining),
-            "cycle_remaining": money.wire(row.cycle_remaining),
-            "bundle_remaining": money.wire(row.bundle_remaining),
-            "overage_due": money.wire(row.debt_after),
-        },
-        "late": row.late,
-        "metadata": row.metadata,
-        "timestamp": fields.instant(row.timestamp),
-        "created_at": fields.instant(row.created_at),
-    }
-
-
-def present_void(row: Void) -> dict[str, Any]:
-    """A request taken back: why, when, and the balance after it."""
-    left = row.cycle_remaining + row.bundle_remaining - row.debt_after
-    return {
-        "void_id": row.public_id,
-        "reason": row.reason,
-        "balance": {
-            "total_remaining": money.wire(left),
-            "cycle_remaining": money.wire(row.cycle_remaining),
-            "bundle_remaining": money.wire(row.bundle_remaining),
-            "overage_due": money.wire(row.debt_after),
-        },
-        "created_at": fields.instant(row.created_at),
-    }
-
-
-def _slice(price: Any, place: int, quantity: str, amount: str) -> dict[str, Any]:
-    """One slice of a fee: the tier it fell in and what of the request fell there."""
-    counted = Decimal(quantity)
-    unit = price.unit
-    kind = {"kind": price.tier_kinds[place]} if price.tier_kinds else {}
-    return {
-        "tier": {
-            "start": number(price.tier_starts[place]),
-            "rate": money.wire(price.tier_rates[place]),
-            "type": unit,
-            **kind,
-        },
-        "tokens": int(counted) if unit == "tokens_1m" else 0,
-        "characters": int(counted) if unit == "characters_1m" else 0,
-        "seconds": number(counted) if unit == "minutes" else 0,
-        "cost": money.wire(Decimal(amount)),
-    }
-
-
 urlpatterns = [
     re_path(r"^requests/?$", RequestsView.as_view(), name="requests"),
     re_path(r"^requests/batch/?$", BatchView.as_view(), name="requests-batch"),
     re_path(r"^requests/estimate/?$", EstimateView.as_view(), name="requests-estimate"),
     re_path(r"^requests/(?P<request_id>[^/]+)/void/?$", VoidView.as_view(), name="request-void"),
     re_path(r"^requests/(?P<request_id>[^/]+)/?$", RequestView.as_view(), name="request"),
-    re_path(
-        r"^connections/(?P<connection_id>[^/]+)/balance/explain/?$",
-        ExplainView.as_view(),
-        name="balance-explain",
+    *api_holds.urlpatterns,
+    *(
+        re_path(
+            rf"^{path}/(?P<connection_id>[^/]+)/balance/explain/?$",
+            ExplainView.as_view(words=words),
+            name=f"{one}-balance-explain",
+        )
+        for path, words, one in (
+            ("connections", Words.OLDER, "connection"),
+            ("customers", Words.NEWER, "customer"),
+        )
     ),
     re_path(r"^usage/?$", UsageView.as_view(), name="usage"),
     re_path(r"^meters/?$", api_meters.MetersView.as_view(), name="meters"),

@@ -1,4 +1,4 @@
-"""`GET /v1/connections/{id}/balance/explain?at=`: a balance, proven line by line.
+"""`GET /v1/connections/{id}/balance/explain?at=` and under `/v1/customers`: a balance, proven.
 
 Joins the ledger's statement (`billing.statements`) with the proofs of its requests
 (`meters.proofs`): each line, and under a usage line its request, the price version it met, the
@@ -43,7 +43,6 @@ class ExplainView(View):
             running -= line.amount
         answer: dict[str, Any] = {
             "connection_id": row.public_id,
-            "customer_id": row.public_id,
             "currency": row.currency,
             "at": fields.instant(at),
             "balance": present.balance(found.balance) | {"ended": money.wire(found.ended)},

@@ -49,6 +49,8 @@ class Report:
     timestamp: datetime | None
     # The work has not run yet: refuse it when credits do not cover it.
     enforce: bool
+    # What was set aside for it, and ends with its charge.
+    hold: UUID | None = None
 
     def fingerprint(self) -> bytes:
         """SHA-256 of what the report means; the same id with another one is refused."""
@@ -69,6 +71,8 @@ class Report:
         ]
         if usage.cache_read_tokens or usage.cache_write_tokens:
             meaning += [usage.cache_read_tokens, usage.cache_write_tokens]
+        if self.hold is not None:
+            meaning.append(str(self.hold))
         return hashlib.sha256(orjson.dumps(meaning, option=orjson.OPT_SORT_KEYS)).digest()
 
 
@@ -153,16 +157,16 @@ def statement(*arguments: str) -> str:
 
     The bench runs it with expressions of its own; everything else is this module's.
     """
-    assert len(arguments) == _ARGUMENTS
+    assert len(arguments) >= _ARGUMENTS
     return (
         f"SELECT c.outcome, c.detail, c.collect, c.fell, c.currency, {SELECTED} "  # noqa: S608
         f"FROM meters_charge({', '.join(arguments)}) c"
     )
 
 
-_CHARGE = prepared.Statement(
-    "lava_charge", statement(*[f"${number}" for number in range(1, _ARGUMENTS + 1)])
-)
+_PLACES = [f"${number}" for number in range(1, _ARGUMENTS + 2)]
+_CHARGE = prepared.Statement("lava_charge", statement(*_PLACES[:-1]))
+_SETTLE = prepared.Statement("lava_settle", statement(*_PLACES[:-1], f"p_hold => {_PLACES[-1]}"))
 
 
 def report(
@@ -207,18 +211,22 @@ def report(
         usage.cache_write_tokens,
     )
     words = [prepared.text(value) for value in params]
+    run = _CHARGE
+    if told.hold is not None:
+        run = _SETTLE
+        words.append(prepared.text(told.hold))
     try:
-        row = _CHARGE.row(words)
+        row = run.row(words)
     except IntegrityError:
         # The same id was charged to another connection in this very instant: look again.
-        row = _CHARGE.row(words)
+        row = run.row(words)
     cost: costs.Cost | None = None
     if row[0] == "cost_unknown" and told.model:
         # A share of the provider's cost, and the cost not said: by the model's price, if known.
         cost = _cost(key, told)
         if cost is not None:
             words[_COST] = prepared.text(cost.amount)
-            row = _CHARGE.row(words)
+            row = run.row(words)
     outcome, detail, collect, fell, currency = row[:5]
     if outcome not in ("charged", "replayed"):
         if fell and now is None:
@@ -366,6 +374,10 @@ def refusal(outcome: str, detail: str, told: Report) -> errors.LavaError:
             code=outcome,
             param="request_id",
         )
+    if outcome == "hold_not_found":
+        return errors.NotFound("There is no such hold of this connection.", code=outcome)
+    if outcome in ("hold_settled", "hold_released"):
+        return errors.Conflict(f"This hold was {outcome.removeprefix('hold_')}.", code=outcome)
     if outcome == "connection_disabled":
         return errors.Forbidden("This connection is disabled.", code=outcome)
     if outcome == "meter_not_on_plan":

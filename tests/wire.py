@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from functools import cache
 from typing import Any
 
@@ -10,7 +11,7 @@ from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
-from billing import deliveries, events, keys, webhooks
+from billing import deliveries, events, holds, keys, webhooks
 from billing.models import Delivery
 from checkout import sessions
 from lava.api.openapi import schemas, views
@@ -43,6 +44,9 @@ class World:
         events.record(self.merchant, "payment.succeeded", now=now)
         deliveries.tell(self.merchant.pk, now=timezone.now())
         self.delivery = Delivery.objects.get(endpoint=self.webhook)
+        self.hold = holds.place(
+            self.merchant, self.connection.pk, amount=Decimal(1), purpose="render", now=now
+        )
         self.key = factories.make_key(self.merchant)
         self.token, _ = spendkeys.make(self.merchant, name="bot", now=now)
         self.other_key = keys.make(self.merchant, name="other")[0]
@@ -61,6 +65,7 @@ class World:
             "delivery_id": self.delivery.public_id,
             "key_id": self.other_key.public_id,
             "token_id": self.token.public_id,
+            "hold_id": self.hold.public_id,
             "request_id": "job-1",
         }
 

@@ -46,6 +46,7 @@ urlpatterns = [
     ),
     re_path(r"^secret_keys/?$", keys.SecretKeysView.as_view(), name="secret-keys"),
     re_path(r"^secret_keys/(?P<key_id>[^/]+)/?$", keys.SecretKeyView.as_view(), name="secret-key"),
+    re_path(r"^auth/callback/?$", keys.AuthCallbackView.as_view(), name="auth-callback"),
     re_path(r"^webhooks/?$", webhooks.WebhooksView.as_view(), name="webhooks"),
     re_path(r"^webhooks/(?P<webhook_id>[^/]+)/?$", webhooks.WebhookView.as_view(), name="webhook"),
     re_path(

@@ -1,9 +1,13 @@
-"""`/v1/secret_keys`: keys of the merchant's backends, shown once when they are made."""
+"""`/v1/secret_keys`: keys of the merchant's backends, shown once when they are made.
+
+`/v1/auth/callback` is where a terminal fetches its own (`Lava.login` of the newest client).
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+from django.utils import timezone
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -45,3 +49,31 @@ class SecretKeyView(View):
     def delete(self, request: Request, key_id: str) -> Response:
         key = keys.revoke(SecretKey.objects.of(self.merchant).by_public_id(key_id))
         return Response({"id": key.public_id, "deleted": True})
+
+
+class AuthCallbackView(View):
+    """`POST /v1/auth/callback {"code"}`: the key of a person who said yes in the console.
+
+    Nobody is signed in here: the code, which works once, is who it is.
+    """
+
+    authentication_classes = ()
+    permission_classes = ()
+
+    def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        """The code is its own key: it buys one answer, and no answer with a secret is kept."""
+        request.META.pop("HTTP_IDEMPOTENCY_KEY", None)
+        return super().dispatch(request, *args, **kwargs)
+
+    def post(self, request: Request) -> Response:
+        key, text = keys.redeem(fields.required_text(self.body, "code"), now=timezone.now())
+        merchant = key.merchant
+        return Response(
+            {
+                "wallet_id": merchant.public_id,
+                "secret_key_id": key.public_id,
+                "secret_key": text,
+                "merchant_id": merchant.public_id,
+                "account_id": ids.public("org", merchant.organization_id),
+            }
+        )

@@ -37,11 +37,13 @@ def page(
     cursor_key: Callable[[str], UUID],
     present: Callable[[Any], dict[str, Any]],
     cursor_of: Callable[[Any], str] = lambda row: str(row.public_id),
+    look: Callable[[list[Any]], None] = lambda rows: None,
 ) -> Response:
     """One page of `rows`, newest first by their time-ordered key.
 
     `cursor_key` turns the cursor (the id of the last item) into its key and raises
-    `billing.errors.NotFound` for one that is not the merchant's.
+    `billing.errors.NotFound` for one that is not the merchant's. `look` sees the page's rows before
+    they are presented, to read what belongs to them in one query.
     """
     limit = limit_of(request)
     cursor = request.query_params.get("cursor")
@@ -51,6 +53,7 @@ def page(
         except errors.NotFound as error:
             raise errors.Invalid("The cursor is not the id of an item.", param="cursor") from error
     found = list(rows.order_by("-pk")[: limit + 1])
+    look(found[:limit])
     answer: dict[str, Any] = {
         "data": [present(row) for row in found[:limit]],
         "has_more": len(found) > limit,

@@ -63,6 +63,7 @@ def balance(found: credits.Balance) -> dict[str, Any]:
         "bundle_remaining": money.wire(found.bundle),
         "overage_due": money.wire(found.debt),
         "held": money.wire(found.held),
+        "available": money.wire(found.available),
     }
 
 
@@ -73,8 +74,8 @@ def subscription(row: Subscription, *, now: datetime) -> dict[str, Any]:
     if row.pending_change is not None:
         pending = {"type": row.pending_change, "effective_at": fields.instant(row.cycle_end)}
     left = balance(credits.balance(row.connection, now=now))
-    left.pop("overage_due")
-    left.pop("held")
+    for name in ("overage_due", "held", "available"):
+        left.pop(name)
     over = row.status == Subscription.Status.CANCELLED
     return {
         "subscription_id": row.public_id,

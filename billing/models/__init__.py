@@ -21,6 +21,7 @@ from billing.models.merchants import (
     User,
 )
 from billing.models.moves import PlanMove
+from billing.models.offers import KeyOffer
 from billing.models.payments import Payment, PaymentMethod
 from billing.models.plans import CreditBundle, Plan
 from billing.models.refunds import Dispute, PaymentAttempt, Refund
@@ -42,6 +43,7 @@ __all__ = [
     "Hold",
     "IdempotentCall",
     "Invitation",
+    "KeyOffer",
     "LedgerEntry",
     "Membership",
     "Merchant",

@@ -16,7 +16,8 @@ class Hold(Tenant):
 
     No ledger line: nothing has moved yet. The open holds of a connection add up to its `held`,
     which every check of what can be spent takes off. A hold ends once, by its charge (`settled`),
-    by its holder (`released`) or by the sweep after `expires_at` (`expired`).
+    by its holder (`released`) or by the sweep after `expires_at` (`expired`). Work that has run is
+    charged all the same: one that expired is `settled` by a charge that comes late.
     """
 
     ID_PREFIX = "hld"
@@ -43,9 +44,12 @@ class Hold(Tenant):
     expires_at = models.DateTimeField()
     created_at = models.DateTimeField()
     ended_at = models.DateTimeField(null=True)
+    # The request that was charged for its work; its table is meters'.
+    request_id = models.UUIDField(null=True)
 
     class Meta:
         indexes = [
+            models.Index(fields=["merchant", "-id"], name="hold_by_merchant"),
             models.Index(
                 fields=["connection", "expires_at"],
                 name="hold_that_is_open",
@@ -58,6 +62,10 @@ class Hold(Tenant):
                 condition=models.Q(state="open", ended_at=None)
                 | (~models.Q(state="open") & models.Q(ended_at__isnull=False)),
                 name="a_hold_has_ended_or_is_open",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(request_id=None) | models.Q(state="settled"),
+                name="a_hold_with_a_request_is_settled",
             ),
         ]
 

@@ -40,17 +40,21 @@ END
 $$;
 
 -- End a hold: its amount can be spent again. Gives the amount; null when it had ended before.
+-- With `p_request` it is settled by that request, also after it expired: its work has run.
 CREATE OR REPLACE FUNCTION billing_end_hold(
-    p_id uuid, p_connection uuid, p_state text, p_now timestamptz
+    p_id uuid, p_connection uuid, p_state text, p_now timestamptz, p_request uuid DEFAULT NULL
 ) RETURNS numeric LANGUAGE plpgsql AS $$
 DECLARE
     freed numeric;
 BEGIN
-    UPDATE billing_hold SET state = p_state, ended_at = p_now
+    UPDATE billing_hold SET state = p_state, ended_at = p_now, request_id = p_request
      WHERE id = p_id AND connection_id = p_connection AND state = 'open'
     RETURNING amount INTO freed;
     IF freed > 0 THEN
         UPDATE billing_connection SET held = held - freed WHERE id = p_connection;
+    ELSIF freed IS NULL AND p_request IS NOT NULL THEN
+        UPDATE billing_hold SET state = p_state, ended_at = p_now, request_id = p_request
+         WHERE id = p_id AND connection_id = p_connection AND state = 'expired';
     END IF;
     RETURN freed;
 END

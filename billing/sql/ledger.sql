@@ -198,6 +198,106 @@ BEGIN
 END
 $$;
 
+-- Draw many amounts, as billing_spend would one by one in their order, in sets: amounts and grants
+-- are stretches of one line, and each amount draws from the grants that its stretch lies over.
+-- The connections are locked. `balance` is the connection's after the draw; `place` counts from 1.
+CREATE OR REPLACE FUNCTION billing_spend_set(
+    p_connections uuid[], p_requests uuid[], p_amounts numeric[], p_now timestamptz
+) RETURNS TABLE (
+    place bigint, cycle_remaining numeric, bundle_remaining numeric, debt numeric, draws jsonb,
+    balance numeric
+) LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM billing_expire(o.id, p_now) FROM (
+        SELECT DISTINCT g.connection_id AS id FROM billing_creditgrant g
+         WHERE g.connection_id = ANY (p_connections) AND NOT g.is_spent AND g.expires_at <= p_now
+    ) o;
+    -- As text, so that it is planned for as many amounts as there are.
+    RETURN QUERY EXECUTE $q$
+    WITH lines AS MATERIALIZED (
+        SELECT l.place, l.connection, l.request, l.amount,
+               sum(l.amount) OVER (PARTITION BY l.connection ORDER BY l.place) AS upto
+          FROM unnest($1, $2, $3) WITH ORDINALITY AS l (connection, request, amount, place)
+    ), heads AS MATERIALIZED (
+        SELECT c.id, c.merchant_id, c.entry_count, c.balance, c.debt
+          FROM billing_connection c WHERE c.id = ANY ($1)
+    ), lots AS MATERIALIZED (
+        SELECT g.connection_id AS connection, g.id, g.pool, g.remaining,
+               row_number() OVER turns AS turn, sum(g.remaining) OVER turns AS upto
+          FROM billing_creditgrant g
+         WHERE g.connection_id = ANY ($1) AND NOT g.is_spent AND g.effective_at <= $4
+        WINDOW turns AS (PARTITION BY g.connection_id
+                         ORDER BY g.priority, g.expires_at NULLS LAST, g.pool, g.origin_at, g.id)
+    ), funds AS MATERIALIZED (
+        SELECT o.connection, sum(o.remaining) AS total FROM lots o GROUP BY o.connection
+    ), takes AS (
+        SELECT l.place, l.connection, l.request, o.id AS lot, o.turn,
+               LEAST(l.upto, o.upto)
+                   - GREATEST(l.upto - l.amount, o.upto - o.remaining) AS take
+          FROM lines l JOIN lots o ON o.connection = l.connection
+           AND o.upto > l.upto - l.amount AND o.upto - o.remaining < l.upto
+         WHERE l.amount > 0
+        UNION ALL
+        SELECT l.place, l.connection, l.request, NULL, NULL,
+               l.upto - GREATEST(l.upto - l.amount, COALESCE(f.total, 0))
+          FROM lines l LEFT JOIN funds f ON f.connection = l.connection
+         WHERE l.amount > 0 AND l.upto > COALESCE(f.total, 0)
+    ), entries AS MATERIALIZED (
+        SELECT t.*, row_number() OVER turns AS n, sum(t.take) OVER turns AS upto
+          FROM takes t
+        WINDOW turns AS (PARTITION BY t.connection ORDER BY t.place, t.turn NULLS LAST)
+    ), entered AS (
+        INSERT INTO billing_ledgerentry (
+            merchant_id, connection_id, seq, kind, amount, balance_after, grant_id, request_id,
+            reason, actor, occurred_at)
+        SELECT h.merchant_id, e.connection, h.entry_count + e.n, 'usage', -e.take,
+               h.balance - e.upto, e.lot, e.request, '', '', $4
+          FROM entries e JOIN heads h ON h.id = e.connection
+         ORDER BY e.place, e.n
+    ), drawn AS (
+        UPDATE billing_creditgrant g SET remaining = g.remaining - d.take
+          FROM (SELECT e.lot, sum(e.take) AS take FROM entries e
+                 WHERE e.lot IS NOT NULL GROUP BY e.lot) d
+         WHERE g.id = d.lot
+    ), moved AS (
+        UPDATE billing_connection c
+           SET entry_count = c.entry_count + m.n, balance = c.balance - m.take,
+               debt = c.debt + m.owed, cycle_overage = c.cycle_overage + m.owed,
+               depleted_at = CASE WHEN c.balance - m.take <= 0
+                                  THEN COALESCE(c.depleted_at, $4) END,
+               depleted_told = c.depleted_told AND c.balance - m.take <= 0,
+               low_at = CASE WHEN c.balance - m.take < c.low_mark THEN COALESCE(c.low_at, $4) END,
+               low_told = c.low_told AND COALESCE(c.balance - m.take < c.low_mark, false)
+          FROM (SELECT e.connection, count(*) AS n, sum(e.take) AS take,
+                       COALESCE(sum(e.take) FILTER (WHERE e.lot IS NULL), 0) AS owed
+                  FROM entries e GROUP BY e.connection) m
+         WHERE c.id = m.connection
+    ), told AS (
+        SELECT e.place,
+               jsonb_agg(jsonb_build_array(e.lot, e.take::text) ORDER BY e.n) AS draws
+          FROM entries e GROUP BY e.place
+    ), remains AS (
+        SELECT l.place,
+               COALESCE(sum(LEAST(o.remaining, GREATEST(o.upto - l.upto, 0)))
+                        FILTER (WHERE o.pool = 1), 0) AS cycle,
+               COALESCE(sum(LEAST(o.remaining, GREATEST(o.upto - l.upto, 0)))
+                        FILTER (WHERE o.pool <> 1), 0) AS bundle
+          FROM lines l LEFT JOIN lots o ON o.connection = l.connection
+         GROUP BY l.place
+    )
+    SELECT l.place, r.cycle, r.bundle,
+           h.debt + GREATEST(l.upto - COALESCE(f.total, 0), 0),
+           COALESCE(t.draws, '[]'), h.balance - l.upto
+      FROM lines l
+      JOIN remains r ON r.place = l.place
+      JOIN heads h ON h.id = l.connection
+      LEFT JOIN funds f ON f.connection = l.connection
+      LEFT JOIN told t ON t.place = l.place
+     ORDER BY l.place $q$
+    USING p_connections, p_requests, p_amounts, p_now;
+END
+$$;
+
 -- Whether what returns to a grant is over: its life has ended, what was left of it was ended (or
 -- cut by a cap) after the line `p_seq`, or, where nothing was left to end, what would have ended
 -- it has happened since: its subscription is over, or a cycle was opened that its pool does not

@@ -7,6 +7,7 @@ surrogates anywhere, NaN and Infinity, bodies over the limit, other encodings th
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
@@ -21,6 +22,10 @@ from billing import errors
 LARGEST_BODY = 1024 * 1024
 DEEPEST = 32
 LONGEST_NUMBER = 64
+# A string of JSON, or what begins as one and has no end. Possessive, and it always ends: however
+# odd the body, it is read once.
+_TEXT = re.compile(r'"(?:[^"\\]|\\(?:.|\Z))*+(?:"|\Z)', re.DOTALL)
+_BRACKET = re.compile(r"[{}\[\]]")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -77,23 +82,15 @@ def parse(raw: bytes, *, most: int = LARGEST_BODY) -> Any:
 
 
 def _depth(text: str) -> int:
-    """How deep brackets nest, those in strings left out."""
+    """How deep brackets nest, those in strings left out; past `DEEPEST` it reads no further."""
     depth = deepest = 0
-    quoted = escaped = False
-    for character in text:
-        if quoted:
-            if escaped:
-                escaped = False
-            elif character == "\\":
-                escaped = True
-            elif character == '"':
-                quoted = False
-        elif character == '"':
-            quoted = True
-        elif character in "{[":
+    for found in _BRACKET.finditer(_TEXT.sub("", text)):
+        if found[0] in "{[":
             depth += 1
             deepest = max(deepest, depth)
-        elif character in "}]":
+            if deepest > DEEPEST:
+                break
+        else:
             depth -= 1
     return deepest
 

@@ -32,7 +32,7 @@ class Plan:
     """What to post. One of `seconds` and `requests` says when to stop.
 
     `targets` are connections, one of them a request by chance; `repeats` is the share of requests
-    that send an id and body once more.
+    that send an id and body once more. With `batch` each call reports so many requests.
     """
 
     port: int
@@ -43,6 +43,7 @@ class Plan:
     seconds: float | None = None
     requests: int | None = None
     repeats: float = 0.0
+    batch: int = 0
     fields: dict[str, Any] = field(default_factory=dict)
     # Calls of a gateway: where to, with `fields` as the body as they are; `targets` are then the
     # tokens that are sent, and `first_byte` takes the time to the first byte, not to the last.
@@ -80,6 +81,8 @@ class _Wire:
 
 def requests(plan: Plan) -> Iterator[tuple[str, bytes]]:
     """Request ids with the bytes to send, without end."""
+    if plan.batch:
+        yield from batches(plan)
     chance = random.Random(plan.prefix)  # noqa: S311
     if plan.path:
         yield from _calls(plan, chance)
@@ -125,6 +128,29 @@ def _calls(plan: Plan, chance: random.Random) -> Iterator[tuple[str, bytes]]:
     ]
     while True:
         yield "", ready[int(chance.random() * len(ready))]
+
+
+def batches(plan: Plan) -> Iterator[tuple[str, bytes]]:
+    """Batches with the bytes to send, without end; the targets take turns."""
+    ready = [
+        f'",{json.dumps({"connection_id": target} | plan.fields, separators=(",", ":"))[1:]}'
+        for target in plan.targets
+    ]
+    number = 0
+    while True:
+        names = [f"{plan.prefix}{number + line:09d}" for line in range(plan.batch)]
+        lines = ",".join(
+            f'{{"request_id":"{name}{ready[(number + line) % len(ready)]}'
+            for line, name in enumerate(names)
+        )
+        number += plan.batch
+        body = f'{{"requests":[{lines}]}}'.encode()
+        head = (
+            f"POST {PATH}/batch HTTP/1.1\r\nHost: 127.0.0.1:{plan.port}\r\n"
+            f"Authorization: Bearer {plan.key}\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
+        yield names[0], head.encode() + body
 
 
 def complete(data: bytes) -> bool:

@@ -44,6 +44,29 @@ def requests(facts: dict[str, Any]) -> list[str]:
     return lines
 
 
+def batch(facts: dict[str, Any]) -> list[str]:
+    """The table of `bench batch`; processor time by record, times by batch."""
+    lines = [
+        "| side | records/s | server, us | database, us | client, us | p50, ms | noise |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for side in facts["sides"].values():
+        of = side["median"]
+        lines.append(
+            f"| {side['says']} | {of['per_s']:,.0f} | {of['server_us']:,.1f} "
+            f"| {of['database_us']:,.1f} | {of['client_us']:,.1f} | {of['p50_ms']:.0f} "
+            f"| {side['noise']['per_s']:.0%} |"
+        )
+    ratio = facts["ratios"]
+    return [
+        *lines,
+        "",
+        f"- {ratio['product_rate_of_copy']:.0%} of raw COPY (goal: 80 %), at "
+        f"{ratio['product_cpu_of_copy']:.1f} x its CPU a record, server and database",
+        f"- books: {correctness(facts)}",
+    ]
+
+
 def correctness(facts: dict[str, Any]) -> str:
     """What was checked after each round, in words."""
     last = facts["books"][-1]

@@ -66,7 +66,7 @@ class Sample:
         return self.product_us + self.client_us
 
 
-class _Window:
+class Window:
     """Reads the processor time of groups of processes at both ends of a window."""
 
     def __init__(self, **roots: int) -> None:
@@ -170,7 +170,7 @@ class Floor:
                 text=True,
             )  # fmt: skip
             time.sleep(WARM_S)
-            window = _Window(database=self.database, client=process.pid)
+            window = Window(database=self.database, client=process.pid)
             time.sleep(seconds)
             window.close()
             _, said = process.communicate(timeout=60)
@@ -214,7 +214,7 @@ def measured(plan: load.Plan, *, seconds: float, log: Callable[[], str], **roots
     process.stdin.close()
     process.stdin = None
     time.sleep(WARM_S)
-    window = _Window(client=process.pid, **roots)
+    window = Window(client=process.pid, **roots)
     time.sleep(seconds)
     window.close()
     outcome = outcome_of(process, None, log=log)
@@ -279,10 +279,18 @@ class Web:
         self.supervisor.stop()
 
     def run(
-        self, tag: str, *, seconds: float, clients: int, targets: list[str] | None = None
+        self,
+        tag: str,
+        *,
+        seconds: float,
+        clients: int,
+        targets: list[str] | None = None,
+        batch: int = 0,
     ) -> Sample:
         """Post unique ids for `seconds` and a start, to all connections or to `targets`."""
-        plan = self.plan(tag, clients=clients, seconds=seconds + WARM_S + 0.2, targets=targets)
+        plan = self.plan(
+            tag, clients=clients, seconds=seconds + WARM_S + 0.2, targets=targets, batch=batch
+        )
         assert self.child.process is not None
         return measured(
             plan, seconds=seconds, log=self._log, server=self.child.process.pid,
@@ -302,6 +310,7 @@ class Web:
         requests: int | None = None,
         targets: list[str] | None = None,
         repeats: float = 0.0,
+        batch: int = 0,
         fields: Mapping[str, object] | None = None,
     ) -> load.Plan:
         """A plan for this server's port and the shop's key."""
@@ -314,6 +323,7 @@ class Web:
             seconds=seconds,
             requests=requests,
             repeats=repeats,
+            batch=batch,
             fields=dict(fields if fields is not None else REPORTED),
         )
 

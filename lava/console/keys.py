@@ -1,17 +1,26 @@
-"""API keys: the list, one made and shown once, one revoked."""
+"""API keys: the list, one made and shown once, one revoked, one offered to a terminal."""
 
 from __future__ import annotations
 
+import re
+from urllib.parse import urlencode
+
 from django.contrib import messages
 from django.db import transaction
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import path
+from django.utils import timezone
 
 from billing import errors, keys
 from billing.models import SecretKey
 from lava.console import trail
 from lava.console.access import ConsoleRequest, requires
+from lava.middleware import ContentSecurityPolicy
+
+# The newest client asks with 32 hex digits; others may ask with what they like of these.
+_STATE = re.compile(r"[A-Za-z0-9_-]{8,128}\Z")
+_PORT = re.compile(r"[1-9][0-9]{2,4}\Z")
 
 
 @requires("billing.view_secretkey")
@@ -59,7 +68,38 @@ def revoke(request: ConsoleRequest, key: str) -> HttpResponse:
     return render(request, "console/keys/revoke.html", {"key": row})
 
 
+def ask(request: HttpRequest) -> HttpResponse:
+    """`/auth/connect`: where the client's `Lava.login` sends a browser; the console asks."""
+    asked = {name: request.GET.get(name, "") for name in ("state", "port")}
+    return redirect(f"/console/keys/connect?{urlencode(asked)}")
+
+
+@requires("billing.change_secretkey")
+def connect(request: ConsoleRequest) -> HttpResponse:
+    """Ask whether a terminal on this machine may have a key of the open books; yes sends it a code.
+
+    The code goes to 127.0.0.1 alone, with the terminal's `state`, and buys one key, once.
+    """
+    state, port = request.GET.get("state", ""), request.GET.get("port", "")
+    if not (_STATE.match(state) and _PORT.match(port) and int(port) < 2**16):
+        return render(request, "console/keys/connect.html", {"problem": True}, status=400)
+    there = f"http://127.0.0.1:{port}"
+    if request.method == "POST":
+        with transaction.atomic():
+            code = keys.offer(request.merchant, user=request.user, now=timezone.now())
+            trail.record(request, "key.offered", name="a terminal")
+        return redirect(f"{there}/callback?{urlencode({'code': code, 'state': state})}")
+    response = render(request, "console/keys/connect.html", {"there": there})
+    # The answer to this form, and to no other, leads to the terminal.
+    response["Content-Security-Policy"] = ContentSecurityPolicy.POLICY.replace(
+        "form-action 'self'", f"form-action 'self' {there}"
+    )
+    response["X-Frame-Options"] = "DENY"
+    return response
+
+
 urls = [
     path("keys", listing, name="keys"),
+    path("keys/connect", connect, name="key-connect"),
     path("keys/<str:key>/revoke", revoke, name="key-revoke"),
 ]

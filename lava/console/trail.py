@@ -26,6 +26,7 @@ WORDS = {
     "meter.attached": "attached the meter",
     "meter.detached": "took the meter off a plan",
     "key.made": "made the key",
+    "key.offered": "offered a key to",
     "key.revoked": "revoked the key",
     "token.made": "made the forward token",
     "token.changed": "changed the forward token",

@@ -174,6 +174,14 @@ MERCHANTS = """
      WHERE m.merchant_id <> l.merchant_id OR p.merchant_id <> l.merchant_id
 """
 
+# A hold that was settled names its request; the request is of its connection.
+SETTLED = """
+    SELECT h.id AS hold, h.request_id AS request FROM billing_hold h
+      LEFT JOIN meters_usagerequest r
+             ON r.id = h.request_id AND r.connection_id = h.connection_id
+     WHERE h.state = 'settled' AND r.id IS NULL
+"""
+
 CALLS = """
     SELECT g.id AS call, g.status, g.charged, r.charged AS request_charged, h.state AS hold
       FROM meters_gatewaycall g
@@ -231,6 +239,7 @@ RULES = (
         "A request, its meter and its price have one merchant.",
         MERCHANTS,
     ),
+    Rule("holds_are_settled_by_requests", "A settled hold has its request.", SETTLED),
     Rule(
         "calls_are_settled_once",
         "A gateway call is charged as its request, ends its hold with itself, and does not hang.",

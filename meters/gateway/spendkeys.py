@@ -7,6 +7,7 @@ kept.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -131,8 +132,7 @@ def update(
     request_shape: str = _KEPT,
     limits: Limits = _KEPT,
 ) -> ForwardToken:
-    """Rename, pause or limit a token, from its next call on. Limits that stay are not judged anew:
-    a token that has expired may be renamed.
+    """Rename, pause or limit a token, from its next call on. An end that has passed may stay.
 
     Raises:
         billing.errors.Invalid: as `make`.
@@ -150,8 +150,9 @@ def update(
         if request_shape not in SHAPES:
             raise errors.Invalid(f"Choose one of {', '.join(SHAPES)}.", param="request_shape")
         changed["request_shape"] = request_shape
-    if limits is not _KEPT and limits != limits_of(token):
-        validate(limits, now=now)
+    if limits is not _KEPT:
+        kept = limits.expires_at == token.expires_at
+        validate(dataclasses.replace(limits, expires_at=None) if kept else limits, now=now)
         changed |= _columns(limits)
     if changed:
         # Named columns alone: the counters are moving meanwhile.

@@ -122,7 +122,8 @@ $$;
 -- reached the plan's threshold. `fell`: the balance fell to 0, below the mark at which the customer
 -- is told, or below the threshold of an automatic top-up; or a request was refused for want of
 -- credits that a top-up may buy.
--- `p_hold` ends with the charge: what it set aside is free for its draw. `p_call` is a gateway call
+-- `p_hold` ends with the charge: what it set aside is free for its draw; one that expired is settled
+-- late, since its work has run. `p_call` is a gateway call
 -- that has run: its merchant, subscription and price were settled when it was let through, and what
 -- was checked then is not refused now.
 CREATE OR REPLACE FUNCTION meters_charge(
@@ -226,6 +227,12 @@ BEGIN
     IF price.rate_type = 'percentage' AND p_provider_cost IS NULL THEN
         outcome := 'cost_unknown'; RETURN;
     END IF;
+    IF p_hold IS NOT NULL AND p_call IS NULL THEN
+        SELECT CASE state WHEN 'settled' THEN 'hold_settled' WHEN 'released' THEN 'hold_released' END
+          INTO outcome FROM billing_hold WHERE id = p_hold AND connection_id = conn.id;
+        IF NOT FOUND THEN outcome := 'hold_not_found'; END IF;
+        IF outcome IS NOT NULL THEN RETURN; END IF;
+    END IF;
     counted := meters_quantity(
         price.unit, price.token_basis, p_input_tokens, p_output_tokens, p_input_characters,
         p_output_characters, p_input_seconds, p_output_seconds);
@@ -246,7 +253,10 @@ BEGIN
                      p_cache_write_tokens));
     charged := priced.fee + CASE price.base_cost_payer
         WHEN 'wallet' THEN COALESCE(p_provider_cost, 0) ELSE 0 END;
-    IF charged >= 1000000000000 THEN outcome := 'amount_too_large'; RETURN; END IF;
+    IF charged >= 1000000000000 OR conn.balance - charged <= -1000000000000
+       OR conn.cycle_overage + charged >= 1000000000000 THEN
+        outcome := 'amount_too_large'; RETURN;
+    END IF;
 
     IF p_enforce AND charged > 0 THEN
         SELECT COALESCE(sum(remaining), 0) - conn.debt INTO spendable FROM billing_creditgrant
@@ -264,7 +274,7 @@ BEGIN
     END IF;
 
     IF p_hold IS NOT NULL THEN
-        PERFORM billing_end_hold(p_hold, conn.id, 'settled', moment);
+        PERFORM billing_end_hold(p_hold, conn.id, 'settled', moment, p_id);
     END IF;
     spent := billing_spend(conn.id, charged, p_id, moment);
     INSERT INTO meters_meterposition (connection_id, meter_id, scope, "window", quantity, peak)

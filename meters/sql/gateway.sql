@@ -201,7 +201,9 @@ BEGIN
                         p_floor_cost)));
                 END IF;
             END IF;
-            IF amount >= 1000000000000 THEN outcome := 'amount_too_large'; RETURN; END IF;
+            IF conn.held + amount >= 1000000000000 THEN
+                outcome := 'amount_too_large'; amount := 0; RETURN;
+            END IF;
             available := billing_available(conn.id, moment);
             IF NOT billing_fits(amount, available, sub.when_depleted, conn.cycle_overage,
                                 sub.overage_cap) THEN

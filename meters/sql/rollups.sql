@@ -55,8 +55,10 @@ BEGIN
 END
 $$;
 
+-- A batch notes its requests in one set (meters_charge_batch), and says so for that statement.
 CREATE TRIGGER usage_is_noted AFTER INSERT ON meters_usagerequest
-    FOR EACH ROW EXECUTE FUNCTION meters_note_new_usage();
+    FOR EACH ROW WHEN (current_setting('lava.notes_in_a_set', true) IS DISTINCT FROM 'on')
+    EXECUTE FUNCTION meters_note_new_usage();
 CREATE TRIGGER changed_usage_is_noted AFTER UPDATE ON meters_usagerequest
     FOR EACH ROW WHEN (OLD.* IS DISTINCT FROM NEW.*)
     EXECUTE FUNCTION meters_note_changed_usage();

@@ -295,7 +295,6 @@ def test_live_books_and_production_never_call_this_machine(
 def test_balances_that_moved_are_told_once_however_many_lines(
     shop: Any, receiver: Receiver
 ) -> None:
-    # A grant is told by itself; what is drawn is told together.
     factories.give(shop.customer, "15")
     deliveries.note_balances()
     shop.send()

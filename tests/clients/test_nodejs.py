@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.utils import timezone
 
-from billing import ids
-from billing.models import Connection
 from tests import factories
+from tests.clients import newer
 from tests.clients.node import NEWER, Client, check_types
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.xdist_group("node")]
@@ -144,9 +144,8 @@ def test_a_forward_token_carries_what_the_client_puts_in_it(shop: Any) -> None:
     assert isinstance(token, str) and len(token) > 50
 
 
-# What the browser flow of the newer client asks of a person is played in
-# tests/browser; the gateway's calls in tests/clients/test_gateway.py.
-ELSEWHERE = {"gateway", "request", "Lava.login", "Lava.exchangeAuthCode"}
+# The gateway's calls are played in tests/meters/gateway and tests/clients/test_provider_sdks.py.
+ELSEWHERE = {"gateway", "request"}
 
 
 def test_every_method_of_the_older_client_answers_as_declared(shop: Any) -> None:
@@ -180,7 +179,7 @@ def test_every_method_of_the_older_client_answers_as_declared(shop: Any) -> None
         ("requests.create", [told]),
         ("requests.list", [{"connection_id": here, "meter_id": shop.meter.public_id}]),
         ("requests.retrieve", ["r"]),
-        ("usage.retrieve", [{"start": _today(), "connection_id": here}]),
+        ("usage.retrieve", [{"start": newer.today(), "connection_id": here}]),
         ("meters.list", [{"limit": 1}]),
         ("meters.retrieve", [shop.meter.public_id]),
         ("creditBundles.list", []),
@@ -194,165 +193,86 @@ def test_every_method_of_the_older_client_answers_as_declared(shop: Any) -> None
     assert lava.methods() - lava.worked() == {"request"}
 
 
-def test_every_method_of_the_newer_client_answers_as_declared(shop: Any) -> None:
+def test_every_method_of_the_newer_client_answers_as_declared(
+    shop: Any, tmp_path: Path, monkeypatch: Any, client: Any
+) -> None:
     lava = shop.newer
-    meter, other = lava(
-        (
-            "meters.create",
-            [
-                {
-                    "name": "Images",
-                    "rate_type": "fixed",
-                    "tier_type": "requests",
-                    "tiers": [{"start": "0", "rate": "0.05"}, {"start": "100", "rate": "0.04"}],
-                }
-            ],
-        ),
-        (
-            "meters.create",
-            [
-                {
-                    "name": "Margin",
-                    "meter_slug": "margin",
-                    "rate_type": "percentage",
-                    "tier_type": "tokens_1m",
-                    "tiers": [{"start": "0", "rate": "20"}],
-                }
-            ],
-        ),
-    )
-    assert (meter["meter_slug"], meter["tiers"][1]["start"]) == ("images", 100)
-    plan = lava.one(
-        "subscriptions.createPlan",
-        {
-            "name": "Free",
-            "period_amount": "0",
-            "billing_interval": "month",
-            "included_credit": "5",
-            "rollover_type": "none",
-            "meter_ids": [meter["meter_id"]],
-            "credit_bundles": [
-                {"name": "Small", "cost": "10", "credit_amount": "10"},
-                {"name": "Large", "cost": "45", "credit_amount": "50"},
-            ],
-            "default_auto_top_up_bundle_index": 1,
-        },
-    )
-    small, large = plan["credit_bundles"]
-    assert plan["default_auto_top_up_bundle_id"] == large["credit_bundle_id"]
-    assert "subscription_config_id" not in plan
-    changed = lava.one(
-        "subscriptions.updatePlan",
-        plan["plan_id"],
-        {
-            "name": "Starter",
-            "credit_bundles": [
-                {**small, "cost": "12"},
-                {**large, "is_deleted": True},
-                {"name": "Third", "cost": "20", "credit_amount": "21"},
-            ],
-            "meter_ids": [meter["meter_id"], other["meter_id"]],
-        },
-    )
-    assert changed["default_auto_top_up_bundle_id"] is None
-    assert [row["cost"] for row in changed["credit_bundles"]] == ["12.0000000000", "20.0000000000"]
-    assert {row["name"] for row in changed["linked_meters"]} == {"Images", "Margin"}
-    who = lava.one(
-        "customers.create",
-        {
-            "name": "Ana Maria Ruiz",
-            "email": "ana@shop.example",
-            "reference_id": "user-1",
-            "metadata": {"tier": "gold"},
-        },
-    )
-    assert who["contact"]["first_name"] == "Ana Maria" and "connection_id" not in who
-    here = who["customer_id"]
-    # What tops up by itself needs a saved card.
-    factories.make_card(Connection.objects.get(pk=ids.parse("con", here)))
-    made = lava.one("subscriptions.create", {"customer_id": here, "plan_id": plan["plan_id"]})
-    subscription = made["subscription"]
-    told = {"request_id": "r", "customer_id": here, "meter_slug": "images"}
-    charged, paid, webhook, key = lava(
-        ("requests.create", [told]),
-        ("subscriptions.create", [{"customer_id": here, "plan_id": shop.plan.public_id}]),
-        ("webhooks.create", [{"name": "Mine", "url": "https://hooks.example/lava"}]),
-        ("secretKeys.create", [{"name": "CI"}]),
-    )
-    assert charged["charge"]["amount"] == "0.0500000000"
-    assert "plan_needs_checkout" in paid
-    refused = lava.one("meters.delete", meter["meter_id"])
-    assert "meter_in_use" in refused
-    last = changed["credit_bundles"][1]["credit_bundle_id"]
-    lava(
-        (
-            "checkoutSessions.create",
-            [
-                {
-                    "checkout_mode": "subscription",
-                    "origin_url": "https://app.example",
-                    "customer_id": here,
-                    "plan_id": shop.plan.public_id,
-                }
-            ],
-        ),
-        ("generateForwardToken", [{"customer_id": here, "meter_slug": "images"}]),
-        ("customers.list", [{"limit": 1}]),
-        ("customers.retrieve", [here]),
-        ("customers.update", [here, {"phone": "+14155550142", "metadata": None}]),
-        ("customers.getSubscription", [here]),
-        ("requests.list", [{"customer_id": here}]),
-        ("requests.retrieve", ["r"]),
-        ("usage.retrieve", [{"start": _today(), "customer_id": here}]),
-        ("meters.list", []),
-        ("meters.retrieve", [meter["meter_id"]]),
-        (
-            "meters.update",
-            [meter["meter_id"], {"name": "Pictures", "tiers": [{"start": "0", "rate": "0.06"}]}],
-        ),
-        ("creditBundles.list", [{"plan_id": plan["plan_id"]}]),
-        ("creditBundles.retrieve", [last]),
-        ("subscriptions.listPlans", []),
-        ("subscriptions.retrievePlan", [plan["plan_id"]]),
-        ("subscriptions.list", [{"customer_id": here, "status": "active"}]),
-        (
-            "subscriptions.update",
-            [subscription["subscription_id"], {"auto_top_up_bundle_id": last}],
-        ),
-        ("customers.getSubscription", [here]),
-        ("subscriptions.cancel", [subscription["subscription_id"]]),
-        ("subscriptions.deletePlan", [plan["plan_id"]]),
-        ("webhooks.list", []),
-        ("webhooks.retrieve", [webhook["webhook_id"]]),
-        ("webhooks.update", [webhook["webhook_id"], {"name": "Ours"}]),
-        ("webhooks.delete", [webhook["webhook_id"]]),
-        ("secretKeys.list", []),
-        ("secretKeys.delete", [key["secret_key_id"]]),
-        ("customers.delete", [here]),
-        ("models.list", []),
-    )
-    seen = lava.called[-11][1] if lava.called[-11][0] == "customers.getSubscription" else None
-    assert seen is not None and seen["subscription"]["auto_top_up_bundle_id"] == last
-    unused = {"name": "Once", "rate_type": "fixed", "tier_type": "minutes"}
-    once = lava.one("meters.create", unused | {"tiers": [{"start": "0", "rate": "0.1"}]})
-    assert lava.one("meters.delete", once["meter_id"]) == {"id": once["meter_id"], "deleted": True}
-    made = lava.one(
-        "spendKeys.create",
-        {"name": "CI", "spend_limit": {"amount": "5.00", "cycle": "monthly"}, "rate_limit": None},
-    )
-    assert made["key"].startswith("lft_test_") and made["spend_limit"]["cycle"] == "monthly"
-    spend_key = made["spend_key_id"]
-    changed = {"name": "Nightly", "request_limit": {"count": 9, "cycle": "daily"}}
-    rotated, updated, _, listed, revoked = lava(
-        ("spendKeys.rotate", [spend_key]),
-        ("spendKeys.update", [spend_key, changed]),
-        ("spendKeys.retrieve", [spend_key]),
-        ("spendKeys.list", [{"limit": 1}]),
-        ("spendKeys.revoke", [spend_key]),
-    )
-    assert rotated["key"] != made["key"] and updated["spend_limit"] == made["spend_limit"]
-    assert [row["name"] for row in listed["data"]] == ["Nightly"] and revoked == {"success": True}
+    meter, other = newer.makes_meters(lava)
+    plan, bundle = newer.makes_and_changes_a_plan(lava, meter, other)
+    here, subscription = newer.serves_a_customer(lava, plan, meter, paid=shop.plan.public_id)
+    newer.reads_what_there_is(lava, here, meter, plan, bundle)
+    newer.changes_and_ends(lava, here, meter, plan, bundle, subscription)
+    newer.keeps_webhooks_and_keys(lava)
+    newer.keeps_spend_keys(lava)
+    newer.logs_in(lava, shop, client, tmp_path, monkeypatch)
     assert lava.methods() - lava.worked() == ELSEWHERE
+
+
+def test_lists_are_read_to_the_last_page_and_by_metadata(shop: Any) -> None:
+    customer = factories.make_subscription(shop.plan, now=timezone.now()).connection
+    told = [
+        {
+            "request_id": f"job-{number}",
+            "customer_id": customer.public_id,
+            "meter_slug": "chat",
+            "input_tokens": 1000,
+            "metadata": {"team": "even" if number % 2 == 0 else "odd", "n": str(number)},
+        }
+        for number in range(5)
+    ]
+    shop.newer(*(("requests.create", [body]) for body in told))
+    seen, cursor = [], {}
+    for has_more in (True, True, False):
+        page = shop.newer.one("requests.list", {"limit": 2, **cursor})
+        seen += [row["request_id"] for row in page["data"]]
+        assert page["has_more"] is has_more and ("next_cursor" in page) is has_more
+        cursor = {"cursor": page.get("next_cursor")}
+    assert seen == [f"job-{number}" for number in (4, 3, 2, 1, 0)]
+    found = shop.newer.one("requests.list", {"limit": 2, "metadata_filters": {"team": "even"}})
+    rest = shop.newer.one(
+        "requests.list",
+        {"metadata_filters": {"team": "even"}, "cursor": found["next_cursor"]},
+    )
+    assert [row["request_id"] for row in found["data"] + rest["data"]] == [
+        "job-4",
+        "job-2",
+        "job-0",
+    ]
+    both = {"metadata_filters": {"team": "even", "n": "2"}}
+    (one,) = shop.newer.one("requests.list", both)["data"]
+    assert one["request_id"] == "job-2"
+    usage = shop.newer.one("usage.retrieve", {"start": newer.today(), **both})
+    assert usage["totals"]["total_requests"] == 1
+
+
+def test_usage_falls_on_the_days_of_the_zone_that_asks(shop: Any) -> None:
+    customer = factories.make_subscription(shop.plan, now=timezone.now()).connection
+    midnight = timezone.now().replace(hour=0, minute=0, second=0, microsecond=0)
+    noon = midnight - timedelta(hours=12)
+    # 20:00 in London is the day after in Mumbai.
+    at = (noon + timedelta(hours=8)).isoformat()
+    told = {
+        "request_id": "late",
+        "connection_id": customer.public_id,
+        "meter_slug": "chat",
+        "input_tokens": 1,
+        "timestamp": at,
+    }
+    london, mumbai = (
+        {"start": f"{(noon - timedelta(days=1)).date()}T00:00:00{zone}", "end": _end(noon, zone)}
+        for zone in ("+00:00", "+05:30")
+    )
+    _, utc, ist = shop.lava(
+        ("requests.create", [told]), ("usage.retrieve", [london]), ("usage.retrieve", [mumbai])
+    )
+    day = {row["date"]: row["total_requests"] for row in utc["items"]}
+    assert day[str(noon.date())] == 1
+    day = {row["date"]: row["total_requests"] for row in ist["items"]}
+    assert day[str(midnight.date())] == 1 and day[str(noon.date())] == 0
+
+
+def _end(noon: datetime, zone: str) -> str:
+    return f"{(noon + timedelta(days=2)).date()}T00:00:00{zone}"
 
 
 def test_a_customer_made_by_a_backend_confirms_their_own_phone_at_checkout(shop: Any) -> None:
@@ -377,7 +297,3 @@ def test_a_customer_made_by_a_backend_confirms_their_own_phone_at_checkout(shop:
     assert found["contact"]["phone"] == "+14155550177"
     assert found["subscription"]["name"] == "Studio"
     assert "409" in twice and "phone_taken" in twice
-
-
-def _today() -> str:
-    return timezone.now().date().isoformat() + "T00:00:00+00:00"

@@ -62,6 +62,15 @@ def test_requests_runs_three_sides_and_the_books_hold(tmp_path: Path) -> None:
     assert not list((ROOT / ".lava").glob("bench-*")), "the scratch folder is left behind"
 
 
+def test_batch_is_measured_by_record_beside_copy(tmp_path: Path) -> None:
+    facts, printed = bench(tmp_path, "batch", "--rounds", "1", "--seconds", "1")
+    assert facts["correct"] and facts["refused"] == 0, printed
+    assert facts["sides"]["copy"]["median"]["per_s"] > 0
+    assert facts["sides"]["product"]["median"]["server_us"] > 0
+    assert 0 < facts["ratios"]["product_rate_of_copy"] < 1 and "of raw COPY" in printed
+    assert facts["books"][0]["rows"] == facts["acknowledged"] >= 1000
+
+
 def test_hot_compares_many_clients_with_one(tmp_path: Path) -> None:
     facts, printed = bench(tmp_path, "hot", "--rounds", "1", "--seconds", "1")
     assert facts["correct"], printed

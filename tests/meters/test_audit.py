@@ -328,6 +328,15 @@ DAMAGE: dict[str, tuple[str, list[str]]] = {
             "UPDATE meters_usagerequest SET request_id = 'same'",
         ],
     ),
+    "a settled hold without its request": (
+        "holds_are_settled_by_requests",
+        [
+            "INSERT INTO billing_hold (id, merchant_id, connection_id, amount, state, purpose,"
+            " expires_at, created_at, ended_at)"
+            " SELECT id, merchant_id, connection_id, 1, 'settled', '', now(), now(), now()"
+            " FROM meters_usagerequest LIMIT 1",
+        ],
+    ),
     "a position that forgot a request": (
         "positions_add_up",
         ["UPDATE meters_meterposition SET quantity = quantity - 1"],

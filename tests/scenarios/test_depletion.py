@@ -7,8 +7,9 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from django.utils import timezone
 
-from billing import clock, depletion, plans, subscriptions, sweep
+from billing import clock, deliveries, depletion, plans, subscriptions, sweep, webhooks
 from billing.models import Connection, Event, OutboxMessage
 from lava.demo.card_network.process import CardNetwork
 from tests import card_network as cn
@@ -116,17 +117,25 @@ def test_who_has_no_plan_any_more_is_not_told(card_network: CardNetwork) -> None
     assert (it.events, sweep.falls_to_tell(it.shop.now, it.shop.merchant)) == (0, [])
 
 
-def test_the_balance_is_told_on_grants_and_when_it_ran_out_not_on_each_request(
+def test_the_balance_is_told_by_one_rule_whatever_moved_it_not_on_each_request(
     card_network: CardNetwork,
 ) -> None:
     it = Watched()
+    webhooks.create(
+        it.shop.merchant, name="x", url="https://hooks.example.com/", now=timezone.now()
+    )
     for number in range(6):
         it.use(f"r{number}", "5")
     factories.give(it.connection, "12", now=it.shop.now)
     rows = Event.objects.filter(name="connection.wallet.balance.updated").order_by("pk")
-    assert [(row.data["cause"], row.data["balance"]) for row in rows] == [
-        ("depleted", "0.0000000000"),
-        ("manual", "7.0000000000"),
+    assert not rows.exists()
+    assert deliveries.note_balances() == 1
+    it.use("r6", "2")
+    it.use("r7", "1")
+    assert deliveries.note_balances() == 1
+    assert [(row.data["causes"], row.data["balance"]["total_remaining"]) for row in rows] == [
+        (["debt", "grant", "usage"], "7.0000000000"),
+        (["usage"], "4.0000000000"),
     ]
 
 

@@ -16,6 +16,7 @@ _TWINS = {"customers": "connections", "plans": "subscription_configs"}
 _NAMES = {
     "Connection": "Customer",
     "Balance": "CustomerBalance",
+    "Explanation": "CustomerExplanation",
     "ConnectionSubscription": "CustomerSubscription",
     "SubscriptionConfig": "Plan",
 }
@@ -86,7 +87,7 @@ def _describe(found: Operation, place: str, method: str) -> dict[str, Any]:
         }
         for name, schema in found.query.items()
     ]
-    if method == "POST":
+    if method == "POST" and not found.anonymous:
         parameters.append(
             {
                 "name": "Idempotency-Key",
@@ -102,7 +103,7 @@ def _describe(found: Operation, place: str, method: str) -> dict[str, Any]:
         "operationId": f"{method.lower()}_{words}",
         "summary": found.summary,
         "tags": [found.tag],
-        "security": [{"secretKey": []}],
+        "security": [] if found.anonymous else [{"secretKey": []}],
         "responses": {
             str(found.status): {
                 "description": "Done.",

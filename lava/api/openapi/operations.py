@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from billing.models import Plan
+from billing.models import Hold, Plan
 from checkout.models import CheckoutSession
 from lava.api.openapi.schemas import (
     AMOUNT_IN,
@@ -17,6 +17,7 @@ from lava.api.openapi.schemas import (
     BUNDLE,
     CONNECTION,
     EVENT,
+    EXPECTED,
     FLAG,
     INTERVAL,
     KIND,
@@ -55,6 +56,8 @@ class Operation:
     body: Schema | None = None
     example: dict[str, Any] | None = None
     query: dict[str, Schema] = field(default_factory=dict)
+    # Nobody is signed in, and no answer is kept for a key.
+    anonymous: bool = False
 
 
 _LIST = {
@@ -180,6 +183,59 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         ),
         example={k: v for k, v in _EXAMPLE.items() if k != "request_id"},
         answer=ref("Estimate"),
+    ),
+    ("GET", "holds"): _list(
+        "Hold",
+        "Holds",
+        "List holds",
+        connection_id=text(64),
+        status=choice(*Hold.State.values),
+    ),
+    ("POST", "holds"): Operation(
+        summary="Set credits aside for work about to run",
+        tag="Holds",
+        description="An `amount`, or a `meter_slug` with the usage that is expected, priced as its "
+        "charge would be now. What is held nothing else can spend. It is refused with 402 when it "
+        "does not fit; a hold that is neither settled nor released expires.",
+        body=obj(
+            {
+                "connection_id?": text(64),
+                "customer_id?": text(64),
+                "amount?": maybe(AMOUNT_IN),
+                "expires_in_s?": {
+                    "type": "integer",
+                    "minimum": 1,
+                    "maximum": 86_400,
+                    "default": 900,
+                },
+                "purpose?": {"type": "string", "maxLength": 255},
+                "meter_slug?": maybe(text(64)),
+                **EXPECTED,
+            }
+        ),
+        example={
+            "connection_id": CONNECTION,
+            "amount": "2.50",
+            "expires_in_s": 600,
+            "purpose": "Render scene 7",
+        },
+        answer=ref("HoldWithBalance"),
+        status=201,
+    ),
+    ("GET", "holds/{hold_id}"): _get("Hold", "Holds", "Retrieve a hold"),
+    ("POST", "holds/{hold_id}/settle"): Operation(
+        summary="Charge what the work really used",
+        tag="Holds",
+        description="A reported request without its connection; `request_id` is the hold's own id "
+        "where none is sent. The charge and the end of the hold are one step: what the fee leaves "
+        "of it is free again. Usage that has run is always recorded, also by a hold that has "
+        "expired, or above what was held. The same body again is answered again.",
+        body=ref("Settlement"),
+        example={"meter_slug": "chat", "input_tokens": 400_000},
+        answer=ref("SettledRequest"),
+    ),
+    ("POST", "holds/{hold_id}/release"): Operation(
+        summary="Give a hold back unspent", tag="Holds", answer=ref("HoldWithBalance")
     ),
     ("GET", "usage"): Operation(
         summary="Usage by day",
@@ -508,6 +564,13 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         summary="Give a spend key another text; the old one stops at once",
         tag="Gateway",
         answer=ref("SpendKeyWithText"),
+    ),
+    ("POST", "auth/callback"): Operation(
+        summary="Fetch the key that was offered to a terminal, once",
+        tag="Keys",
+        body=obj({"code": text()}),
+        answer=ref("Credentials"),
+        anonymous=True,
     ),
     ("GET", "models"): Operation(
         summary="Models that can be routed, with prices",

@@ -6,8 +6,10 @@ from typing import Any
 
 from billing import events
 from billing.api import vocabulary
-from billing.models import Plan, Subscription
+from billing.models import Hold, Plan, Subscription
 from checkout.models import CheckoutSession
+from meters.gateway.models import ForwardToken
+from meters.gateway.spendkeys import SHAPES
 from meters.models import MeterPrice
 
 Schema = dict[str, Any]
@@ -22,6 +24,7 @@ SESSION = "cs_test_01JDAFW9ZVFM6A4SHQ6GPC0T4E"
 WEBHOOK = "whk_test_01JDAFW9ZVFM6A4SHQ6GPC0T4E"
 DELIVERY = "dlv_test_01JDAFW9ZVFM6A4SHQ6GPC0T4E"
 SECRET_KEY = "key_test_01JDAFW9ZVFM6A4SHQ6GPC0T4E"
+HOLD = "hld_test_01JDAFW9ZVFM6A4SHQ6GPC0T4E"
 
 
 def obj(fields: dict[str, Schema], **more: Any) -> Schema:
@@ -91,7 +94,7 @@ AMOUNT_IN: Schema = {
 }
 COUNT_IN: Schema = {"type": "integer", "minimum": 0, "maximum": 10**12 - 1}
 COUNT_FROM_1: Schema = {"type": "integer", "minimum": 1, "maximum": 10**9}
-CYCLE = choice("daily", "weekly", "monthly", "total")
+CYCLE = choice(*ForwardToken.Cycle.values)
 SECONDS_IN: Schema = {"type": "number", "minimum": 0, "exclusiveMaximum": 10**9}
 METADATA: Schema = {
     "type": "object",
@@ -121,7 +124,7 @@ _SUMMARY = obj(
 _CREDITS = dict.fromkeys(("total_remaining", "cycle_remaining", "bundle_remaining"), AMOUNT)
 _BALANCE = {**_CREDITS, "overage_due": AMOUNT}
 # What open holds have set aside stands beside it.
-_HELD = {**_BALANCE, "held": AMOUNT}
+_HELD = {**_BALANCE, "held": AMOUNT, "available": AMOUNT}
 _TERMS = {
     "name": STRING,
     "period_amount": AMOUNT,
@@ -282,8 +285,8 @@ _KEY = {
     "created_at": TIME,
 }
 _TOKEN_IN = {
-    "status?": choice("active", "paused"),
-    "request_shape?": choice("openai", "anthropic"),
+    "status?": choice(*ForwardToken.Status.values),
+    "request_shape?": choice(*SHAPES),
     "allowed_models?": maybe(listed(text(120), maxItems=200)),
     "allowed_providers?": maybe(listed(text(40), maxItems=200)),
     "spend_limit?": maybe(obj({"amount": AMOUNT_IN, "cycle": CYCLE})),
@@ -293,8 +296,8 @@ _TOKEN_IN = {
 }
 _TOKEN = {
     "name": STRING,
-    "status": choice("active", "paused"),
-    "request_shape": choice("openai", "anthropic"),
+    "status": choice(*ForwardToken.Status.values),
+    "request_shape": choice(*SHAPES),
     "allowed_models": maybe(listed(STRING)),
     "allowed_providers": maybe(listed(STRING)),
     "spend_limit": maybe(obj({"amount": AMOUNT, "cycle": CYCLE})),
@@ -337,7 +340,12 @@ _REPORT = {
     "timestamp?": TIME,
     "enforce?": FLAG,
 }
-
+# What a report says beside its ids.
+EXPECTED = {
+    name: _REPORT[name]
+    for name in _REPORT
+    if name not in ("request_id", "connection_id?", "customer_id?", "meter_slug", "enforce?")
+}
 
 _ENTRY = {
     "seq": WHOLE,
@@ -377,6 +385,30 @@ _PROOF = {
 }
 
 
+_HOLD = {
+    "hold_id": STRING,
+    "connection_id": STRING,
+    "amount": AMOUNT,
+    "status": choice(*Hold.State.values),
+    "purpose": STRING,
+    "request_id": maybe(STRING),
+    "charged": maybe(AMOUNT),
+    "expires_at": TIME,
+    "created_at": TIME,
+    "ended_at": maybe(TIME),
+}
+_EXPLANATION = {
+    "connection_id": STRING,
+    "currency": STRING,
+    "at": TIME,
+    "balance": obj({**_HELD, "ended": AMOUNT}),
+    "grants": listed(obj({**_GRANT, "remaining": AMOUNT, "ended": FLAG})),
+    "data": listed(obj({**_ENTRY, "actor": STRING, "request": maybe(obj(_PROOF))})),
+    "has_more": FLAG,
+    "next_cursor?": STRING,
+}
+
+
 def _both(fields: dict[str, Schema]) -> dict[str, Schema]:
     """The fields with the newer client's names beside: paths that serve both clients."""
     found = dict(fields)
@@ -400,19 +432,8 @@ SCHEMAS: dict[str, Schema] = {
     "Balance": obj({"connection_id": STRING, "currency": STRING, **_HELD}),
     "CustomerBalance": newer(obj({"connection_id": STRING, "currency": STRING, **_HELD})),
     "LedgerEntry": obj(_ENTRY),
-    "Explanation": obj(
-        {
-            "connection_id": STRING,
-            "customer_id": STRING,
-            "currency": STRING,
-            "at": TIME,
-            "balance": obj({**_HELD, "ended": AMOUNT}),
-            "grants": listed(obj({**_GRANT, "remaining": AMOUNT, "ended": FLAG})),
-            "data": listed(obj({**_ENTRY, "actor": STRING, "request": maybe(obj(_PROOF))})),
-            "has_more": FLAG,
-            "next_cursor?": STRING,
-        }
-    ),
+    "Explanation": obj(_EXPLANATION),
+    "CustomerExplanation": newer(obj(_EXPLANATION)),
     "Subscription": obj(_both(_SUBSCRIPTION)),
     "ConnectionSubscription": obj({"subscription": maybe(obj(_SUBSCRIPTION))}),
     "CustomerSubscription": newer(obj({"subscription": maybe(obj(_SUBSCRIPTION))})),
@@ -439,6 +460,14 @@ SCHEMAS: dict[str, Schema] = {
     ),
     "Request": obj(_REQUEST),
     "Report": obj(_REPORT),
+    "Settlement": obj(
+        {"request_id?": text(), "connection_id?": text(64), "customer_id?": text(64)}
+        | {"meter_slug": text(64)}
+        | EXPECTED
+    ),
+    "Hold": obj(_both(_HOLD)),
+    "HoldWithBalance": obj(_both(_HOLD) | {"balance": obj(_HELD)}),
+    "SettledRequest": obj(_REQUEST | {"hold": obj(_both(_HOLD))}),
     "VoidedRequest": obj(
         _REQUEST
         | {
@@ -541,6 +570,11 @@ SCHEMAS: dict[str, Schema] = {
     "SpendKeyToMake": obj({"name": text(80), **_TOKEN_IN}),
     "SpendKey": obj(_SPEND_KEY),
     "SpendKeyWithText": obj({**_SPEND_KEY, "key": STRING}),
+    "Credentials": obj(
+        dict.fromkeys(
+            ("wallet_id", "secret_key_id", "secret_key", "merchant_id", "account_id"), STRING
+        )
+    ),
     "Model": obj(
         {
             "id": STRING,

@@ -1,9 +1,10 @@
 """`manage.py bench CASE`: measure a charge on a scratch cluster; see lava/bench.
 
-`requests`: beside pgbench and beside the naive design. `hot`: many clients on one connection.
-`gateway`: a call to a provider beside the same call without the gateway, and LiteLLM where it is
-installed. `storm`: repeats in the midst of new requests. `enforce`: more draws than credits, all at
-once. `pages`: what a customer's page weighs, and how soon it is there on slow 4G.
+`requests`: beside pgbench and beside the naive design. `batch`: batches of 1,000 beside raw COPY.
+`hot`: many clients on one connection. `gateway`: a call to a provider beside the same call without
+the gateway, and LiteLLM where it is installed. `storm`: repeats in the midst of new requests.
+`enforce`: more draws than credits, all at once. `pages`: what a customer's page weighs, and how
+soon it is there on slow 4G.
 Exit status 1 when a cent is missing, whatever the speed. Linux; the figures are of this machine and
 this minute, so compare ratios within a run.
 """
@@ -21,12 +22,24 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from lava.bench import enforce, gateway, hot, machine, pages, report, requests, scratch, storm
+from lava.bench import (
+    batch,
+    enforce,
+    gateway,
+    hot,
+    machine,
+    pages,
+    report,
+    requests,
+    scratch,
+    storm,
+)
 from lava.bench.options import Options
 
 CASES = {
     "requests": (requests.run, report.requests),
     "gateway": (gateway.run, report.gateway),
+    "batch": (batch.run, report.batch),
     "hot": (hot.run, report.hot),
     "storm": (storm.run, report.storm),
     "enforce": (enforce.run, report.enforce),
