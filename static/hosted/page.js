@@ -1,11 +1,14 @@
 // Every checkout page: tell the page around the frame how it went, and send each form once.
-const { origin, session, connection, completed, page } = document.body.dataset;
+const { origin, session, connection, completed, page, again } = document.body.dataset;
 
 // A browser gives no focus by itself in a frame of another site.
 document.querySelector("[data-focus]")?.focus();
 
 // This page answers a form. Reloaded, or come back to, it is asked for anew and posts nothing.
 if (page) history.replaceState(null, "", page);
+
+// Something is under way elsewhere: look again.
+if (again) setTimeout(() => window.location.replace(window.location.href), Number(again) * 1000);
 
 function tell(type, more = {}) {
   // The frame's parent is named exactly; without an origin there is nobody to tell.

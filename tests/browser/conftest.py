@@ -10,6 +10,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from lava.demo.card_network.process import CardNetwork
 from tests import card_network as cn
+from tests.browser import pictures
 
 FLAGS = [
     "--no-sandbox",
@@ -30,6 +31,7 @@ def browser(chromium_path: str) -> Iterator[Browser]:
         running = playwright.chromium.launch(executable_path=chromium_path, args=FLAGS)
         yield running
         running.close()
+        pictures.sheets()
 
 
 @pytest.fixture

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 from playwright.sync_api import Page
@@ -21,3 +23,19 @@ def picture(page: Page, name: str) -> None:
             page.screenshot(path=Path(PICTURES) / f"{name}-{width}-{scheme}.png", full_page=True)
     page.emulate_media(color_scheme="light")
     page.set_viewport_size({"width": 1440, "height": 900})
+
+
+def sheets() -> None:
+    """All pictures of a width and theme side by side, where ImageMagick is there."""
+    montage = shutil.which("montage")
+    if not PICTURES or montage is None:
+        return
+    for width, across in ((1440, 6), (390, 12)):
+        for scheme in ("light", "dark"):
+            kind = f"-{width}-{scheme}.png"
+            found = sorted(str(path) for path in Path(PICTURES).glob(f"[!_]*{kind}"))
+            if found:
+                size = f"{2880 // across}x+8+8"
+                name = str(Path(PICTURES) / f"_sheet{kind}")
+                layout = ["-tile", f"{across}x", "-geometry", size, "-gravity", "north"]
+                subprocess.run([montage, *found, *layout, name], check=False)

@@ -14,7 +14,7 @@ from lava.demo.card_network.process import CardNetwork
 from tests import card_network as cn
 from tests import factories
 from tests.browser.customer import enter_card
-from tests.browser.pictures import picture
+from tests.browser.looking import look
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
@@ -43,20 +43,20 @@ def test_the_customer_confirms_a_renewal_in_the_banks_dialog(
     payment = waiting(shop, card_network)
     page.goto(receipts.pay_address(payment))
     expect(page.get_by_role("heading", name="Confirm $25.00")).to_be_visible()
-    picture(page, "confirm")
+    look(page, "confirm")
     page.get_by_role("button", name="Confirm $25.00").click()
     page.get_by_role("button", name="Refuse").click()
     expect(page.get_by_role("alert")).to_contain_text("Your bank could not confirm")
-    picture(page, "confirm-refused")
+    look(page, "confirm-refused")
     page.get_by_role("button", name="Confirm $25.00").click()
     page.get_by_role("button", name="Approve").click()
     expect(page.get_by_role("heading", name="$25.00 paid")).to_be_visible()
-    picture(page, "confirm-done")
+    look(page, "confirm-done")
     payment.refresh_from_db()
     assert payment.status == "succeeded"
     page.get_by_role("link", name=re.compile("Open receipt")).click()
     expect(page.get_by_role("link", name="Save as PDF")).to_be_visible()
-    picture(page, "receipt")
+    look(page, "receipt")
 
 
 def test_another_card_pays_it(card_network: CardNetwork, shop: cn.Shop, page: Page) -> None:
@@ -64,7 +64,7 @@ def test_another_card_pays_it(card_network: CardNetwork, shop: cn.Shop, page: Pa
     page.goto(receipts.pay_address(payment))
     page.get_by_text("Another card").click()
     enter_card(page, "5555555555554444")
-    picture(page, "confirm-other")
+    look(page, "confirm-other")
     page.get_by_role("button", name="Confirm $25.00").click()
     expect(page.get_by_role("heading", name="$25.00 paid")).to_be_visible()
     assert str(Connection.objects.get().card) == "Mastercard ending 4444"
@@ -76,7 +76,7 @@ def test_a_card_is_replaced_behind_a_phone_code(
     connection = subscriber(shop)
     page.goto(receipts.card_address(connection))
     expect(page.get_by_role("heading", name="Replace your card")).to_be_visible()
-    picture(page, "card")
+    look(page, "card")
     page.get_by_role("button", name="Continue").click()
     page.get_by_role("button", name=re.compile("code", re.I)).click()
     page.get_by_label("Enter your code").wait_for()
@@ -95,6 +95,6 @@ def test_a_link_that_is_over_says_what_to_do(
     Payment.objects.filter(pk=payment.pk).update(action_until=shop.now)
     page.goto(receipts.pay_address(payment))
     expect(page.get_by_role("heading", name=re.compile("nothing to confirm"))).to_be_visible()
-    picture(page, "confirm-over")
+    look(page, "confirm-over")
     page.get_by_role("link", name="Use another card").click()
     expect(page.get_by_role("heading", name="Replace your card")).to_be_visible()

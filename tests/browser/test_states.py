@@ -256,9 +256,31 @@ def test_what_is_over_or_cannot_be_bought_says_so(
     expect(page.get_by_role("heading", name="Billing is paused for this number")).to_be_visible()
     look(page, "25-paused")
 
+    # A newer checkout of the same customer takes the place of an older one.
+    tabs = [Visitor(make_session(shop.merchant, plan=shop.plan)) for _ in range(2)]
+    for tab in tabs:
+        tab.confirm_phone("+14155550145")
+        assert tab.press_pay().status_code == 200
+    page.goto(tabs[0].session.url)
+    expect(page.get_by_role("heading", name="A newer checkout took over")).to_be_visible()
+    look(page, "26-withdrawn")
+
     page.goto(f"{live_server.url}/checkout/css_nothing")
     expect(page.get_by_role("heading", name="There is nothing here")).to_be_visible()
-    look(page, "26-not-found")
+    look(page, "27-not-found")
+
+    waiting = Visitor(make_session(shop.merchant, plan=pro))
+    waiting.confirm_phone("+14155550146")
+    waiting.press_pay()
+    Payment.objects.filter(connection__customer__phone="+14155550146").update(status="unknown")
+    card_network.control("faults", {"action": "drop_before", "path": "*", "times": 40})
+    page.goto(waiting.session.url)
+    expect(page.get_by_role("heading", name="Your bank is checking the payment")).to_be_visible()
+    look(page, "27-waiting")
+    # It looks again by itself.
+    with page.expect_navigation(timeout=8000):
+        pass
+    expect(page.get_by_role("heading", name="Your bank is checking the payment")).to_be_visible()
     assert subscriptions.locked(connection.subscription).plan == shop.plan  # type: ignore[arg-type]
     assert said == []
 
@@ -275,13 +297,13 @@ def test_with_the_network_away_nothing_is_charged_and_the_page_goes_on(
     page.route("**/pay", lambda route: route.abort())
     page.get_by_role("button", name="Pay $25.00").click()
     expect(page.get_by_role("alert")).to_contain_text("The connection was lost")
-    look(page, "27-server-away")
+    look(page, "28-server-away")
     page.unroute("**/pay")
     # The card network does not answer our server.
     cn.fault(card_network, "error", status=500, times=9)
     page.get_by_role("button", name="Pay $25.00").click()
     expect(page.get_by_role("alert")).to_contain_text("The card network does not answer")
-    look(page, "28-network-away")
+    look(page, "29-network-away")
     assert cn.taken(shop.merchant) == []
 
 

@@ -66,7 +66,7 @@ def test_a_whole_refund_takes_the_whole_bundle(shop: cn.Shop) -> None:
     event = Event.objects.get(name="payment.refunded")
     assert (event.data["amount"], event.data["debt_made"]) == ("10.0000000000", "0.0000000000")
     mail = OutboxMessage.objects.get(subject__startswith="Refund ")
-    assert "refunded $10.00 of the $10.00" in mail.body and row.receipt_number in mail.subject
+    assert "Pack 10, paid $10.00: \u2212$10.00" in mail.body and row.receipt_number in mail.subject
 
 
 def test_a_part_used_bundle_gives_back_its_unspent_share(shop: cn.Shop) -> None:
