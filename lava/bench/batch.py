@@ -121,7 +121,8 @@ def run(*, database: int, options: Options, say: Say) -> dict[str, Any]:
     samples: dict[str, list[sides.Sample]] = {"copy": [], "product": []}
     checks = []
     try:
-        warm = product.run("warm-", seconds=1.0, clients=1, batch=LINES)
+        # The rows that the floor copies, and the first plans of every statement.
+        warm = product.post(product.plan("warm-", clients=CALLERS, requests=4, batch=LINES))
         acknowledged = warm.acknowledged * LINES
         floor = Copy(place, database=database)
         for number in range(options.rounds):

@@ -63,7 +63,7 @@ def test_requests_runs_three_sides_and_the_books_hold(tmp_path: Path) -> None:
 
 
 def test_batch_is_measured_by_record_beside_copy(tmp_path: Path) -> None:
-    facts, printed = bench(tmp_path, "batch", "--rounds", "1", "--seconds", "1")
+    facts, printed = bench(tmp_path, "batch", "--rounds", "1", "--seconds", "3")
     assert facts["correct"] and facts["refused"] == 0, printed
     assert facts["sides"]["copy"]["median"]["per_s"] > 0
     assert facts["sides"]["product"]["median"]["server_us"] > 0
