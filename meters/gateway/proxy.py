@@ -183,7 +183,10 @@ class Gateway:
     async def _hold(self, call: Call, told: Token, request: _Request) -> None:
         caller, target, asked = call.caller, call.target, call.asked
         cost, floor = None, None
-        if asked.billed and (caller.needs_cost or caller.token is not None):
+        # A hold of a customer is a fee; the cost is asked for where the fee is a share of it, and
+        # where it is all that the spend limit of a token can count.
+        alone = caller.token is not None and caller.connection is None
+        if asked.billed and (caller.needs_cost or alone):
             cost, floor = calls.estimated_costs(
                 caller, target, asked, now=timezone.now() + caller.clock_offset
             )
