@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from django.db import transaction
 from django.utils import timezone
 
 from billing import errors, ids
@@ -38,6 +39,28 @@ def revoke(key: SecretKey, *, now: datetime | None = None) -> SecretKey:
     SecretKey.objects.filter(pk=key.pk, revoked_at=None).update(revoked_at=now or timezone.now())
     key.refresh_from_db()
     return key
+
+
+@transaction.atomic
+def rotate(
+    key: SecretKey, *, at_once: bool, user: User | None = None, now: datetime | None = None
+) -> tuple[SecretKey, str]:
+    """Make a key in the place of another, under the same name; gives its row and its text.
+
+    `at_once`: the old one stops with the next request; else it works until somebody revokes it.
+
+    Raises:
+        billing.errors.Conflict: the key is revoked already: rotated twice at once, it is once.
+    """
+    old = (
+        SecretKey.objects.select_for_update(of=("self",)).select_related("merchant").get(pk=key.pk)
+    )
+    if not old.is_active:
+        raise errors.Conflict("This key is revoked already. Make a new one.", code="key_revoked")
+    made, text = make(old.merchant, name=old.name, user=user)
+    if at_once:
+        revoke(old, now=now)
+    return made, text
 
 
 def find(text: str) -> SecretKey:

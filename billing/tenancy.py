@@ -26,9 +26,10 @@ CHANGES: dict[str, frozenset[str]] = {
             "billing.change_plan",
             "meters.change_meter",
             "billing.change_clock",
+            "billing.change_webhookendpoint",
         }
     ),
-    Role.SUPPORT: frozenset({"billing.change_connection"}),
+    Role.SUPPORT: frozenset({"billing.change_connection", "billing.add_refund"}),
     Role.VIEWER: frozenset(),
 }
 

@@ -23,6 +23,7 @@ from billing.models.merchants import (
 from billing.models.moves import PlanMove
 from billing.models.payments import Payment, PaymentMethod
 from billing.models.plans import CreditBundle, Plan
+from billing.models.reconciliations import Reconciliation
 from billing.models.refunds import Dispute, PaymentAttempt, Refund
 from billing.models.webhooks import BalanceTold, Delivery, DeliveryAttempt, WebhookEndpoint
 
@@ -52,6 +53,7 @@ __all__ = [
     "PaymentMethod",
     "Plan",
     "PlanMove",
+    "Reconciliation",
     "Refund",
     "SecretKey",
     "StripeEvent",

@@ -18,7 +18,7 @@ from django.urls import URLPattern, path
 from django.views.decorators.http import require_GET
 
 from billing.models import LedgerEntry, Merchant, Subscription
-from lava.console import access, books, connections, payments, requests
+from lava.console import access, books, connections, payments, refunds, requests
 
 CHUNK = 1000
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -132,6 +132,26 @@ def _payments(merchant: Merchant, query: dict[str, str]) -> tuple[list[str], Ite
     return head, told()
 
 
+def _refunds(merchant: Merchant, query: dict[str, str]) -> tuple[list[str], Iterator[Row]]:
+    rows = refunds.filtered(merchant, query).select_related("connection__customer", "payment")
+    head = [
+        "refund_id", "receipt", "payment_id", "connection_id", "customer", "status", "amount",
+        "currency", "credits_taken", "made_owed", "reason", "made_by", "stripe_refund", "failure",
+        "created_at", "settled_at",
+    ]  # fmt: skip
+
+    def told() -> Iterator[Row]:
+        for row in rows.order_by("-id").iterator(chunk_size=CHUNK):
+            yield [
+                row.public_id, row.receipt_number, row.payment.public_id, row.connection.public_id,
+                row.connection.customer, row.status, row.amount.amount, row.amount.currency,
+                row.credits_taken, row.debt_made, row.reason, row.actor, row.refund_id,
+                row.failure_message, row.created_at, row.settled_at,
+            ]  # fmt: skip
+
+    return head, told()
+
+
 def _ledger(merchant: Merchant, query: dict[str, str]) -> tuple[list[str], Iterator[Row]]:
     rows = LedgerEntry.objects.filter(merchant=merchant)
     if query["kind"] in books.SHOWN:
@@ -162,6 +182,7 @@ TABLES: dict[str, tuple[str, Table, tuple[str, ...]]] = {
     "connections": ("billing.view_connection", _connections, connections.FILTERS),
     "requests": ("meters.view_usagerequest", _requests, requests.FILTERS),
     "payments": ("billing.view_payment", _payments, payments.FILTERS),
+    "refunds": ("billing.view_payment", _refunds, refunds.FILTERS),
     "ledger": ("billing.view_ledgerentry", _ledger, ("kind", "connection")),
 }
 

@@ -1,9 +1,13 @@
-"""Payments: the list, and one payment with its tries, its card and its receipt. Reads only."""
+"""Payments: the list, and one payment with its tries, its card, its receipt and what went back.
+
+Reads only; giving money back is `refunds`.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 from urllib.parse import urlencode
+from uuid import UUID
 
 from django.http import Http404, HttpResponse
 from django.shortcuts import render
@@ -11,7 +15,7 @@ from django.urls import URLPattern, path
 from django.views.decorators.http import require_GET
 
 from billing import errors, ids, receipts
-from billing.models import Payment
+from billing.models import Payment, Refund
 from lava.console import access, moments
 
 PAGE = 25
@@ -21,6 +25,13 @@ _TONES = {
     Payment.Status.FAILED: "bad",
     Payment.Status.REQUIRES_ACTION: "warn",
     Payment.Status.UNKNOWN: "warn",
+}
+_REFUND_TONES = {
+    Refund.Status.SUCCEEDED: "ok",
+    Refund.Status.FAILED: "bad",
+    Refund.Status.PENDING: "warn",
+    Refund.Status.SENT: "accent",
+    Refund.Status.UNKNOWN: "warn",
 }
 
 
@@ -68,13 +79,8 @@ def listing(request: access.ConsoleRequest) -> HttpResponse:
 def one(request: access.ConsoleRequest, key: str) -> HttpResponse:
     """One payment: what for, the card, every try of the same charge, what it granted."""
     merchant = request.merchant
-    rows = Payment.objects.of(merchant).select_related(
-        "merchant__organization", "connection__customer", "plan", "bundle", "card"
-    )
-    try:
-        found: Payment = rows.by_public_id(key)
-    except errors.NotFound as error:
-        raise Http404 from error
+    found = find(merchant, key)
+    refunds = list(Refund.objects.filter(payment=found).order_by("created_at", "id"))
     return render(
         request,
         "console/payments/detail.html",
@@ -82,7 +88,13 @@ def one(request: access.ConsoleRequest, key: str) -> HttpResponse:
             "payment": found,
             "what": receipts.what(found),
             "tone": tone(found),
+            "alerts": [words for words in (found.flag, found.alarm, found.dispute_flag) if words],
             "attempts": [(row, tone(row)) for row in _attempts(merchant, found)],
+            "tries": list(found.tries.order_by("at", "id")),
+            "refunds": [(row, refund_tone(row)) for row in refunds],
+            "disputes": list(found.disputes.order_by("created_at", "id")),
+            "can_go_back": found.status == Payment.Status.SUCCEEDED
+            and found.refunded < found.amount.amount,
             "grants": list(found.grants.all()),
             "receipt": receipts.address(found) if found.status == Payment.Status.SUCCEEDED else "",
             "at_stripe": _at_stripe(found),
@@ -92,15 +104,27 @@ def one(request: access.ConsoleRequest, key: str) -> HttpResponse:
     )
 
 
+def find(merchant: Any, key: str) -> Payment:
+    """A payment of the open books by its public id; another's is not found."""
+    rows = Payment.objects.of(merchant).select_related(
+        "merchant__organization", "connection__customer", "plan", "bundle", "card"
+    )
+    try:
+        found: Payment = rows.by_public_id(key)
+    except errors.NotFound as error:
+        raise Http404 from error
+    return found
+
+
 def filtered(merchant: Any, query: dict[str, str]) -> Any:
     """The payments that fit all of `FILTERS` that are given."""
     rows = Payment.objects.of(merchant)
     if query["status"] in Payment.Status.values:
         rows = rows.filter(status=query["status"])
     if query["flagged"]:
-        rows = rows.exclude(flag="")
+        rows = rows.exclude(flag="", alarm="", dispute_flag="")
     if query["connection"]:
-        rows = rows.filter(connection_id=_key("con", query["connection"]))
+        rows = rows.filter(connection_id=key_of("con", query["connection"]))
     day = moments.read_day(query["day"])
     if day is not None:
         start, end = moments.bounds(day, merchant.time_zone)
@@ -111,6 +135,11 @@ def filtered(merchant: Any, query: dict[str, str]) -> Any:
 def tone(row: Payment) -> str:
     """The colour of a payment's tag; empty is grey."""
     return _TONES.get(Payment.Status(row.status), "")
+
+
+def refund_tone(row: Refund) -> str:
+    """The colour of a refund's tag."""
+    return _REFUND_TONES[Refund.Status(row.status)]
 
 
 def _attempts(merchant: Any, found: Payment) -> list[Payment]:
@@ -133,11 +162,12 @@ def _at_stripe(found: Payment) -> str:
     return f"https://dashboard.stripe.com/{middle}payments/{found.intent_id}"
 
 
-def _key(prefix: str, text: str) -> Any:
+def key_of(prefix: str, text: str) -> UUID:
+    """The key of a public id; one that is not well formed finds nothing."""
     try:
         return ids.parse(prefix, text)
     except errors.NotFound:
-        return None
+        return UUID(int=0)
 
 
 urls: list[URLPattern] = [

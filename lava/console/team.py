@@ -28,8 +28,8 @@ from lava.console import access, doors, trail, typed
 # What each role may do, in the words of the page.
 ROLES = {
     Membership.Role.OWNER: "Everything, the team and the brand included",
-    Membership.Role.DEVELOPER: "Keys, plans, meters and the sandbox’s clock; sees the rest",
-    Membership.Role.SUPPORT: "Gives credits, cancels, disables; sees the rest",
+    Membership.Role.DEVELOPER: "Keys, webhooks, plans, meters, the sandbox’s clock; sees the rest",
+    Membership.Role.SUPPORT: "Gives credits, refunds, switches and cancels plans; sees the rest",
     Membership.Role.VIEWER: "Sees everything, changes nothing",
 }
 

@@ -89,6 +89,19 @@ CASES: dict[str, Case] = {
         post="billing.change_connection",
         data=lambda shop, books: {"amount": "5", "reason": "x", "step": "give", "given": "0"},
     ),
+    "connection-take": Case(
+        ids=lambda shop, books: {"key": books.connection.public_id},
+        get="billing.change_connection",
+        post="billing.change_connection",
+        data=lambda shop, books: {"amount": "5", "reason": "x", "step": "take", "given": "0"},
+    ),
+    "connection-switch": Case(
+        ids=lambda shop, books: {"key": books.connection.public_id},
+        get="billing.change_connection",
+        post="billing.change_connection",
+        data=lambda shop, books: {"plan": books.next_version.public_id},
+        done=200,
+    ),
     "connection-cancel": Case(
         ids=lambda shop, books: {"key": books.connection.public_id},
         get="billing.change_connection",
@@ -109,6 +122,17 @@ CASES: dict[str, Case] = {
     "payment": Case(
         ids=lambda shop, books: {"key": books.payment.public_id}, get="billing.view_payment"
     ),
+    "payment-refund": Case(
+        ids=lambda shop, books: {"key": books.payment.public_id},
+        get="billing.add_refund",
+        post="billing.add_refund",
+        data=lambda shop, books: {"amount": "5", "reason": "x", "key": "k", "step": "preview"},
+        done=200,
+    ),
+    "refunds": Case(get="billing.view_payment", asks=("connection", "before")),
+    "refund": Case(
+        ids=lambda shop, books: {"key": books.refund.public_id}, get="billing.view_payment"
+    ),
     "plans": Case(get="billing.view_plan"),
     "plan-new": Case(get="billing.change_plan", post="billing.change_plan", data=plan_form),
     "plan-preview": Case(post="billing.view_plan", data=plan_form, done=200),
@@ -123,6 +147,20 @@ CASES: dict[str, Case] = {
         get="billing.change_plan",
         post="billing.change_plan",
     ),
+    "plan-version": Case(
+        ids=lambda shop, books: {"key": books.plan.public_id},
+        get="billing.change_plan",
+        post="billing.change_plan",
+        data=plan_form,
+    ),
+    "plan-move": Case(
+        ids=lambda shop, books: {"key": books.plan.public_id},
+        get="billing.change_plan",
+        post="billing.change_plan",
+        data=lambda shop, books: {"to": books.next_version.public_id, "when": "next_cycle"},
+    ),
+    "moves": Case(get="billing.view_plan"),
+    "move": Case(ids=lambda shop, books: {"key": books.move.public_id}, get="billing.view_plan"),
     "meters": Case(get="meters.view_meter"),
     "meter-new": Case(get="meters.change_meter", post="meters.change_meter", data=meter_form),
     "meter-calculate": Case(post="meters.view_meter", data=meter_form, done=200),
@@ -151,10 +189,62 @@ CASES: dict[str, Case] = {
         data=lambda shop, books: {"name": "another"},
         done=200,
     ),
+    "key-rotate": Case(
+        ids=lambda shop, books: {"key": books.key.public_id},
+        get="billing.change_secretkey",
+        post="billing.change_secretkey",
+        data=lambda shop, books: {"old": "works"},
+        done=200,
+    ),
     "key-revoke": Case(
         ids=lambda shop, books: {"key": books.key.public_id},
         get="billing.change_secretkey",
         post="billing.change_secretkey",
+    ),
+    "webhooks": Case(
+        get="billing.view_webhookendpoint", asks=("endpoint", "delivery", "before", "try")
+    ),
+    "webhook-new": Case(
+        get="billing.change_webhookendpoint",
+        post="billing.change_webhookendpoint",
+        data=lambda shop, books: {"name": "Mine", "url": "http://127.0.0.1:9/h", "all": "1"},
+        done=200,
+    ),
+    "webhook": Case(
+        ids=lambda shop, books: {"key": books.endpoint.public_id},
+        get="billing.change_webhookendpoint",
+        post="billing.change_webhookendpoint",
+        data=lambda shop, books: {"name": "Mine", "url": "http://127.0.0.1:9/h", "all": "1"},
+    ),
+    "webhook-pause": Case(
+        ids=lambda shop, books: {"key": books.endpoint.public_id},
+        post="billing.change_webhookendpoint",
+    ),
+    "webhook-rotate": Case(
+        ids=lambda shop, books: {"key": books.endpoint.public_id},
+        get="billing.change_webhookendpoint",
+        post="billing.change_webhookendpoint",
+        done=200,
+    ),
+    "webhook-delete": Case(
+        ids=lambda shop, books: {"key": books.endpoint.public_id},
+        get="billing.change_webhookendpoint",
+        post="billing.change_webhookendpoint",
+    ),
+    "webhook-send-now": Case(
+        ids=lambda shop, books: {"key": books.endpoint.public_id},
+        post="billing.change_webhookendpoint",
+    ),
+    "webhook-resend": Case(
+        ids=lambda shop, books: {"key": books.delivery.public_id},
+        post="billing.change_webhookendpoint",
+    ),
+    "reconcile": Case(
+        get="billing.view_reconciliation", post="billing.change_reconciliation", asks=("run",)
+    ),
+    "reconcile-mend": Case(
+        ids=lambda shop, books: {"key": books.reconciliation.public_id, "place": 0},
+        post="billing.change_reconciliation",
     ),
     "clock": Case(
         get="billing.view_clock",
@@ -171,6 +261,7 @@ CASES: dict[str, Case] = {
     "export-connections": Case(get="billing.view_connection", asks=("q", "plan")),
     "export-requests": Case(get="meters.view_usagerequest", asks=("q", "connection", "meter")),
     "export-payments": Case(get="billing.view_payment", asks=("connection",)),
+    "export-refunds": Case(get="billing.view_payment", asks=("connection",)),
     "export-ledger": Case(get="billing.view_ledgerentry", asks=("connection",)),
     "team": Case(
         get="billing.view_membership",
@@ -376,7 +467,8 @@ def test_the_pages_do_show_their_own(ours: Shop) -> None:
     """The search for what is hidden can fail: the same search finds what is not."""
     client = ours.client()
     for name in ("connections", "connection", "requests", "payments", "plans", "meters", "ledger",
-                 "keys", "outbox", "export-connections", "export-requests", "export-payments",
+                 "keys", "outbox", "webhooks", "refunds", "refund", "moves", "reconcile",
+                 "export-connections", "export-requests", "export-payments", "export-refunds",
                  "export-ledger"):  # fmt: skip
         page = text_of(client.get(address(name, CASES[name].ids(ours, ours.sandbox))))
         assert ours.sandbox.word in page, name
@@ -456,6 +548,13 @@ def test_no_text_of_anybody_becomes_markup(ours: Shop) -> None:
         (books.connection, ("reference",)),
         (books.message, ("to", "subject", "body")),
         (books.payment, ("failure_message", "flag")),
+        (books.refund, ("reason", "actor", "failure_message", "flag")),
+        (books.move, ("actor",)),
+        (books.next_version, ("name",)),
+        (books.endpoint, ("name", "url")),
+        (books.delivery, ("body",)),
+        (books.attempt, ("answer", "error")),
+        (books.reconciliation, ("actor", "error")),
         (ours.organization, ("name", "support_email", "terms_url")),
         (ours.people[Role.OWNER], ("name",)),
         (ours.invitation, ("email",)),
