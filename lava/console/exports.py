@@ -18,7 +18,16 @@ from django.urls import URLPattern, path
 from django.views.decorators.http import require_GET
 
 from billing.models import LedgerEntry, Merchant, Subscription
-from lava.console import access, books, connections, payments, refunds, requests
+from lava.console import (
+    access,
+    books,
+    connections,
+    numbers,
+    payments,
+    periods,
+    refunds,
+    requests,
+)
 
 CHUNK = 1000
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -177,12 +186,76 @@ def _ledger(merchant: Merchant, query: dict[str, str]) -> tuple[list[str], Itera
     return head, told()
 
 
+def _usage(merchant: Merchant, query: dict[str, str]) -> tuple[list[str], Iterator[Row]]:
+    period = periods.read(query, now=merchant.now(), zone=merchant.time_zone)
+    head = [
+        "day", "meter", "requests", "tokens", "characters", "seconds", "provider_cost", "fee",
+        "charged", "currency",
+    ]  # fmt: skip
+
+    def told() -> Iterator[Row]:
+        series = numbers.usage_by_meter(merchant, period)
+        for day in period:
+            for one in series:
+                sums = one.sums.get(day)
+                if sums is not None:
+                    yield [
+                        day, one.name, sums.requests, sums.tokens, sums.characters, sums.seconds,
+                        sums.provider_cost, sums.fee, sums.charged, merchant.currency,
+                    ]  # fmt: skip
+
+    return head, told()
+
+
+def _plans(merchant: Merchant, query: dict[str, str]) -> tuple[list[str], Iterator[Row]]:
+    head = [
+        "plan_id", "plan", "version", "price", "currency", "interval", "customers", "past_due",
+        "mrr",
+    ]  # fmt: skip
+
+    def told() -> Iterator[Row]:
+        for row in numbers.plan_rows(merchant):
+            plan = row["plan"]
+            yield [
+                plan.public_id, plan.name, plan.version, plan.price.amount, plan.price.currency,
+                plan.billing_interval, row["customers"], row["past_due"], row["mrr"],
+            ]  # fmt: skip
+
+    return head, told()
+
+
+def _credit(merchant: Merchant, query: dict[str, str]) -> tuple[list[str], Iterator[Row]]:
+    rows = numbers.credit_by_month(merchant, now=merchant.now())
+    told = ([row.month or "", row.left, row.paid, merchant.currency] for row in rows)
+    return ["ends_in_month_of", "left", "paid_for", "currency"], told
+
+
+def _numbers(merchant: Merchant, query: dict[str, str]) -> tuple[list[str], Iterator[Row]]:
+    period = periods.read(query, now=merchant.now(), zone=merchant.time_zone)
+    found = numbers.facts(merchant, now=merchant.now(), period=period)
+    told = (
+        [
+            tile.name,
+            tile.words or (tile.amount if tile.count is None else tile.count),
+            "" if tile.words or tile.count is not None else merchant.currency,
+            period.first,
+            period.last,
+        ]
+        for tile in numbers.tiles(found)
+    )
+    return ["number", "value", "currency", "from", "to"], told
+
+
 Table = Callable[[Merchant, dict[str, str]], tuple[list[str], Iterator[Row]]]
 TABLES: dict[str, tuple[str, Table, tuple[str, ...]]] = {
     "connections": ("billing.view_connection", _connections, connections.FILTERS),
     "requests": ("meters.view_usagerequest", _requests, requests.FILTERS),
     "payments": ("billing.view_payment", _payments, payments.FILTERS),
     "refunds": ("billing.view_payment", _refunds, refunds.FILTERS),
+    "usage": ("billing.view_any", _usage, ("days", "from", "to")),
+    "plans": ("billing.view_plan", _plans, ()),
+    "credit": ("billing.view_ledgerentry", _credit, ()),
+    "numbers": ("billing.view_any", _numbers, ("days", "from", "to")),
     "ledger": ("billing.view_ledgerentry", _ledger, ("kind", "connection")),
 }
 

@@ -19,7 +19,7 @@ from billing.models import Payment, Refund
 from lava.console import access, moments
 
 PAGE = 25
-FILTERS = ("status", "connection", "day", "flagged")
+FILTERS = ("status", "connection", "day", "from", "to", "flagged")
 _TONES = {
     Payment.Status.SUCCEEDED: "ok",
     Payment.Status.FAILED: "bad",
@@ -66,6 +66,7 @@ def listing(request: access.ConsoleRequest) -> HttpResponse:
             "older": urlencode(kept | {"page": number + 1}) if len(found) > PAGE else "",
             "newer": urlencode(kept | {"page": number - 1}) if number > 1 else "",
             "query": query,
+            "times": {name: query[name] for name in ("from", "to")},
             "export": urlencode(kept),
             "is_filtered": bool(kept),
             "statuses": Payment.Status.choices,
@@ -125,10 +126,12 @@ def filtered(merchant: Any, query: dict[str, str]) -> Any:
         rows = rows.exclude(flag="", alarm="", dispute_flag="")
     if query["connection"]:
         rows = rows.filter(connection_id=key_of("con", query["connection"]))
-    day = moments.read_day(query["day"])
-    if day is not None:
-        start, end = moments.bounds(day, merchant.time_zone)
-        rows = rows.filter(created_at__gte=start, created_at__lt=end)
+    span = moments.between(query, merchant.time_zone)
+    if span is not None:
+        # What was paid counts when it was settled, as the overview's revenue does.
+        paid = query["status"] == Payment.Status.SUCCEEDED
+        at = "settled_at" if paid else "created_at"
+        rows = rows.filter(**{f"{at}__gte": span[0], f"{at}__lt": span[1]})
     return rows
 
 

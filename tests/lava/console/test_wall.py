@@ -262,6 +262,10 @@ CASES: dict[str, Case] = {
     "export-requests": Case(get="meters.view_usagerequest", asks=("q", "connection", "meter")),
     "export-payments": Case(get="billing.view_payment", asks=("connection",)),
     "export-refunds": Case(get="billing.view_payment", asks=("connection",)),
+    "export-usage": Case(get="billing.view_any"),
+    "export-plans": Case(get="billing.view_plan"),
+    "export-credit": Case(get="billing.view_ledgerentry"),
+    "export-numbers": Case(get="billing.view_any"),
     "export-ledger": Case(get="billing.view_ledgerentry", asks=("connection",)),
     "team": Case(
         get="billing.view_membership",
