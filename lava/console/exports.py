@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -17,11 +17,14 @@ from django.http import HttpResponse, StreamingHttpResponse
 from django.urls import URLPattern, path
 from django.views.decorators.http import require_GET
 
+from billing import forecast, ids
 from billing.models import LedgerEntry, Merchant, Subscription
 from lava.console import (
     access,
     books,
+    calendar,
     connections,
+    margins,
     numbers,
     payments,
     periods,
@@ -230,6 +233,41 @@ def _credit(merchant: Merchant, query: dict[str, str]) -> tuple[list[str], Itera
     return ["ends_in_month_of", "left", "paid_for", "currency"], told
 
 
+def _margin(merchant: Merchant, query: dict[str, str]) -> tuple[list[str], Iterator[Row]]:
+    period = periods.read(query, now=merchant.now(), zone=merchant.time_zone)
+    rows = margins.by_customer(merchant, period).rows
+    told = (
+        [
+            ids.public("con", connection), ids.public("sc", plan) if plan else "", line.charged,
+            line.costed, line.cost, line.paid, line.result, merchant.currency,
+        ]
+        for line, connection, plan in rows
+    )  # fmt: skip
+    head = [
+        "connection_id", "plan_id", "charged", "charged_with_known_cost", "provider_cost",
+        "paid_by_card", "left_over", "currency",
+    ]  # fmt: skip
+    return head, told
+
+
+def _calendar(merchant: Merchant, query: dict[str, str]) -> tuple[list[str], Iterator[Row]]:
+    now = merchant.now()
+    found = forecast.ahead(merchant, until=now + timedelta(days=calendar.DAYS), now=now)
+    told = (
+        [
+            row.at, row.what, row.connection.public_id, row.connection.customer,
+            row.plan.name if row.plan else "", row.asked, "yes" if row.pays else "no",
+            row.granted, row.rolled, row.ended, row.connection.currency,
+        ]
+        for row in found.rows
+    )  # fmt: skip
+    head = [
+        "at", "what", "connection_id", "customer", "plan", "asked", "card_is_expected_to_pay",
+        "granted", "rolled_over", "ended", "currency",
+    ]  # fmt: skip
+    return head, told
+
+
 def _numbers(merchant: Merchant, query: dict[str, str]) -> tuple[list[str], Iterator[Row]]:
     period = periods.read(query, now=merchant.now(), zone=merchant.time_zone)
     found = numbers.facts(merchant, now=merchant.now(), period=period)
@@ -255,6 +293,8 @@ TABLES: dict[str, tuple[str, Table, tuple[str, ...]]] = {
     "usage": ("billing.view_any", _usage, ("days", "from", "to")),
     "plans": ("billing.view_plan", _plans, ()),
     "credit": ("billing.view_ledgerentry", _credit, ()),
+    "margin": ("billing.view_any", _margin, ("days", "from", "to")),
+    "calendar": ("billing.view_subscription", _calendar, ()),
     "numbers": ("billing.view_any", _numbers, ("days", "from", "to")),
     "ledger": ("billing.view_ledgerentry", _ledger, ("kind", "connection")),
 }

@@ -109,6 +109,8 @@ GROUPS: list[tuple[str, list[Link]]] = [
         [
             Link("Ledger", "/console/ledger", "book"),
             Link("Reconcile", "/console/reconcile", "scales"),
+            Link("Margin", "/console/margin", "trend"),
+            Link("Calendar", "/console/calendar", "calendar"),
         ],
     ),
     (
