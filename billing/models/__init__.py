@@ -25,6 +25,7 @@ from billing.models.payments import Payment, PaymentMethod
 from billing.models.plans import CreditBundle, Plan
 from billing.models.reconciliations import Reconciliation
 from billing.models.refunds import Dispute, PaymentAttempt, Refund
+from billing.models.security import RecoveryCode, SecondFactor, SignIn
 from billing.models.webhooks import BalanceTold, Delivery, DeliveryAttempt, WebhookEndpoint
 
 __all__ = [
@@ -54,8 +55,11 @@ __all__ = [
     "Plan",
     "PlanMove",
     "Reconciliation",
+    "RecoveryCode",
     "Refund",
+    "SecondFactor",
     "SecretKey",
+    "SignIn",
     "StripeEvent",
     "Subscription",
     "Tenant",

@@ -12,6 +12,7 @@ from django.urls import path
 from unfold.sites import UnfoldAdminSite
 
 from lava.console import (
+    account,
     acts,
     adjustments,
     books,
@@ -32,6 +33,7 @@ from lava.console import (
     reconcile,
     refunds,
     requests,
+    resets,
     search,
     switches,
     team,
@@ -49,6 +51,8 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]
         return [
             path("", overview.front, name="index"),
             *doors.urls,
+            *resets.urls,
+            *account.urls,
             *connections.urls,
             *acts.urls,
             *adjustments.urls,

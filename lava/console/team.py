@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import messages
-from django.contrib.auth import login, password_validation
+from django.contrib.auth import password_validation
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse
@@ -169,7 +169,7 @@ def join(request: HttpRequest, secret: str) -> HttpResponse:
                 form.refuse(error)
             else:
                 if not request.user.is_authenticated:
-                    login(request, user, backend=doors.BACKEND)
+                    doors.enter(request, user)
                 doors.open_books(request, membership)
                 return redirect(doors.HOME)
     return render(

@@ -51,6 +51,11 @@ WORDS = {
     "gap.mended": "mended a gap:",
     "clock.moved": "moved the sandbox’s clock",
     "brand.changed": "changed the brand",
+    "account.two_step_on": "turned two-step sign-in on:",
+    "account.two_step_off": "turned two-step sign-in off:",
+    "account.codes_made": "made new recovery codes:",
+    "account.signed_out": "signed out elsewhere:",
+    "account.password_changed": "chose a new password:",
     "team.invited": "invited",
     "team.invitation_taken_back": "took back the invitation of",
     "team.joined": "joined the team",
@@ -69,6 +74,7 @@ KINDS = {
     "clock": "Sandbox clock",
     "brand": "Brand",
     "team": "Team",
+    "account": "Sign-in of people",
 }
 _PAGES = {
     "sc": "/console/plans/{}",

@@ -257,6 +257,13 @@ CASES: dict[str, Case] = {
         get="billing.view_organization", post="billing.change_organization", data=brand_form
     ),
     "brand-preview": Case(post="billing.view_organization", data=brand_form, done=200),
+    "account": Case(get="billing.view_any"),
+    "account-two-step": Case(get="billing.view_any", post="billing.view_any"),
+    "account-two-step-off": Case(get="billing.view_any", post="billing.view_any"),
+    "account-codes": Case(post="billing.view_any"),
+    "account-sign-out": Case(
+        post="billing.view_any", data=lambda shop, books: {"sign_in": "others"}
+    ),
     "audit": Case(get="billing.view_auditentry", asks=("who", "before")),
     "export-connections": Case(get="billing.view_connection", asks=("q", "plan")),
     "export-requests": Case(get="meters.view_usagerequest", asks=("q", "connection", "meter")),
@@ -293,7 +300,7 @@ CASES: dict[str, Case] = {
     ),
 }
 # Open to strangers by their nature, each with tests of its own.
-DOORS = {"login", "logout", "first-run", "join"}
+DOORS = {"login", "second-step", "logout", "first-run", "join", "forgot", "reset"}
 
 
 @contextmanager
