@@ -237,6 +237,12 @@ def resend(delivery: Delivery, *, now: datetime) -> None:
     )
 
 
+def send_now(endpoint: WebhookEndpoint, *, now: datetime) -> int:
+    """Have everything that waits for an endpoint sent now; gives how much. Same ids and bytes."""
+    waiting = Delivery.objects.filter(endpoint=endpoint, state=Delivery.State.PENDING)
+    return int(waiting.filter(next_attempt_at__gt=now).update(next_attempt_at=now))
+
+
 @transaction.atomic
 def _claim(delivery_id: UUID, *, now: datetime) -> Delivery | None:
     """Take a delivery for one attempt: counted and leased before a byte is sent."""

@@ -81,6 +81,28 @@ def revoke(key: SecretKey, *, now: datetime | None = None) -> SecretKey:
     return key
 
 
+@transaction.atomic
+def rotate(
+    key: SecretKey, *, at_once: bool, user: User | None = None, now: datetime | None = None
+) -> tuple[SecretKey, str]:
+    """Make a key in the place of another, under the same name; gives its row and its text.
+
+    `at_once`: the old one stops with the next request; else it works until somebody revokes it.
+
+    Raises:
+        billing.errors.Conflict: the key is revoked already: rotated twice at once, it is once.
+    """
+    old = (
+        SecretKey.objects.select_for_update(of=("self",)).select_related("merchant").get(pk=key.pk)
+    )
+    if not old.is_active:
+        raise errors.Conflict("This key is revoked already. Make a new one.", code="key_revoked")
+    made, text = make(old.merchant, name=old.name, user=user)
+    if at_once:
+        revoke(old, now=now)
+    return made, text
+
+
 def find(text: str) -> SecretKey:
     """The key of a text, with its merchant.
 

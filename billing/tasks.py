@@ -174,12 +174,17 @@ def hint_fall(connection_id: UUID, *, refused: bool = False) -> None:
     _hint(look_at_balance, connection_id, **({"refused": True} if refused else {}))
 
 
-def _hint(task: Any, connection_id: UUID, **words: bool) -> None:
+def hint_move(move_id: UUID) -> None:
+    """Wake a worker for a move that was begun; with the broker away the sweep finds it."""
+    _hint(move_subscribers, move_id)
+
+
+def _hint(task: Any, row_id: UUID, **words: bool) -> None:
     global _quiet_until
     if time.monotonic() < _quiet_until:
         return
     try:
-        task.apply_async((str(connection_id),), words, retry=False)
+        task.apply_async((str(row_id),), words, retry=False)
     except Exception as error:
         _quiet_until = time.monotonic() + HINT_PAUSE_S
         log.warning("broker_away", task=task.name, error=type(error).__name__)

@@ -29,9 +29,10 @@ CHANGES: dict[str, frozenset[str]] = {
             "meters.change_forwardtoken",
             "meters.change_modelprice",
             "meters.change_providerkey",
+            "billing.change_webhookendpoint",
         }
     ),
-    Role.SUPPORT: frozenset({"billing.change_connection"}),
+    Role.SUPPORT: frozenset({"billing.change_connection", "billing.add_refund"}),
     Role.VIEWER: frozenset(),
 }
 

@@ -10,6 +10,7 @@ import os
 from typing import Any
 
 from celery import Celery, beat
+from celery.schedules import crontab
 from django.conf import settings
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "lava.settings")
@@ -70,6 +71,16 @@ app.conf.update(
             "schedule": 10.0,
             "options": {"expires": 10},
         },
+        "reconcile what was asked for": {
+            "task": "lava.tasks.reconcile_waiting",
+            "schedule": 30.0,
+            "options": {"expires": 30},
+        },
+        "reconcile each night": {
+            "task": "lava.tasks.reconcile_nightly",
+            "schedule": crontab(hour="3", minute="40"),
+            "options": {"expires": 3600},
+        },
         "expire checkouts": {
             "task": "checkout.tasks.expire",
             "schedule": 60.0,
@@ -77,7 +88,7 @@ app.conf.update(
         },
     },
 )
-app.autodiscover_tasks(["billing", "meters", "checkout"])
+app.autodiscover_tasks(["billing", "meters", "checkout", "lava"])
 
 
 class OnlyBeat(beat.PersistentScheduler):

@@ -24,6 +24,8 @@ class Sums(models.Model):
     provider_cost = models.DecimalField(max_digits=30, decimal_places=10, default=Decimal(0))
     fee = models.DecimalField(max_digits=30, decimal_places=10, default=Decimal(0))
     charged = models.DecimalField(max_digits=30, decimal_places=10, default=Decimal(0))
+    # What of it came with a provider's cost: less `provider_cost` it is the margin.
+    costed = models.DecimalField(max_digits=30, decimal_places=10, default=Decimal(0))
 
     class Meta:
         abstract = True
@@ -44,6 +46,7 @@ class UsageDelta(models.Model):
     provider_cost = credit_field()
     fee = credit_field()
     charged = credit_field()
+    costed = credit_field(default=Decimal(0))
 
     def __str__(self) -> str:
         return f"{self.requests} at {self.bucket}"

@@ -100,6 +100,48 @@ def by_day(
     return days
 
 
+@dataclass(frozen=True, slots=True)
+class MeterDay:
+    """What a meter counted on a local day."""
+
+    meter_id: UUID
+    date: date
+    sums: Sums
+    # What was charged for the requests with a provider's cost.
+    costed: Decimal
+
+
+_BY_METER = """
+SELECT u.meter_id, (u.at AT TIME ZONE %(zone)s)::date, sum(u.requests), sum(u.tokens),
+       sum(u.characters), sum(u.seconds), sum(u.provider_cost), sum(u.fee), sum(u.charged),
+       sum(u.costed)
+  FROM (SELECT meter_id, bucket AS at, requests, tokens, characters, seconds, provider_cost, fee,
+               charged, costed
+          FROM meters_merchantusage
+         WHERE merchant_id = %(merchant)s AND bucket >= %(start)s AND bucket < %(end)s
+        UNION ALL
+        SELECT meter_id, bucket, requests, tokens, characters, seconds, provider_cost, fee,
+               charged, costed
+          FROM meters_usagedelta
+         WHERE merchant_id = %(merchant)s AND bucket >= %(start)s AND bucket < %(end)s) u
+ GROUP BY 1, 2
+"""
+
+
+def by_meter(merchant: Merchant, *, start: datetime, end: datetime, zone: str) -> list[MeterDay]:
+    """The usage of each meter by local day, in whole quarters of an hour: `start` and `end` are
+    beginnings of local days, which every zone has at one. One statement, so one snapshot."""
+    with database.cursor() as cursor:
+        cursor.execute(
+            _BY_METER, {"merchant": merchant.pk, "start": start, "end": end, "zone": zone}
+        )
+        return [
+            MeterDay(meter, day, _read(rest[:-1]), rest[-1])
+            for meter, day, *rest in cursor.fetchall()
+            if rest[0]
+        ]
+
+
 # Both tables of sums, the deltas and the requests, each as (moment, what is added up).
 _ADDED = "sum({0}requests), sum({0}tokens), sum({0}characters), sum({0}seconds), " + (
     "sum({0}provider_cost), sum({0}fee), sum({0}charged)"

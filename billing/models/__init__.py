@@ -24,7 +24,9 @@ from billing.models.moves import PlanMove
 from billing.models.offers import KeyOffer
 from billing.models.payments import Payment, PaymentMethod
 from billing.models.plans import CreditBundle, Plan
+from billing.models.reconciliations import Reconciliation
 from billing.models.refunds import Dispute, PaymentAttempt, Refund
+from billing.models.security import RecoveryCode, SecondFactor, SignIn
 from billing.models.webhooks import BalanceTold, Delivery, DeliveryAttempt, WebhookEndpoint
 
 __all__ = [
@@ -54,8 +56,12 @@ __all__ = [
     "PaymentMethod",
     "Plan",
     "PlanMove",
+    "Reconciliation",
+    "RecoveryCode",
     "Refund",
+    "SecondFactor",
     "SecretKey",
+    "SignIn",
     "StripeEvent",
     "Subscription",
     "Tenant",

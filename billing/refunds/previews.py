@@ -35,31 +35,59 @@ def preview(payment: Payment, *, amount: Decimal | None = None, force: bool = Fa
         billing.errors.Refused, Invalid: as `refund`.
     """
     payment = Payment.objects.get(pk=payment.pk)
-    currency = str(payment.amount.currency)
+    reach = _reach(payment)
+    if amount is None:
+        amount = reach.most if force else reach.refundable
+    _check(payment, amount, most=reach.most, refundable=reach.refundable, force=force)
+    due = clawback.due(payment, amount)
+    if not force and amount == reach.refundable:
+        # All that can go back takes all that is left: no dust stays behind.
+        due = min(max(due, reach.left), reach.granted)
+    taken = min(due, reach.left)
+    return Preview(
+        amount=amount,
+        credits_taken=taken,
+        debt_made=due - taken,
+        refundable=reach.refundable,
+        most=reach.most,
+        granted=reach.granted,
+        left=reach.left,
+        currency=str(payment.amount.currency),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How far a refund can go: `refundable` without force, `most` with it."""
+
+    refundable: Decimal
+    most: Decimal
+    granted: Decimal
+    left: Decimal
+
+
+def reach(payment: Payment) -> Reach:
+    """How far a refund can go as things stand.
+
+    Raises:
+        billing.errors.Refused: nothing can go back at all, with the reason.
+    """
+    payment = Payment.objects.get(pk=payment.pk)
+    found = _reach(payment)
+    _check(payment, found.most, most=found.most, refundable=found.refundable, force=True)
+    return found
+
+
+def _reach(payment: Payment) -> Reach:
     granted, left = clawback.granted(payment), clawback.left(payment)
     most = payment.amount.amount - payment.refunded
     refundable = most
     if granted:
         share = Fraction(payment.amount.amount) * Fraction(left) / Fraction(granted)
-        refundable = min(most, money.floor_minor(money.round_fee(share), currency))
-    if amount is None:
-        amount = most if force else refundable
-    _check(payment, amount, most=most, refundable=refundable, force=force)
-    due = clawback.due(payment, amount)
-    if not force and amount == refundable:
-        # All that can go back takes all that is left: no dust stays behind.
-        due = min(max(due, left), granted)
-    taken = min(due, left)
-    return Preview(
-        amount=amount,
-        credits_taken=taken,
-        debt_made=due - taken,
-        refundable=refundable,
-        most=most,
-        granted=granted,
-        left=left,
-        currency=currency,
-    )
+        refundable = min(
+            most, money.floor_minor(money.round_fee(share), str(payment.amount.currency))
+        )
+    return Reach(refundable=refundable, most=most, granted=granted, left=left)
 
 
 def _check(

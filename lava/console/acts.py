@@ -1,12 +1,9 @@
-"""What a merchant may do about a customer: give credits, cancel or keep the plan, disable.
+"""What a merchant may do about a customer: cancel or keep the plan, disable, enable.
 
 Each act first says what will change; a form sent twice is done once. Calls billing's verbs.
 """
 
 from __future__ import annotations
-
-from datetime import datetime
-from decimal import Decimal
 
 from django.contrib import messages
 from django.db import transaction
@@ -15,104 +12,10 @@ from django.shortcuts import redirect, render
 from django.urls import URLPattern, path
 
 from billing import connections as verbs
-from billing import credits, errors, ledger, money, subscriptions
-from billing.models import Connection, CreditGrant, Plan
-from lava.console import access, connections, moments, trail, typed
-from lava.console.plans import PER, symbol
-
-ZERO = Decimal(0)
-
-
-@access.requires("billing.change_connection")
-def give(request: access.ConsoleRequest, key: str) -> HttpResponse:
-    """Give credits by hand: typed, then shown as now and after, then given."""
-    merchant = request.merchant
-    connection = connections.find(merchant, key)
-    now = merchant.now()
-    form = typed.Form.read(request.POST.dict())
-    amount = ZERO
-    given = _given(connection)
-    ready = False
-    if request.method == "POST":
-        amount = form.amount("amount")
-        if "amount" not in form.problems and not amount > 0:
-            form.problems["amount"] = "Give an amount above 0."
-        if not form.text("reason"):
-            form.problems["reason"] = "Say why the credits are given."
-        elif len(form.text("reason")) > 255:
-            form.problems["reason"] = "Use at most 255 characters."
-        ready = not form.problems
-        if ready and form.text("step") == "give":
-            answer = _give(request, connection, form, amount, now=now)
-            if answer is not None:
-                return answer
-            ready = "form" in form.problems
-    balance = credits.balance(connection, now=now)
-    paid = min(connection.debt - connection.collecting, amount)
-    return render(
-        request,
-        "console/connections/give.html",
-        {
-            "connection": connection,
-            "form": form,
-            "ready": ready,
-            "amount": amount,
-            "balance": balance,
-            "after": {
-                "total": balance.total + amount,
-                "bundle": balance.bundle + amount - paid,
-                "debt": balance.debt - paid,
-            },
-            "given": given,
-            "currency": connection.currency,
-            "symbol": symbol(connection.currency),
-        },
-        status=422 if form.problems else 200,
-    )
-
-
-def _give(
-    request: access.ConsoleRequest,
-    connection: Connection,
-    form: typed.Form,
-    amount: Decimal,
-    *,
-    now: datetime,
-) -> HttpResponse | None:
-    """Give what was shown. Sent twice, it is given once: the page says how many gifts it saw."""
-    try:
-        with transaction.atomic():
-            locked = ledger.lock(connection.pk, merchant_id=connection.merchant_id)
-            if str(_given(locked)) != form.text("given"):
-                form.problems["form"] = (
-                    "Credits were given since this page was shown. Look at the balance and "
-                    "confirm again if these are to be added."
-                )
-                return None
-            credits.give(
-                locked,
-                amount=amount,
-                reason=form.text("reason"),
-                actor=str(request.user),
-                now=now,
-            )
-            trail.record(
-                request,
-                "credits.given",
-                connection,
-                after={"amount": typed.plain(amount, places=2), "reason": form.text("reason")},
-            )
-    except errors.LavaError as error:
-        form.refuse(error)
-        return None
-    messages.success(request, f"{money.display(amount, connection.currency)} given.")
-    return redirect(f"/console/connections/{connection.public_id}")
-
-
-def _given(connection: Connection) -> int:
-    """How many times credits were given to a connection by hand."""
-    rows = CreditGrant.objects.filter(connection=connection, source=CreditGrant.Source.MANUAL)
-    return int(rows.count())
+from billing import credits, errors, subscriptions
+from billing.models import Connection, Plan
+from lava.console import access, connections, moments, trail
+from lava.console.plans import PER
 
 
 @access.requires("billing.change_connection")
@@ -208,7 +111,6 @@ def disable(request: access.ConsoleRequest, key: str) -> HttpResponse:
 
 
 urls: list[URLPattern] = [
-    path("connections/<str:key>/give-credits", give, name="connection-give"),
     path("connections/<str:key>/cancel", cancel, name="connection-cancel"),
     path("connections/<str:key>/disable", disable, name="connection-disable"),
 ]

@@ -28,6 +28,11 @@ SHOWN = {
         Q(subscriptions__status__in=Subscription.CURRENT)
         & Q(subscriptions__pending_change=Subscription.PendingChange.CANCELLATION),
     ),
+    "ended": (
+        "Plan ended",
+        Q(subscriptions__ended_at__isnull=False)
+        & ~Q(subscriptions__status__in=Subscription.CURRENT),
+    ),
     "disabled": ("Disabled", Q(status=Connection.Status.DISABLED)),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zoneinfo
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from django.contrib.auth import authenticate, login, logout, password_validation
@@ -13,18 +14,24 @@ from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import path
-from django.utils.http import url_has_allowed_host_and_scheme
+from django.utils import timezone
+from django.utils.dateparse import parse_datetime
+from django.utils.http import url_has_allowed_host_and_scheme, urlencode
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_POST
 
-from billing import errors, merchants, money
+from billing import errors, merchants, money, second_factors, sign_ins
 from billing.models import Membership, User
+from checkout import policy
 from lava.console.access import requires
 from lava.console.middleware import MODE, ORGANIZATION
 
 HOME = "/console/"
 BACKEND = "billing.tenancy.RoleBackend"
+# In the session of whoever gave the right password and no code yet; it is no sign-in.
+HALF_IN = "half_in"
+HALF_IN_FOR = timedelta(minutes=10)
 
 
 def _next(request: HttpRequest) -> str:
@@ -47,8 +54,14 @@ def sign_in(request: HttpRequest) -> HttpResponse:
             username=request.POST.get("username", "").strip().lower(),
             password=request.POST.get("password", ""),
         )
-        if user is not None:
-            login(request, user)
+        if isinstance(user, User):
+            if second_factors.has(user):
+                # The password was right; nobody is signed in before the code is.
+                request.session.cycle_key()
+                request.session[HALF_IN] = {"user": user.pk, "at": timezone.now().isoformat()}
+                where = urlencode({"next": _next(request)})
+                return redirect(f"/console/login/code?{where}")
+            enter(request, user)
             return redirect(_next(request))
         problem = "That e-mail and password do not belong together."
         if getattr(request, "axes_locked_out", False):
@@ -58,6 +71,56 @@ def sign_in(request: HttpRequest) -> HttpResponse:
         "console/login.html",
         {"problem": problem, "email": request.POST.get("username", ""), "next": _next(request)},
         status=403 if problem.startswith("Too many") else 200,
+    )
+
+
+@never_cache
+@sensitive_post_parameters("code")
+def second_step(request: HttpRequest) -> HttpResponse:
+    """`/console/login/code`: the code of the app, or a recovery code, after the password."""
+    user = _half_in(request)
+    if user is None:
+        return redirect("/console/login/")
+    problem = ""
+    if request.method == "POST":
+        try:
+            if second_factors.check(user, request.POST.get("code", ""), now=timezone.now()):
+                request.session.pop(HALF_IN, None)
+                enter(request, user)
+                return redirect(_next(request))
+            problem = "That code is not right. Codes of the app change every 30 seconds."
+        except errors.Refused as error:
+            problem = error.message
+    return render(
+        request,
+        "console/second_step.html",
+        {"problem": problem, "next": _next(request)},
+        status=403 if problem else 200,
+    )
+
+
+def _half_in(request: HttpRequest) -> User | None:
+    """Who gave the right password with this browser a moment ago, and no code yet."""
+    kept = request.session.get(HALF_IN)
+    if not isinstance(kept, dict):
+        return None
+    at = parse_datetime(str(kept.get("at", "")))
+    if at is None or timezone.now() - at > HALF_IN_FOR:
+        request.session.pop(HALF_IN, None)
+        return None
+    found: User | None = User.objects.filter(pk=str(kept.get("user", "0")), is_active=True).first()
+    return found
+
+
+def enter(request: HttpRequest, user: User) -> None:
+    """Sign a person in with this browser, and note where."""
+    login(request, user, backend=BACKEND)
+    sign_ins.note(
+        user,
+        session_key=str(request.session.session_key),
+        address=policy.address_of(request),
+        browser=request.headers.get("User-Agent", ""),
+        now=timezone.now(),
     )
 
 
@@ -129,7 +192,7 @@ def first_run(request: HttpRequest) -> HttpResponse:
             field.value = typed if field.kind == "password" else typed.strip()
         user = _start(fields)
         if user is not None:
-            login(request, user, backend=BACKEND)
+            enter(request, user)
             return redirect(HOME)
         fields["password"].value = ""
     context: dict[str, Any] = {"fields": list(fields.values())}
@@ -175,6 +238,7 @@ def _start(fields: dict[str, Field]) -> User | None:
 
 urls = [
     path("login/", sign_in, name="login"),
+    path("login/code", second_step, name="second-step"),
     path("logout/", sign_out, name="logout"),
     path("first-run", first_run, name="first-run"),
     path("environment", environment, name="environment"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -17,8 +17,20 @@ from django.http import HttpResponse, StreamingHttpResponse
 from django.urls import URLPattern, path
 from django.views.decorators.http import require_GET
 
+from billing import forecast, ids
 from billing.models import LedgerEntry, Merchant, Subscription
-from lava.console import access, books, connections, payments, requests
+from lava.console import (
+    access,
+    books,
+    calendar,
+    connections,
+    margins,
+    numbers,
+    payments,
+    periods,
+    refunds,
+    requests,
+)
 
 CHUNK = 1000
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -132,6 +144,26 @@ def _payments(merchant: Merchant, query: dict[str, str]) -> tuple[list[str], Ite
     return head, told()
 
 
+def _refunds(merchant: Merchant, query: dict[str, str]) -> tuple[list[str], Iterator[Row]]:
+    rows = refunds.filtered(merchant, query).select_related("connection__customer", "payment")
+    head = [
+        "refund_id", "receipt", "payment_id", "connection_id", "customer", "status", "amount",
+        "currency", "credits_taken", "made_owed", "reason", "made_by", "stripe_refund", "failure",
+        "created_at", "settled_at",
+    ]  # fmt: skip
+
+    def told() -> Iterator[Row]:
+        for row in rows.order_by("-id").iterator(chunk_size=CHUNK):
+            yield [
+                row.public_id, row.receipt_number, row.payment.public_id, row.connection.public_id,
+                row.connection.customer, row.status, row.amount.amount, row.amount.currency,
+                row.credits_taken, row.debt_made, row.reason, row.actor, row.refund_id,
+                row.failure_message, row.created_at, row.settled_at,
+            ]  # fmt: skip
+
+    return head, told()
+
+
 def _ledger(merchant: Merchant, query: dict[str, str]) -> tuple[list[str], Iterator[Row]]:
     rows = LedgerEntry.objects.filter(merchant=merchant)
     if query["kind"] in books.SHOWN:
@@ -157,11 +189,113 @@ def _ledger(merchant: Merchant, query: dict[str, str]) -> tuple[list[str], Itera
     return head, told()
 
 
+def _usage(merchant: Merchant, query: dict[str, str]) -> tuple[list[str], Iterator[Row]]:
+    period = periods.read(query, now=merchant.now(), zone=merchant.time_zone)
+    head = [
+        "day", "meter", "requests", "tokens", "characters", "seconds", "provider_cost", "fee",
+        "charged", "currency",
+    ]  # fmt: skip
+
+    def told() -> Iterator[Row]:
+        series = numbers.usage_by_meter(merchant, period)
+        for day in period:
+            for one in series:
+                sums = one.sums.get(day)
+                if sums is not None:
+                    yield [
+                        day, one.name, sums.requests, sums.tokens, sums.characters, sums.seconds,
+                        sums.provider_cost, sums.fee, sums.charged, merchant.currency,
+                    ]  # fmt: skip
+
+    return head, told()
+
+
+def _plans(merchant: Merchant, query: dict[str, str]) -> tuple[list[str], Iterator[Row]]:
+    head = [
+        "plan_id", "plan", "version", "price", "currency", "interval", "customers", "past_due",
+        "mrr",
+    ]  # fmt: skip
+
+    def told() -> Iterator[Row]:
+        for row in numbers.plan_rows(merchant):
+            plan = row["plan"]
+            yield [
+                plan.public_id, plan.name, plan.version, plan.price.amount, plan.price.currency,
+                plan.billing_interval, row["customers"], row["past_due"], row["mrr"],
+            ]  # fmt: skip
+
+    return head, told()
+
+
+def _credit(merchant: Merchant, query: dict[str, str]) -> tuple[list[str], Iterator[Row]]:
+    rows = numbers.credit_by_month(merchant, now=merchant.now())
+    told = ([row.month or "", row.left, row.paid, merchant.currency] for row in rows)
+    return ["ends_in_month_of", "left", "paid_for", "currency"], told
+
+
+def _margin(merchant: Merchant, query: dict[str, str]) -> tuple[list[str], Iterator[Row]]:
+    period = periods.read(query, now=merchant.now(), zone=merchant.time_zone)
+    rows = margins.by_customer(merchant, period).rows
+    told = (
+        [
+            ids.public("con", connection), ids.public("sc", plan) if plan else "", line.charged,
+            line.costed, line.cost, line.paid, line.result, merchant.currency,
+        ]
+        for line, connection, plan in rows
+    )  # fmt: skip
+    head = [
+        "connection_id", "plan_id", "charged", "charged_with_known_cost", "provider_cost",
+        "paid_by_card", "left_over", "currency",
+    ]  # fmt: skip
+    return head, told
+
+
+def _calendar(merchant: Merchant, query: dict[str, str]) -> tuple[list[str], Iterator[Row]]:
+    now = merchant.now()
+    found = forecast.ahead(merchant, until=now + timedelta(days=calendar.DAYS), now=now)
+    told = (
+        [
+            row.at, row.what, row.connection.public_id, row.connection.customer,
+            row.plan.name if row.plan else "", row.asked, "yes" if row.pays else "no",
+            row.granted, row.rolled, row.ended, row.connection.currency,
+        ]
+        for row in found.rows
+    )  # fmt: skip
+    head = [
+        "at", "what", "connection_id", "customer", "plan", "asked", "card_is_expected_to_pay",
+        "granted", "rolled_over", "ended", "currency",
+    ]  # fmt: skip
+    return head, told
+
+
+def _numbers(merchant: Merchant, query: dict[str, str]) -> tuple[list[str], Iterator[Row]]:
+    period = periods.read(query, now=merchant.now(), zone=merchant.time_zone)
+    found = numbers.facts(merchant, now=merchant.now(), period=period)
+    told = (
+        [
+            tile.name,
+            tile.words or (tile.amount if tile.count is None else tile.count),
+            "" if tile.words or tile.count is not None else merchant.currency,
+            period.first,
+            period.last,
+        ]
+        for tile in numbers.tiles(found)
+    )
+    return ["number", "value", "currency", "from", "to"], told
+
+
 Table = Callable[[Merchant, dict[str, str]], tuple[list[str], Iterator[Row]]]
 TABLES: dict[str, tuple[str, Table, tuple[str, ...]]] = {
     "connections": ("billing.view_connection", _connections, connections.FILTERS),
     "requests": ("meters.view_usagerequest", _requests, requests.FILTERS),
     "payments": ("billing.view_payment", _payments, payments.FILTERS),
+    "refunds": ("billing.view_payment", _refunds, refunds.FILTERS),
+    "usage": ("billing.view_any", _usage, ("days", "from", "to")),
+    "plans": ("billing.view_plan", _plans, ()),
+    "credit": ("billing.view_ledgerentry", _credit, ()),
+    "margin": ("billing.view_any", _margin, ("days", "from", "to")),
+    "calendar": ("billing.view_subscription", _calendar, ()),
+    "numbers": ("billing.view_any", _numbers, ("days", "from", "to")),
     "ledger": ("billing.view_ledgerentry", _ledger, ("kind", "connection")),
 }
 

@@ -1,4 +1,4 @@
-"""API keys: the list, one made and shown once, one revoked, one offered to a terminal."""
+"""API keys: the list, one made and shown once, rotated, revoked, or offered to a terminal."""
 
 from __future__ import annotations
 
@@ -98,8 +98,35 @@ def connect(request: ConsoleRequest) -> HttpResponse:
     return response
 
 
+@requires("billing.change_secretkey")
+def rotate(request: ConsoleRequest, key: str) -> HttpResponse:
+    """Say what becomes of the old key, then make the new one; the only page that shows it."""
+    row = SecretKey.objects.of(request.merchant).by_public_id(key)
+    problem = ""
+    if request.method == "POST":
+        at_once = request.POST.get("old") == "stops"
+        try:
+            with transaction.atomic():
+                made, text = keys.rotate(row, at_once=at_once, user=request.user)
+                trail.record(
+                    request,
+                    "key.rotated",
+                    made,
+                    before={"key": row.hint},
+                    after={"key": made.hint, "old key": "revoked" if at_once else "works on"},
+                )
+        except errors.Conflict as error:
+            problem = error.message
+        else:
+            context = {"key": made, "text": text, "old": row, "old_stopped": at_once}
+            return render(request, "console/keys/made.html", context)
+    context = {"key": row, "problem": problem}
+    return render(request, "console/keys/rotate.html", context, status=409 if problem else 200)
+
+
 urls = [
     path("keys", listing, name="keys"),
     path("keys/connect", connect, name="key-connect"),
+    path("keys/<str:key>/rotate", rotate, name="key-rotate"),
     path("keys/<str:key>/revoke", revoke, name="key-revoke"),
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from typing import TypeVar
 from zoneinfo import ZoneInfo
@@ -25,6 +25,15 @@ def read_day(text: str) -> date | None:
         return date.fromisoformat(text)
     except ValueError:
         return None
+
+
+def between(query: Mapping[str, str], zone: str) -> tuple[datetime, datetime] | None:
+    """The time a list is asked for: a `day`, or `from` a day `to` another, as `[start, end)`."""
+    first = read_day(query.get("day", "")) or read_day(query.get("from", ""))
+    last = read_day(query.get("day", "")) or read_day(query.get("to", ""))
+    if first is None or last is None:
+        return None
+    return bounds(first, zone)[0], bounds(last, zone)[1]
 
 
 def name(moment: datetime, zone: str, *, now: datetime) -> str:

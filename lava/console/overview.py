@@ -15,11 +15,9 @@ from django.shortcuts import redirect, render
 
 from billing import money
 from billing.models import Connection, Event, Merchant, Plan, SecretKey, User
-from lava.console import numbers
+from lava.console import numbers, periods
 from lava.console.access import ConsoleRequest, requires
 from meters.models import Meter, UsageRequest
-
-RANGES = (7, 30, 90)
 
 
 @dataclass(slots=True)
@@ -43,7 +41,7 @@ def front(request: ConsoleRequest) -> HttpResponse:
 
 @requires("billing.view_any")
 def page(request: ConsoleRequest) -> HttpResponse:
-    """The numbers of 7, 30 or 90 days, or the checklist where nothing was charged yet."""
+    """The numbers of a time, or the checklist where nothing was charged yet."""
     merchant: Merchant = request.merchant
     if not is_ready(merchant):
         steps, facts = checklist(merchant)
@@ -52,21 +50,20 @@ def page(request: ConsoleRequest) -> HttpResponse:
             "console/checklist.html",
             {"steps": steps, "done": sum(step.done for step in steps), **facts},
         )
-    text = request.GET.get("days", "30")
-    days = int(text) if text in map(str, RANGES) else 30
     now = merchant.now()
-    found = numbers.facts(merchant, now=now, days=days)
+    period = periods.read(request.GET.dict(), now=now, zone=merchant.time_zone)
+    found = numbers.facts(merchant, now=now, period=period)
     return render(
         request,
         "console/overview.html",
         {
-            "days": days,
-            "ranges": RANGES,
-            "since": now - timedelta(days=days),
-            "now": now,
+            "period": period,
+            "ranges": periods.RANGES,
+            "since": period.start,
+            "until": min(period.end - timedelta(seconds=1), now),
             "currency": merchant.currency,
             "tiles": numbers.tiles(found),
-            "chart": chart(found.series, merchant=merchant, now=now, days=days),
+            "chart": chart(found.series, merchant=merchant, now=now, period=period),
             "legend": [
                 (min(place, 3), one.name, one.total, numbers.spoken(one))
                 for place, one in enumerate(found.series)
@@ -74,8 +71,11 @@ def page(request: ConsoleRequest) -> HttpResponse:
             "needs": numbers.needs(found),
             "activity": [told(event) for event in numbers.activity(merchant)],
             "plans": found.plans,
-            "customers": sum(row["customers"] for row in found.plans),
-            "mrr": sum((row["mrr"] for row in found.plans), Decimal(0)),
+            "customers": found.customers,
+            "mrr": found.mrr,
+            "credit": found.credit,
+            "outstanding": found.outstanding,
+            "deferred": found.deferred,
         },
     )
 
@@ -205,12 +205,12 @@ WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 760, 260, 56, 28, 10
 
 
 def chart(
-    series: list[numbers.Series], *, merchant: Merchant, now: datetime, days: int
+    series: list[numbers.Series], *, merchant: Merchant, now: datetime, period: periods.Period
 ) -> dict[str, Any]:
     """Stacked bars, one a local day: places and sizes for the drawing, sums for the table."""
     zone = ZoneInfo(merchant.time_zone)
     today = now.astimezone(zone).date()
-    dates = [today - timedelta(days=back) for back in range(days - 1, -1, -1)]
+    dates, days = list(period), period.days
     sums = [sum((one.days.get(day, Decimal(0)) for one in series), Decimal(0)) for day in dates]
     top = _round_up(max(sums, default=Decimal(0)))
     room = HEIGHT - BOTTOM - TOP
@@ -239,7 +239,7 @@ def chart(
     lines = [
         {
             "y": f"{HEIGHT - BOTTOM - room * part / 4:.2f}",
-            "label": money.display((top * part / 4).normalize(), merchant.currency),
+            "label": money.display(top * part / 4, merchant.currency).removesuffix(".00"),
         }
         for part in range(5)
     ]

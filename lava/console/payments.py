@@ -1,9 +1,13 @@
-"""Payments: the list, and one payment with its tries, its card and its receipt. Reads only."""
+"""Payments: the list, and one payment with its tries, its card, its receipt and what went back.
+
+Reads only; giving money back is `refunds`.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 from urllib.parse import urlencode
+from uuid import UUID
 
 from django.http import Http404, HttpResponse
 from django.shortcuts import render
@@ -11,16 +15,23 @@ from django.urls import URLPattern, path
 from django.views.decorators.http import require_GET
 
 from billing import errors, ids, receipts
-from billing.models import Payment
+from billing.models import Payment, Refund
 from lava.console import access, moments
 
 PAGE = 25
-FILTERS = ("status", "connection", "day", "flagged")
+FILTERS = ("status", "connection", "day", "from", "to", "flagged")
 _TONES = {
     Payment.Status.SUCCEEDED: "ok",
     Payment.Status.FAILED: "bad",
     Payment.Status.REQUIRES_ACTION: "warn",
     Payment.Status.UNKNOWN: "warn",
+}
+_REFUND_TONES = {
+    Refund.Status.SUCCEEDED: "ok",
+    Refund.Status.FAILED: "bad",
+    Refund.Status.PENDING: "warn",
+    Refund.Status.SENT: "accent",
+    Refund.Status.UNKNOWN: "warn",
 }
 
 
@@ -55,6 +66,7 @@ def listing(request: access.ConsoleRequest) -> HttpResponse:
             "older": urlencode(kept | {"page": number + 1}) if len(found) > PAGE else "",
             "newer": urlencode(kept | {"page": number - 1}) if number > 1 else "",
             "query": query,
+            "times": {name: query[name] for name in ("from", "to")},
             "export": urlencode(kept),
             "is_filtered": bool(kept),
             "statuses": Payment.Status.choices,
@@ -68,13 +80,8 @@ def listing(request: access.ConsoleRequest) -> HttpResponse:
 def one(request: access.ConsoleRequest, key: str) -> HttpResponse:
     """One payment: what for, the card, every try of the same charge, what it granted."""
     merchant = request.merchant
-    rows = Payment.objects.of(merchant).select_related(
-        "merchant__organization", "connection__customer", "plan", "bundle", "card"
-    )
-    try:
-        found: Payment = rows.by_public_id(key)
-    except errors.NotFound as error:
-        raise Http404 from error
+    found = find(merchant, key)
+    refunds = list(Refund.objects.filter(payment=found).order_by("created_at", "id"))
     return render(
         request,
         "console/payments/detail.html",
@@ -82,7 +89,13 @@ def one(request: access.ConsoleRequest, key: str) -> HttpResponse:
             "payment": found,
             "what": receipts.what(found),
             "tone": tone(found),
+            "alerts": [words for words in (found.flag, found.alarm, found.dispute_flag) if words],
             "attempts": [(row, tone(row)) for row in _attempts(merchant, found)],
+            "tries": list(found.tries.order_by("at", "id")),
+            "refunds": [(row, refund_tone(row)) for row in refunds],
+            "disputes": list(found.disputes.order_by("created_at", "id")),
+            "can_go_back": found.status == Payment.Status.SUCCEEDED
+            and found.refunded < found.amount.amount,
             "grants": list(found.grants.all()),
             "receipt": receipts.address(found) if found.status == Payment.Status.SUCCEEDED else "",
             "at_stripe": _at_stripe(found),
@@ -92,25 +105,44 @@ def one(request: access.ConsoleRequest, key: str) -> HttpResponse:
     )
 
 
+def find(merchant: Any, key: str) -> Payment:
+    """A payment of the open books by its public id; another's is not found."""
+    rows = Payment.objects.of(merchant).select_related(
+        "merchant__organization", "connection__customer", "plan", "bundle", "card"
+    )
+    try:
+        found: Payment = rows.by_public_id(key)
+    except errors.NotFound as error:
+        raise Http404 from error
+    return found
+
+
 def filtered(merchant: Any, query: dict[str, str]) -> Any:
     """The payments that fit all of `FILTERS` that are given."""
     rows = Payment.objects.of(merchant)
     if query["status"] in Payment.Status.values:
         rows = rows.filter(status=query["status"])
     if query["flagged"]:
-        rows = rows.exclude(flag="")
+        rows = rows.exclude(flag="", alarm="", dispute_flag="")
     if query["connection"]:
-        rows = rows.filter(connection_id=_key("con", query["connection"]))
-    day = moments.read_day(query["day"])
-    if day is not None:
-        start, end = moments.bounds(day, merchant.time_zone)
-        rows = rows.filter(created_at__gte=start, created_at__lt=end)
+        rows = rows.filter(connection_id=key_of("con", query["connection"]))
+    span = moments.between(query, merchant.time_zone)
+    if span is not None:
+        # What was paid counts when it was settled, as the overview's revenue does.
+        paid = query["status"] == Payment.Status.SUCCEEDED
+        at = "settled_at" if paid else "created_at"
+        rows = rows.filter(**{f"{at}__gte": span[0], f"{at}__lt": span[1]})
     return rows
 
 
 def tone(row: Payment) -> str:
     """The colour of a payment's tag; empty is grey."""
     return _TONES.get(Payment.Status(row.status), "")
+
+
+def refund_tone(row: Refund) -> str:
+    """The colour of a refund's tag."""
+    return _REFUND_TONES[Refund.Status(row.status)]
 
 
 def _attempts(merchant: Any, found: Payment) -> list[Payment]:
@@ -133,11 +165,12 @@ def _at_stripe(found: Payment) -> str:
     return f"https://dashboard.stripe.com/{middle}payments/{found.intent_id}"
 
 
-def _key(prefix: str, text: str) -> Any:
+def key_of(prefix: str, text: str) -> UUID:
+    """The key of a public id; one that is not well formed finds nothing."""
     try:
         return ids.parse(prefix, text)
     except errors.NotFound:
-        return None
+        return UUID(int=0)
 
 
 urls: list[URLPattern] = [

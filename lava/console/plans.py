@@ -171,9 +171,9 @@ def listing(request: access.ConsoleRequest) -> HttpResponse:
 def new(request: access.ConsoleRequest) -> HttpResponse:
     """Make a plan."""
     merchant = request.merchant
-    meters = _meters(merchant)
+    meters = meters_of(merchant)
     if request.method == "POST":
-        builder = _read(request)
+        builder = read(request)
         terms = builder.terms(merchant.currency)
         builder.check_bundles(merchant.currency)
         if builder.is_sound:
@@ -186,25 +186,25 @@ def new(request: access.ConsoleRequest) -> HttpResponse:
     else:
         builder = _empty(merchant.currency, meters)
         builder.check_bundles(merchant.currency)
-    return _page(request, builder, plan=None, meters=meters)
+    return page(request, builder, plan=None, meters=meters)
 
 
 @access.requires("billing.view_plan")
 def one(request: access.ConsoleRequest, key: str) -> HttpResponse:
     """A plan's form; posting saves it, or archives it."""
     merchant = request.merchant
-    plan = _find(merchant, key)
-    meters = _meters(merchant)
+    plan = find(merchant, key)
+    meters = meters_of(merchant)
     if request.method == "POST":
         return _save(request, plan, meters)
-    builder = _filled(plan)
+    builder = filled(plan)
     builder.check_bundles(plan.currency)
-    return _page(request, builder, plan=plan, meters=meters)
+    return page(request, builder, plan=plan, meters=meters)
 
 
 @access.requires("billing.change_plan")
 def _save(request: access.ConsoleRequest, plan: Plan, meters: list[Meter]) -> HttpResponse:
-    builder = _read(request)
+    builder = read(request)
     if plans.was_sold(plan):
         # Locked fields are not sent; what a customer agreed to stays.
         builder.form.values.setdefault("price", typed.plain(plan.price.amount))
@@ -223,14 +223,14 @@ def _save(request: access.ConsoleRequest, plan: Plan, meters: list[Meter]) -> Ht
         else:
             messages.success(request, "Saved.")
             return redirect(f"/console/plans/{plan.public_id}")
-    return _page(request, builder, plan=plan, meters=meters)
+    return page(request, builder, plan=plan, meters=meters)
 
 
 @access.requires("billing.change_plan")
 def archive(request: access.ConsoleRequest, key: str) -> HttpResponse:
     """Say who keeps the plan and who can no longer buy it; then archive it."""
     merchant = request.merchant
-    plan = _find(merchant, key)
+    plan = find(merchant, key)
     if request.method == "POST":
         with transaction.atomic():
             before = {"archived": plan.archived_at is not None}
@@ -247,23 +247,29 @@ def archive(request: access.ConsoleRequest, key: str) -> HttpResponse:
 def preview(request: access.ConsoleRequest) -> HttpResponse:
     """The preview of what is typed, as a fragment of the page; nothing is saved."""
     merchant = request.merchant
-    builder = _read(request)
+    builder = read(request)
     sold = request.POST.get("plan")
     if sold:
-        plan = _find(merchant, sold)
+        plan = find(merchant, sold)
         builder.form.values.setdefault("price", typed.plain(plan.price.amount))
         builder.form.values.setdefault("billing_interval", plan.billing_interval)
     builder.check_bundles(merchant.currency)
     return render(
         request,
         "console/plans/_preview.html",
-        _preview(merchant, builder, _meters(merchant)),
+        _preview(merchant, builder, meters_of(merchant)),
     )
 
 
-def _page(
-    request: access.ConsoleRequest, builder: Builder, *, plan: Plan | None, meters: list[Meter]
+def page(
+    request: access.ConsoleRequest,
+    builder: Builder,
+    *,
+    plan: Plan | None,
+    meters: list[Meter],
+    version_of: Plan | None = None,
 ) -> HttpResponse:
+    """The builder's page: for a new plan, for one that is, or for the next version of one."""
     merchant = request.merchant
     counts = {"now": 0, "ever": 0}
     if plan is not None:
@@ -275,8 +281,10 @@ def _page(
         "builder": builder,
         "form": builder.form,
         "meters": [(meter, meter.public_id in builder.meters) for meter in meters],
+        "version_of": version_of,
         "customers": counts["now"],
         "locked": counts["ever"] > 0,
+        "versions": plans.versions(plan) if plan is not None else [],
         "per": PER,
         "symbol": symbol(merchant.currency),
         "intervals": Plan.Interval.choices,
@@ -399,7 +407,8 @@ def symbol(currency: str) -> str:
     return money.display(ZERO, currency).rstrip("0.,")
 
 
-def _find(merchant: Any, key: str) -> Plan:
+def find(merchant: Any, key: str) -> Plan:
+    """A plan of the open books by its public id; another's is not found."""
     try:
         found: Plan = Plan.objects.of(merchant).select_related("merchant").by_public_id(key)
     except errors.NotFound as error:
@@ -407,7 +416,8 @@ def _find(merchant: Any, key: str) -> Plan:
     return found
 
 
-def _meters(merchant: Any) -> list[Meter]:
+def meters_of(merchant: Any) -> list[Meter]:
+    """The meters that a plan can have."""
     rows = Meter.objects.of(merchant).filter(archived_at=None).select_related("price")
     return list(rows.order_by("name", "id"))
 
@@ -425,7 +435,8 @@ def _empty(currency: str, meters: list[Meter]) -> Builder:
     return Builder(typed.Form(dict(values)), [], {meter.public_id for meter in meters})
 
 
-def _filled(plan: Plan) -> Builder:
+def filled(plan: Plan) -> Builder:
+    """The form of a plan as it stands."""
     places = money.minor_units(plan.currency)
     values = {name: str(getattr(plan, name)) for name in ("name", *_CHOICES)}
     for name in ("included_credit", "rollover_cap", "overage_threshold", "overage_cap"):
@@ -445,7 +456,7 @@ def _filled(plan: Plan) -> Builder:
     return Builder(typed.Form(values), rows, chosen)
 
 
-def _read(request: access.ConsoleRequest) -> Builder:
+def read(request: access.ConsoleRequest) -> Builder:
     """The form as it was posted; rows are numbered as they came, empty ones left out."""
     form = typed.Form.read(request.POST.dict())
     form.values.pop("csrfmiddlewaretoken", None)

@@ -6,13 +6,13 @@ Reads only. `proof` is also what a row of a connection's ledger opens.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
-from django.db.models import Count, Q, Sum
+from django.db.models import Q
 from django.http import Http404, HttpResponse
 from django.shortcuts import render
 from django.urls import URLPattern, path
@@ -21,11 +21,12 @@ from django.views.decorators.http import require_GET
 from billing import errors, ids
 from billing.models import CreditGrant
 from lava.console import access, moments, rates, typed
+from meters import rollups
 from meters.models import Meter, UsageRequest
 
 PAGE = 25
 ZERO = Decimal(0)
-FILTERS = ("q", "connection", "meter", "day")
+FILTERS = ("q", "connection", "meter", "day", "from", "to")
 METADATA_DAYS = timedelta(days=31)
 
 
@@ -43,10 +44,6 @@ def listing(request: access.ConsoleRequest) -> HttpResponse:
         rows.select_related("connection__customer", "meter", "price").order_by("-id")[: PAGE + 1]
     )
     now = merchant.now()
-    since = now - timedelta(hours=24)
-    day = UsageRequest.objects.of(merchant).filter(
-        pk__gte=ids.first(since - merchant.clock_offset), created_at__gte=since
-    )
     kept = {name: value for name, value in query.items() if value}
     return render(
         request,
@@ -66,15 +63,11 @@ def listing(request: access.ConsoleRequest) -> HttpResponse:
             else "",
             "newest": urlencode(kept) if before else None,
             "query": query,
+            "times": {name: query[name] for name in ("from", "to")},
             "export": urlencode(kept),
             "is_filtered": bool(kept),
             "meters": Meter.objects.of(merchant).order_by("name", "id"),
-            "last_day": day.aggregate(
-                count=Count("id"),
-                sum=Sum("charged", default=ZERO),
-                cost=Sum("provider_cost"),
-                costed=Sum("charged", filter=Q(provider_cost__isnull=False), default=ZERO),
-            ),
+            "last_day": _last_day(merchant, now=now),
             "currency": merchant.currency,
             "zone": merchant.time_zone,
             "now": now,
@@ -114,6 +107,20 @@ def one(request: access.ConsoleRequest, key: str) -> HttpResponse:
         "currency": found.connection.currency,
     }
     return render(request, "console/requests/detail.html", context)
+
+
+def _last_day(merchant: Any, *, now: datetime) -> dict[str, Any]:
+    """What the last 24 hours, from a quarter of an hour on, add up to; from the sums."""
+    start = now - timedelta(hours=24)
+    start = start.replace(minute=start.minute // 15 * 15, second=0, microsecond=0)
+    rows = rollups.by_meter(merchant, start=start, end=now + timedelta(days=1), zone="UTC")
+    costed = sum((row.costed for row in rows), ZERO)
+    return {
+        "count": sum(row.sums.requests for row in rows),
+        "sum": sum((row.sums.charged for row in rows), ZERO),
+        "cost": sum((row.sums.provider_cost for row in rows), ZERO) if costed else None,
+        "costed": costed,
+    }
 
 
 def state(row: UsageRequest) -> tuple[str, str]:
@@ -222,9 +229,9 @@ def filtered(merchant: Any, query: dict[str, str]) -> Any:
         rows = rows.filter(connection_id=_key("con", query["connection"]))
     if query["meter"]:
         rows = rows.filter(meter_id=_key("prd", query["meter"]))
-    day = moments.read_day(query["day"])
-    if day is not None:
-        start, end = moments.bounds(day, merchant.time_zone)
+    span = moments.between(query, merchant.time_zone)
+    if span is not None:
+        start, end = span
         # The merchant's clock never runs behind real time, which orders the keys.
         rows = rows.filter(
             created_at__gte=start,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import messages
-from django.contrib.auth import login, password_validation
+from django.contrib.auth import password_validation
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse
@@ -28,8 +28,8 @@ from lava.console import access, doors, trail, typed
 # What each role may do, in the words of the page.
 ROLES = {
     Membership.Role.OWNER: "Everything, the team and the brand included",
-    Membership.Role.DEVELOPER: "Keys, plans, meters and the sandbox’s clock; sees the rest",
-    Membership.Role.SUPPORT: "Gives credits, cancels, disables; sees the rest",
+    Membership.Role.DEVELOPER: "Keys, webhooks, plans, meters, the sandbox’s clock; sees the rest",
+    Membership.Role.SUPPORT: "Gives credits, refunds, switches and cancels plans; sees the rest",
     Membership.Role.VIEWER: "Sees everything, changes nothing",
 }
 
@@ -169,7 +169,7 @@ def join(request: HttpRequest, secret: str) -> HttpResponse:
                 form.refuse(error)
             else:
                 if not request.user.is_authenticated:
-                    login(request, user, backend=doors.BACKEND)
+                    doors.enter(request, user)
                 doors.open_books(request, membership)
                 return redirect(doors.HOME)
     return render(

@@ -17,7 +17,7 @@ from django.views.decorators.http import require_GET, require_POST
 
 from billing import errors
 from billing.models import Connection, Subscription
-from lava.console import access, charts, meters, numbers, rates, typed
+from lava.console import access, charts, meters, numbers, periods, rates, typed
 from meters import prices, replay
 from meters.models import Meter
 from meters.replay import Bill
@@ -82,7 +82,9 @@ def choose(request: access.ConsoleRequest) -> HttpResponse:
     merchant = request.merchant
     earned = {
         series.key: (series.total, numbers.spoken(series))
-        for series in numbers.usage_by_meter(merchant, now=merchant.now(), days=30)
+        for series in numbers.usage_by_meter(
+            merchant, periods.read({}, now=merchant.now(), zone=merchant.time_zone)
+        )
     }
     rows = Meter.objects.of(merchant).filter(archived_at=None).select_related("price")
     return render(

@@ -69,6 +69,18 @@ def plainly(amount: Decimal, currency: str, sign: bool = False) -> str:
     return money.display(amount, currency, sign=sign)
 
 
+@register.simple_tag
+def total(first: Decimal, second: Decimal, currency: str) -> str:
+    """Two amounts together, exact."""
+    return money.display(first + second, currency)
+
+
+@register.simple_tag
+def bar_x(place: int, step: int) -> int:
+    """Where a mark of a row of equal marks stands."""
+    return place * step
+
+
 @register.filter
 def clock(moment: datetime, zone: str) -> SafeString:
     """The time of day of a row under its day's band."""

@@ -47,32 +47,34 @@ TWICE = """
 ROLLUPS = """
     WITH summed AS (
         SELECT merchant_id, connection_id, meter_id, bucket, requests, tokens, characters, seconds,
-               provider_cost, fee, charged FROM meters_connectionusage
+               provider_cost, fee, charged, costed FROM meters_connectionusage
         UNION ALL
         SELECT merchant_id, connection_id, meter_id, bucket, requests, tokens, characters, seconds,
-               provider_cost, fee, charged FROM meters_usagedelta
+               provider_cost, fee, charged, costed FROM meters_usagedelta
         UNION ALL
         SELECT merchant_id, connection_id, meter_id,
                to_timestamp(floor(extract(epoch FROM "timestamp") / 900) * 900), -1,
                -(input_tokens + output_tokens), -(input_characters + output_characters),
-               -(input_seconds + output_seconds), -coalesce(provider_cost, 0), -fee, -charged
+               -(input_seconds + output_seconds), -coalesce(provider_cost, 0), -fee, -charged,
+               CASE WHEN provider_cost IS NULL THEN 0 ELSE -charged END
           FROM meters_usagerequest WHERE status = 'completed'
     ), whole AS (
-        SELECT merchant_id, meter_id, bucket, requests, tokens, fee, charged
+        SELECT merchant_id, meter_id, bucket, requests, tokens, fee, charged, costed
           FROM meters_merchantusage
         UNION ALL
-        SELECT merchant_id, meter_id, bucket, -requests, -tokens, -fee, -charged
+        SELECT merchant_id, meter_id, bucket, -requests, -tokens, -fee, -charged, -costed
           FROM meters_connectionusage
     )
     SELECT connection_id::text AS scope, meter_id AS meter, bucket, sum(requests) AS requests,
            sum(fee) AS fee, sum(charged) AS charged
       FROM summed GROUP BY 1, 2, 3
     HAVING sum(requests) <> 0 OR sum(tokens) <> 0 OR sum(characters) <> 0 OR sum(seconds) <> 0
-        OR sum(provider_cost) <> 0 OR sum(fee) <> 0 OR sum(charged) <> 0
+        OR sum(provider_cost) <> 0 OR sum(fee) <> 0 OR sum(charged) <> 0 OR sum(costed) <> 0
     UNION ALL
     SELECT merchant_id::text, meter_id, bucket, sum(requests), sum(fee), sum(charged)
       FROM whole GROUP BY 1, 2, 3
     HAVING sum(requests) <> 0 OR sum(tokens) <> 0 OR sum(fee) <> 0 OR sum(charged) <> 0
+        OR sum(costed) <> 0
 """
 
 # Each request is a step up from where the meter's count stood, each void a step down, and all of

@@ -14,5 +14,11 @@ class Migration(migrations.Migration):
         migrations.RunSQL(
             (SQL / name).read_text(encoding="utf-8"), reverse_sql=migrations.RunSQL.noop
         )
-        for name in ("charge.sql", "rollups.sql", "batch.sql", "gateway.sql")
+        for name in (
+            "charge.sql",
+            "rollup_functions.sql",
+            "rollups.sql",
+            "batch.sql",
+            "gateway.sql",
+        )
     ]

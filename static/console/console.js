@@ -30,3 +30,7 @@ document.addEventListener('click', async (event) => {
   button.textContent = 'Copied';
   setTimeout(() => { button.textContent = words; }, 1500);
 });
+
+// A page that waits for work looks again by itself, and keeps what the reader has scrolled to.
+const waits = document.querySelector('[data-refresh]');
+if (waits) setTimeout(() => location.reload(), Number(waits.dataset.refresh));

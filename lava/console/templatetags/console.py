@@ -104,12 +104,21 @@ GROUPS: list[tuple[str, list[Link]]] = [
             Link("What if", "/console/what-if", "flask"),
         ],
     ),
-    ("Books", [Link("Ledger", "/console/ledger", "book")]),
+    (
+        "Books",
+        [
+            Link("Ledger", "/console/ledger", "book"),
+            Link("Reconcile", "/console/reconcile", "scales"),
+            Link("Margin", "/console/margin", "trend"),
+            Link("Calendar", "/console/calendar", "calendar"),
+        ],
+    ),
     (
         "Developers",
         [
             Link("API keys", "/console/keys", "key"),
             Link("Gateway", "/console/gateway/", "route"),
+            Link("Webhooks", "/console/webhooks", "hook"),
             Link("Sandbox clock", "/console/clock", "clock"),
             Link("Outbox", "/console/outbox", "mail"),
         ],
@@ -194,6 +203,17 @@ ICONS = {
         "M6 12.500h8"
     ),
     "route": ("M4 16.500v-8a3 3 0 016 0v3a3 3 0 006 0v-8M2 14.500l2 2 2-2M14 5.500l2-2 2 2"),
+    "hook": (
+        "M8.2 9.2L5.800 13.200M11.600 7.400l2.400 4.200M7.800 14.500h4.400M10 7.500a2.500 2.500 0 "
+        "10-2.200-1.300M5.500 17a2.500 2.500 0 100-5 2.500 2.500 0 000 5zM14.500 17a2.500 2.500 0 "
+        "100-5 2.500 2.500 0 000 5z"
+    ),
+    "scales": (
+        "M10 3v14M6 17h8M4 5.500h12M4 5.500l-2.200 5.500h4.400zM16 5.500l-2.200 5.500h4.400z"
+    ),
+    "calendar": "M3 4.500h14v12.500H3zM3 8.500h14M7 2.500v3.500M13 2.500v3.500",
+    "transfer": "M6 3v13M6 16l-3-3M6 16l3-3M14 17V4M14 4l-3 3M14 4l3 3",
+    "trend": "M3 14l4.500-4.500 3 3L17 6M12.500 6H17v4.500",
     "menu": "M3 5.500h14M3 10h14M3 14.500h14",
     "updown": "M6.500 8L10 4.500 13.500 8M6.500 12l3.500 3.500 3.500-3.500",
     "done": (

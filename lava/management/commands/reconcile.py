@@ -23,7 +23,7 @@ from moneyed import Money
 from billing import errors, ids, money, reconcile
 from billing.models import Merchant, Payment, Plan
 from billing.reconcile import Gap
-from checkout import sessions
+from lava import reconciling
 
 
 class Command(BaseCommand):
@@ -67,12 +67,10 @@ class Command(BaseCommand):
         comes before the credits that would pay it too."""
         for gap in sorted(gaps, key=lambda gap: gap.ours):
             try:
-                done = reconcile.mend(gap)
+                done = reconciling.mend(gap)
             except errors.LavaError as error:
                 self.stderr.write(f"not mended, {gap.kind} {gap.ours or gap.theirs}: {error}")
                 continue
-            if gap.kind == "not_settled":
-                _complete(gap)
             word = "mended" if done else "left"
             self.stderr.write(f"{word}, {gap.kind} {gap.ours or gap.theirs}: {gap.mend}")
         return list(reconcile.gaps(merchant, since=since))
@@ -82,13 +80,6 @@ class Command(BaseCommand):
         sides = f"ours {gap.ours or 'none'} {_shown(gap.our_amount)}".rstrip()
         sides += f", theirs {gap.theirs or 'none'} {_shown(gap.their_amount)}".rstrip()
         self.stdout.write(f"  {gap.merchant}: {sides}. Mend: {gap.mend}.")
-
-
-def _complete(gap: Gap) -> None:
-    """Finish the checkout of a payment that was settled just now, if it has one."""
-    assert gap.payment_id is not None
-    payment = Payment.objects.get(pk=gap.payment_id)
-    sessions.complete_for_payment(payment, now=gap.merchant.now())
 
 
 def _merchants(named: str) -> list[Merchant]:

@@ -10,16 +10,22 @@ from django.test import Client
 from django.utils import timezone
 from moneyed import Money
 
-from billing import events, keys, merchants, outbox, team
+from billing import events, keys, merchants, outbox, plans, secrets, team
 from billing.models import (
     Connection,
+    Delivery,
+    DeliveryAttempt,
     Invitation,
     LedgerEntry,
     Membership,
     Merchant,
     Organization,
     Payment,
+    PlanMove,
+    Reconciliation,
+    Refund,
     User,
+    WebhookEndpoint,
 )
 from meters.gateway import keyring, spendkeys
 from meters.models import UsageRequest
@@ -56,8 +62,14 @@ class Books:
         self.card = factories.make_card(self.connection)
         self.payment = self._payment(now)
         self.message = outbox.text(merchant, to=phone, body=f"{word} 123456", now=now)
-        events.record(merchant, "payment.succeeded", now=now, connection=self.connection)
         self._gateway(phone)
+        self.event = events.record(
+            merchant, "payment.succeeded", now=now, connection=self.connection
+        )
+        self.refund = self._refund(now)
+        self.move = self._move(now)
+        self.endpoint, self.delivery, self.attempt = self._webhook()
+        self.reconciliation = self._reconciliation()
         self.request = self.use(f"{word.lower()}-job", 1_000_000) if merchant.is_sandbox else None
 
     def _gateway(self, phone: str) -> None:
@@ -124,12 +136,109 @@ class Books:
         row.save()
         return row
 
+    def _refund(self, now: datetime) -> Refund:
+        """A dollar that went back; no credit was bought with the payment, so none is taken."""
+        row = Refund(
+            merchant=self.merchant,
+            payment=self.payment,
+            connection=self.connection,
+            status=Refund.Status.SUCCEEDED,
+            amount=Money(1, "USD"),
+            key=f"test:{self.word}",
+            reason=f"{self.word} was kind",
+            actor=f"{self.word} person",
+            refund_id=f"re_{self.word}",
+            receipt_number=f"{self.word[:2].upper()}-2",
+            created_at=now,
+            settled_at=now,
+        )
+        row.save()
+        Payment.objects.filter(pk=self.payment.pk).update(refunded=1)
+        self.payment.refresh_from_db()
+        return row
+
+    def _move(self, now: datetime) -> PlanMove:
+        """The plan's second version, and a move back from it that is over: nobody was on it."""
+        terms = plans.of(self.plan)
+        self.next_version = plans.new_version(self.plan, terms=terms, now=now, keep_offering=True)
+        row = PlanMove(
+            merchant=self.merchant,
+            from_plan=self.next_version,
+            to_plan=self.plan,
+            when=PlanMove.When.NEXT_CYCLE,
+            state=PlanMove.State.DONE,
+            actor=f"{self.word} person",
+            created_at=now,
+            finished_at=now,
+        )
+        row.save()
+        return row
+
+    def _webhook(self) -> tuple[WebhookEndpoint, Delivery, DeliveryAttempt]:
+        """An endpoint that answered 500 once."""
+        now = timezone.now()
+        endpoint = WebhookEndpoint(
+            merchant=self.merchant,
+            name=f"{self.word} hook",
+            url=f"https://{self.word.lower()}.example/hooks",
+            secret=secrets.seal("whsec_c2VjcmV0c2VjcmV0c2VjcmV0"),
+            sequence=1,
+            created_at=now,
+        )
+        endpoint.save()
+        delivery = Delivery(
+            merchant=self.merchant,
+            endpoint=endpoint,
+            event=self.event,
+            sequence=1,
+            body=f'{{"word": "{self.word}"}}',
+            attempts=1,
+            next_attempt_at=now,
+            created_at=now,
+        )
+        delivery.save()
+        attempt = DeliveryAttempt.objects.create(
+            delivery=delivery, number=1, status=500, answer=f"{self.word} broke", duration_ms=12,
+            at=now,
+        )  # fmt: skip
+        return endpoint, delivery, attempt
+
+    def _reconciliation(self) -> Reconciliation:
+        """A run that found one gap: a payment that the network does not have."""
+        now = timezone.now()
+        row = Reconciliation(
+            merchant=self.merchant,
+            state=Reconciliation.State.DONE,
+            actor=f"{self.word} person",
+            asked_at=now,
+            started_at=now,
+            finished_at=now,
+            checks=[
+                {
+                    "name": "Each balance is the sum of its entries",
+                    "sides": "Balances and ledger",
+                    "first": "22.00", "second": "22.00", "off": 0, "count": 3,
+                }
+            ],
+            gaps=[
+                {
+                    "kind": "not_paid", "ours": self.payment.public_id, "theirs": "pi_gap",
+                    "our_amount": "25.00", "their_amount": None, "currency": "USD",
+                    "payment": str(self.payment.pk), "refund": str(self.refund.pk),
+                }
+            ],
+        )  # fmt: skip
+        row.save()
+        return row
+
     @property
     def public_ids(self) -> set[str]:
         """Every id of these books that a page could show."""
         rows: list[Any] = [
             self.plan, self.bundle, self.meter, self.key, self.connection, self.payment,
             self.message, self.provider_key, self.provider, self.price, self.token, self.call,
+            self.message, self.refund, self.move, self.next_version, self.endpoint, self.delivery,
+            self.reconciliation,
         ]  # fmt: skip
         if self.request is not None:
             rows.append(self.request)

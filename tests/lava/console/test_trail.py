@@ -23,7 +23,13 @@ from tests.lava.console.test_wall import (
 pytestmark = pytest.mark.django_db
 Role = Membership.Role
 # Posts that change nothing anybody could want to look up.
-SILENT = {"environment", "plan-preview", "meter-calculate", "brand-preview", "meter-what-if"}
+SILENT = {
+    "environment", "plan-preview", "meter-calculate", "brand-preview", "meter-what-if",
+    # Previews of what a card and the ledger would see; the acts are in test_money_processes.
+    "payment-refund", "connection-switch",
+    # Without an app that is confirmed there is nothing to turn off or renew; see test_accounts.
+    "account-two-step", "account-two-step-off", "account-codes",
+}  # fmt: skip
 
 
 def entries(shop: Shop) -> list[AuditEntry]:

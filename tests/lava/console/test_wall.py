@@ -89,6 +89,19 @@ CASES: dict[str, Case] = {
         post="billing.change_connection",
         data=lambda shop, books: {"amount": "5", "reason": "x", "step": "give", "given": "0"},
     ),
+    "connection-take": Case(
+        ids=lambda shop, books: {"key": books.connection.public_id},
+        get="billing.change_connection",
+        post="billing.change_connection",
+        data=lambda shop, books: {"amount": "5", "reason": "x", "step": "take", "given": "0"},
+    ),
+    "connection-switch": Case(
+        ids=lambda shop, books: {"key": books.connection.public_id},
+        get="billing.change_connection",
+        post="billing.change_connection",
+        data=lambda shop, books: {"plan": books.next_version.public_id},
+        done=200,
+    ),
     "connection-cancel": Case(
         ids=lambda shop, books: {"key": books.connection.public_id},
         get="billing.change_connection",
@@ -109,6 +122,17 @@ CASES: dict[str, Case] = {
     "payment": Case(
         ids=lambda shop, books: {"key": books.payment.public_id}, get="billing.view_payment"
     ),
+    "payment-refund": Case(
+        ids=lambda shop, books: {"key": books.payment.public_id},
+        get="billing.add_refund",
+        post="billing.add_refund",
+        data=lambda shop, books: {"amount": "5", "reason": "x", "key": "k", "step": "preview"},
+        done=200,
+    ),
+    "refunds": Case(get="billing.view_payment", asks=("connection", "before")),
+    "refund": Case(
+        ids=lambda shop, books: {"key": books.refund.public_id}, get="billing.view_payment"
+    ),
     "plans": Case(get="billing.view_plan"),
     "plan-new": Case(get="billing.change_plan", post="billing.change_plan", data=plan_form),
     "plan-preview": Case(post="billing.view_plan", data=plan_form, done=200),
@@ -123,6 +147,20 @@ CASES: dict[str, Case] = {
         get="billing.change_plan",
         post="billing.change_plan",
     ),
+    "plan-version": Case(
+        ids=lambda shop, books: {"key": books.plan.public_id},
+        get="billing.change_plan",
+        post="billing.change_plan",
+        data=plan_form,
+    ),
+    "plan-move": Case(
+        ids=lambda shop, books: {"key": books.plan.public_id},
+        get="billing.change_plan",
+        post="billing.change_plan",
+        data=lambda shop, books: {"to": books.next_version.public_id, "when": "next_cycle"},
+    ),
+    "moves": Case(get="billing.view_plan"),
+    "move": Case(ids=lambda shop, books: {"key": books.move.public_id}, get="billing.view_plan"),
     "meters": Case(get="meters.view_meter"),
     "meter-new": Case(get="meters.change_meter", post="meters.change_meter", data=meter_form),
     "meter-calculate": Case(post="meters.view_meter", data=meter_form, done=200),
@@ -149,6 +187,13 @@ CASES: dict[str, Case] = {
         get="billing.view_secretkey",
         post="billing.change_secretkey",
         data=lambda shop, books: {"name": "another"},
+        done=200,
+    ),
+    "key-rotate": Case(
+        ids=lambda shop, books: {"key": books.key.public_id},
+        get="billing.change_secretkey",
+        post="billing.change_secretkey",
+        data=lambda shop, books: {"old": "works"},
         done=200,
     ),
     "key-revoke": Case(
@@ -237,6 +282,51 @@ CASES: dict[str, Case] = {
         get="meters.change_modelprice",
         post="meters.change_modelprice",
     ),
+    "webhooks": Case(
+        get="billing.view_webhookendpoint", asks=("endpoint", "delivery", "before", "try")
+    ),
+    "webhook-new": Case(
+        get="billing.change_webhookendpoint",
+        post="billing.change_webhookendpoint",
+        data=lambda shop, books: {"name": "Mine", "url": "http://127.0.0.1:9/h", "all": "1"},
+        done=200,
+    ),
+    "webhook": Case(
+        ids=lambda shop, books: {"key": books.endpoint.public_id},
+        get="billing.change_webhookendpoint",
+        post="billing.change_webhookendpoint",
+        data=lambda shop, books: {"name": "Mine", "url": "http://127.0.0.1:9/h", "all": "1"},
+    ),
+    "webhook-pause": Case(
+        ids=lambda shop, books: {"key": books.endpoint.public_id},
+        post="billing.change_webhookendpoint",
+    ),
+    "webhook-rotate": Case(
+        ids=lambda shop, books: {"key": books.endpoint.public_id},
+        get="billing.change_webhookendpoint",
+        post="billing.change_webhookendpoint",
+        done=200,
+    ),
+    "webhook-delete": Case(
+        ids=lambda shop, books: {"key": books.endpoint.public_id},
+        get="billing.change_webhookendpoint",
+        post="billing.change_webhookendpoint",
+    ),
+    "webhook-send-now": Case(
+        ids=lambda shop, books: {"key": books.endpoint.public_id},
+        post="billing.change_webhookendpoint",
+    ),
+    "webhook-resend": Case(
+        ids=lambda shop, books: {"key": books.delivery.public_id},
+        post="billing.change_webhookendpoint",
+    ),
+    "reconcile": Case(
+        get="billing.view_reconciliation", post="billing.change_reconciliation", asks=("run",)
+    ),
+    "reconcile-mend": Case(
+        ids=lambda shop, books: {"key": books.reconciliation.public_id, "place": 0},
+        post="billing.change_reconciliation",
+    ),
     "clock": Case(
         get="billing.view_clock",
         post="billing.change_clock",
@@ -250,10 +340,26 @@ CASES: dict[str, Case] = {
         get="billing.view_organization", post="billing.change_organization", data=brand_form
     ),
     "brand-preview": Case(post="billing.view_organization", data=brand_form, done=200),
+    "account": Case(get="billing.view_any"),
+    "account-two-step": Case(get="billing.view_any", post="billing.view_any"),
+    "account-two-step-off": Case(get="billing.view_any", post="billing.view_any"),
+    "account-codes": Case(post="billing.view_any"),
+    "account-sign-out": Case(
+        post="billing.view_any", data=lambda shop, books: {"sign_in": "others"}
+    ),
     "audit": Case(get="billing.view_auditentry", asks=("who", "before")),
     "export-connections": Case(get="billing.view_connection", asks=("q", "plan")),
     "export-requests": Case(get="meters.view_usagerequest", asks=("q", "connection", "meter")),
     "export-payments": Case(get="billing.view_payment", asks=("connection",)),
+    "export-refunds": Case(get="billing.view_payment", asks=("connection",)),
+    "calendar": Case(get="billing.view_subscription", asks=("day",)),
+    "margin": Case(get="billing.view_any", asks=("from",)),
+    "export-margin": Case(get="billing.view_any"),
+    "export-calendar": Case(get="billing.view_subscription"),
+    "export-usage": Case(get="billing.view_any"),
+    "export-plans": Case(get="billing.view_plan"),
+    "export-credit": Case(get="billing.view_ledgerentry"),
+    "export-numbers": Case(get="billing.view_any"),
     "export-ledger": Case(get="billing.view_ledgerentry", asks=("connection",)),
     "team": Case(
         get="billing.view_membership",
@@ -277,7 +383,7 @@ CASES: dict[str, Case] = {
     ),
 }
 # Open to strangers by their nature, each with tests of its own.
-DOORS = {"login", "logout", "first-run", "join"}
+DOORS = {"login", "second-step", "logout", "first-run", "join", "forgot", "reset"}
 
 
 @contextmanager
@@ -461,8 +567,9 @@ def test_the_pages_do_show_their_own(ours: Shop) -> None:
     client = ours.client()
     for name in ("connections", "connection", "requests", "payments", "plans", "meters", "ledger",
                  "keys", "gateway", "gateway-call", "gateway-tokens", "gateway-token",
-                 "gateway-keys", "gateway-prices", "outbox", "export-connections",
-                 "export-requests", "export-payments", "export-ledger"):  # fmt: skip
+                 "gateway-keys", "gateway-prices", "outbox", "webhooks", "refunds", "refund",
+                 "moves", "reconcile", "export-connections", "export-requests", "export-payments",
+                 "export-refunds", "export-ledger"):  # fmt: skip
         page = text_of(client.get(address(name, CASES[name].ids(ours, ours.sandbox))))
         assert ours.sandbox.word in page, name
 
@@ -545,6 +652,13 @@ def test_no_text_of_anybody_becomes_markup(ours: Shop) -> None:
         (books.provider_key, ("created_by",)),
         (books.price, ("model", "created_by")),
         (books.payment, ("failure_message", "flag")),
+        (books.refund, ("reason", "actor", "failure_message", "flag")),
+        (books.move, ("actor",)),
+        (books.next_version, ("name",)),
+        (books.endpoint, ("name", "url")),
+        (books.delivery, ("body",)),
+        (books.attempt, ("answer", "error")),
+        (books.reconciliation, ("actor", "error")),
         (ours.organization, ("name", "support_email", "terms_url")),
         (ours.people[Role.OWNER], ("name",)),
         (ours.invitation, ("email",)),
