@@ -85,7 +85,8 @@ def test_two_hundred_at_once_pass_no_more_than_the_credits_cover(
     statuses = asyncio.run(storm())
     assert (statuses.count(200), statuses.count(402)) == (10, 190)
     assert len(server.journal()) == 10
-    assert len(settled(shop)) == 10
+    ends = [(call.status, call.http_status) for call in settled(shop)]
+    assert (ends.count(("completed", 200)), ends.count(("blocked", 402))) == (10, 190)
     assert shop.balance() == 0
     assert UsageRequest.objects.of(shop.merchant).count() == 10
     sound(shop)
