@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 from django.db import connection as database
 
-from billing import credits, money, overage, settlement, subscriptions
+from billing import credits, money, overage, subscriptions
+from billing.settlement import paid, unpaid
 from lava.demo.sim.world import open_world
 from meters import pricing, usage
 from tests import factories
@@ -234,7 +235,7 @@ MUTANTS: dict[str, tuple[Any, Test]] = {
         Python(credits, "take", "need > left", "need > 2 * left"), blocks,
     ),
     "bundles outlive the cycle": (
-        Python(settlement, "_end_of_bundle", "return max(", "return None and max("), rolls_over,
+        Python(paid, "_end_of_bundle", "return max(", "return None and max("), rolls_over,
     ),
     "a cycle is opened twice": (
         Python(subscriptions, "advance", "index <= subscription", "index < subscription"),
@@ -248,11 +249,11 @@ MUTANTS: dict[str, tuple[Any, Test]] = {
         Python(subscriptions, "end", "pool=CreditGrant.Pool.CYCLE", "pool=9"), silent,
     ),
     "what a charge collected is not released": (
-        Python(settlement, "_release", "F(\"collecting\") - payment.amount.amount",
+        Python(unpaid, "release", "F(\"collecting\") - payment.amount.amount",
                "F(\"collecting\")"), silent,
     ),
     "a declined charge is tried the same day": (
-        Python(settlement, "_pause",
+        Python(unpaid, "_pause",
                "timedelta(days=RETRY_DAYS[min(tries, len(RETRY_DAYS)) - 1])",
                "timedelta(hours=1)"), silent,
     ),
