@@ -9,7 +9,7 @@ from typing import Any
 from django.db import models
 
 from billing import errors, secrets
-from billing.models import CardAccount, IdempotentCall, WebhookEndpoint
+from billing.models import CardAccount, IdempotentCall, SecondFactor, WebhookEndpoint
 from meters.gateway.models import ProviderKey
 
 COLUMNS: tuple[tuple[type[models.Model], tuple[str, ...]], ...] = (
@@ -17,6 +17,7 @@ COLUMNS: tuple[tuple[type[models.Model], tuple[str, ...]], ...] = (
     (WebhookEndpoint, ("secret", "previous_secret")),
     (ProviderKey, ("sealed",)),
     (IdempotentCall, ("answer",)),
+    (SecondFactor, ("secret",)),
 )
 
 

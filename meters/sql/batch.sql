@@ -242,12 +242,13 @@ BEGIN
         RETURNING r AS stored, r.id, r.request_id, r.price_id
     ), noted AS (
         INSERT INTO meters_usagedelta (merchant_id, connection_id, meter_id, bucket, requests,
-            tokens, characters, seconds, provider_cost, fee, charged)
+            tokens, characters, seconds, provider_cost, fee, charged, costed)
         SELECT $2, d.connection, d.meter, meters_bucket(d.happened), count(*),
                sum(d.input_tokens + d.output_tokens),
                sum(d.input_characters + d.output_characters),
                sum(d.input_seconds + d.output_seconds), sum(COALESCE(d.provider_cost, 0)),
-               sum(d.fee), sum(d.charged)
+               sum(d.fee), sum(d.charged),
+               sum(CASE WHEN d.provider_cost IS NULL THEN 0 ELSE d.charged END)
           FROM due d GROUP BY d.connection, d.meter, meters_bucket(d.happened)
     ), steps AS (
         SELECT d.id, d.when_depleted, d.overage_threshold, d.low_mark, d.top_up_threshold,

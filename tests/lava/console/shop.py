@@ -101,8 +101,8 @@ class Books:
             meter=self.meter if merchant.is_sandbox else None,
             limits=spendkeys.Limits(spend_limit=Decimal(5), request_limit=100, rpm=60),
         )
-        payer = {"connection": self.connection, "meter": self.meter} if merchant.is_sandbox else {}
-        self.call = gateway.call(merchant, token=self.token, **payer)
+        # The merchant's own call: the figures of these books are the customer's own requests.
+        self.call = gateway.call(merchant)
         gateway.block(merchant, token=self.token, connection=self.connection)
 
     def use(self, request_id: str, tokens: int, **fields: Any) -> UsageRequest:

@@ -16,11 +16,22 @@ from lava.console.gateway import calls, prices, snippets
 from meters import costs
 from meters.gateway import keyring, providers, spendkeys, store
 from meters.gateway.readers import Usage
-from meters.models import ForwardToken, ModelPrice, Provider, ProviderKey
+from meters.models import ForwardToken, GatewayCall, ModelPrice, Provider, ProviderKey
 from tests.lava.console.shop import Shop
 from tests.meters.gateway import books as gateway
 
 pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def ours(ours: Shop) -> Shop:
+    """A shop whose call a customer paid for, in the place of its own."""
+    books = ours.sandbox
+    GatewayCall.objects.filter(pk=books.call.pk).delete()
+    books.call = gateway.call(
+        books.merchant, token=books.token, connection=books.connection, meter=books.meter
+    )
+    return ours
 
 
 def page(answer: Any) -> str:
@@ -31,17 +42,17 @@ def page(answer: Any) -> str:
 
 def test_calls_show_cost_charge_margin_and_what_was_refused(ours: Shop) -> None:
     said = page(ours.client().get("/console/gateway/"))
-    # 1,500 tokens at 3 a million; the library's 0.00045.
-    assert "gpt-4o-mini OpenAI 1,000, 500 2,140 ms $0.00045 $0.0045 $0.00405 Charged" in said
+    # 1,500 tokens at 2 a million, past the first tier; the library's 0.00045.
+    assert "gpt-4o-mini OpenAI 1,000, 500 2,140 ms $0.00045 $0.003 $0.00255 Charged" in said
     assert "Blocked 402" in said and "1 blocked for want of credits" in said
-    assert "Charged $0.0045" in said and "Margin $0.00405 after $0.00045 to providers" in said
+    assert "Charged $0.003" in said and "Margin $0.00255 after $0.00045 to providers" in said
 
 
 def test_a_call_says_where_its_time_went_and_by_whose_price(ours: Shop) -> None:
     said = page(ours.client().get(f"/console/gateway/calls/{ours.sandbox.call.public_id}"))
     assert "The gateway added 9 ms of 2,140" in said
     assert "Provider, to its first byte 403 ms" in said and "The answer 1,728 ms" in said
-    assert "Margin $0.00405" in said or "Margin 90.0 % of the charge $0.00405" in said
+    assert "Margin $0.00255" in said or "Margin 85.0 % of the charge $0.00255" in said
     assert "The price library" in said and "input_mtok 0.15" in said
     assert "Input tokens 1,000" in said
 
@@ -57,7 +68,7 @@ def test_a_refused_call_says_why_and_that_nothing_was_held(ours: Shop) -> None:
     ("query", "seen", "hidden"),
     [
         ({"state": "credits"}, "Blocked 402", "Charged $"),
-        ({"state": "done"}, "$0.0045", "Blocked 402"),
+        ({"state": "done"}, "$0.003", "Blocked 402"),
         ({"q": "gpt-4o-mini"}, "Blocked 402", "No call fits"),
         ({"q": "gpt-4"}, "No call fits", "Blocked 402"),
         ({"provider": "openai"}, "Blocked 402", "No call fits"),
@@ -75,7 +86,7 @@ def test_the_list_asks_for_itself_alone(ours: Shop) -> None:
     whole = client.get("/console/gateway/", {"state": "done"}).content.decode()
     live = html.unescape(re.search(r'data-live="([^"]+)"', whole).group(1))  # type: ignore[union-attr]
     part = client.get(f"/console/gateway/{live}").content.decode()
-    assert "<html" not in part and "$0.0045" in re.sub(r"<[^>]+>", "", part)
+    assert "<html" not in part and "$0.003" in re.sub(r"<[^>]+>", "", part)
     assert part.strip() in whole
     older = client.get("/console/gateway/", {"before": ours.sandbox.call.public_id})
     assert "data-live=" not in older.content.decode()

@@ -50,6 +50,8 @@ class Case:
     # What a good POST answers: 302, or 200 where it answers with a page or a fragment.
     done: int = 302
     asks: tuple[str, ...] = field(default=())
+    # What the address must be asked with.
+    query: str = ""
 
 
 def plan_form(shop: Shop, books: Books) -> Data:
@@ -200,6 +202,11 @@ CASES: dict[str, Case] = {
         ids=lambda shop, books: {"key": books.key.public_id},
         get="billing.change_secretkey",
         post="billing.change_secretkey",
+    ),
+    "key-connect": Case(
+        get="billing.change_secretkey",
+        post="billing.change_secretkey",
+        query="?state=abcdefgh&port=4000",
     ),
     "gateway": Case(
         get="meters.view_gatewaycall", asks=("q", "connection", "provider", "state", "before")
@@ -404,7 +411,7 @@ def text_of(answer: Any) -> str:
 
 
 def ask(client: Any, case: Case, name: str, method: str, shop: Shop, books: Books) -> HttpResponse:
-    where = address(name, case.ids(shop, books))
+    where = address(name, case.ids(shop, books)) + case.query
     if method == "get":
         answer: HttpResponse = client.get(where)
         return answer
