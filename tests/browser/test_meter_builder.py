@@ -127,3 +127,13 @@ def test_refusals_are_shown_at_their_fields_and_nothing_is_lost(
     page.get_by_role("button", name="What if").click()
     expect(page.get_by_text("The draft asks input $3.00, output $15.00 a million")).to_be_visible()
     picture(page, "meter-what-if")
+
+
+def test_ctrl_k_searches_from_within_a_field(page: Page, live_server: Any, ours: Shop) -> None:
+    page.goto(f"{live_server.url}/console/meters/new")
+    page.get_by_label("Name", exact=True).focus()
+    page.keyboard.press("Control+k")
+    page.keyboard.type("northwind-meter")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("northwind-meter")
+    expect(page.locator(f'main a[href$="{ours.sandbox.meter.public_id}"]')).to_be_visible()
