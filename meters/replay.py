@@ -65,9 +65,10 @@ _COUNTED = """
 meters_quantity(%(unit)s, %(basis)s, input_tokens, output_tokens, input_characters,
                 output_characters, input_seconds, output_seconds)
 """
+# A request without cached tokens stores none.
 _KINDS = """
-meters_kinds(%(kinds)s::text[], input_tokens, output_tokens, cache_read_tokens,
-             cache_write_tokens)
+meters_kinds(%(kinds)s::text[], input_tokens, output_tokens, COALESCE(cache_read_tokens, 0),
+             COALESCE(cache_write_tokens, 0))
 """
 # The draft counts as the prices that were met: each request's own position holds.
 _KEPT = f"""

@@ -17,7 +17,7 @@ from django.db.models.functions import TruncDate
 from billing import ids, money
 from billing.models import Connection, CreditGrant, Plan, Subscription
 from lava.console import charts, moments, rates, timeline
-from meters import pricing
+from meters import prices, pricing
 from meters.models import Meter, MeterPosition, UsageRequest
 
 ZERO = Decimal(0)
@@ -197,26 +197,32 @@ def meters_this_cycle(
         assert price is not None
         quantity, charged = used.meters.get(meter.pk, (ZERO, ZERO))
         position = meter.cycle if price.tier_window == "cycle" else meter.lifetime
-        place = _tier(price, position or ZERO)
-        note = rates.tier_rate(price, place, connection.currency)
-        fixed = price.rate_type == "fixed"
+        here, now = _standing(price, position or ZERO, connection.currency)
         found.append(
             {
                 "meter": meter,
-                "quantity": rates.count(quantity, price.unit)
-                + (f", tier {place + 1} of {len(price.tiers)}" if len(price.tiers) > 1 else ""),
+                "quantity": rates.count(quantity, price.unit) + here,
                 "charged": charged,
-                "price": f"now {note}" if fixed else f"{note} of cost",
+                "price": now,
             }
         )
     return found
 
 
-def _tier(price: Any, position: Decimal) -> int:
-    """The tier of the next unit after a position (seconds for minutes)."""
+def _standing(price: Any, position: Decimal, currency: str) -> tuple[str, str]:
+    """Where a position (seconds for minutes) stands in a price: its tier, and what is paid now."""
     tiers: list[pricing.Tier] = price.tiers
+    if tiers[0].kind:
+        return "", rates.describe(price, currency)
     scale = 60 if price.unit == "minutes" else 1
-    return max(place for place, tier in enumerate(tiers) if tier.start * scale <= position)
+    if position < price.free_allowance * scale:
+        free = rates.plain_count(price.free_allowance)
+        return "", f"now free, up to {free} {rates.WORDS[price.unit].many}"
+    counted = pricing.billable(prices.of(price).price, position)
+    place = max(place for place, tier in enumerate(tiers) if tier.start * scale <= counted)
+    note = rates.tier_rate(price, place, currency)
+    here = f", tier {place + 1} of {len(tiers)}" if len(tiers) > 1 else ""
+    return here, f"now {note}" if price.rate_type == "fixed" else f"{note} of cost"
 
 
 def chart(

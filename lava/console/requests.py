@@ -151,6 +151,9 @@ def proof(row: UsageRequest, grants: dict[str, CreditGrant], *, zone: str) -> di
     slices: list[dict[str, Any]] = []
     for number, quantity, amount in row.slices:
         tier = price.tiers[int(number)]
+        name = rates.tier_name(price, int(number))
+        # A slice of no quantity is the tier's flat amount.
+        is_flat = bool(tier.flat) and not Decimal(quantity) and bool(row.quantity)
         shown = (
             rates.rate(tier.rate, currency)
             if price.rate_type == "fixed"
@@ -158,9 +161,9 @@ def proof(row: UsageRequest, grants: dict[str, CreditGrant], *, zone: str) -> di
         )
         slices.append(
             {
-                "name": f"Tier {int(number) + 1}" if len(price.tiers) > 1 else "One rate",
-                "quantity": rates.count(Decimal(quantity), price.unit),
-                "rate": shown,
+                "name": f"{name}, flat amount" if is_flat else name,
+                "quantity": "" if is_flat else rates.count(Decimal(quantity), price.unit),
+                "rate": "once" if is_flat else shown,
                 "amount": Decimal(amount),
             }
         )

@@ -5,6 +5,7 @@ The draft is the meter builder's own form; the sums come from `meters.replay`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
@@ -15,7 +16,7 @@ from django.shortcuts import render
 from django.urls import URLPattern, path
 from django.views.decorators.http import require_GET, require_POST
 
-from billing import errors
+from billing import errors, money
 from billing.models import Connection, Subscription
 from lava.console import access, charts, meters, numbers, periods, rates, typed
 from meters import prices, replay
@@ -116,10 +117,6 @@ def try_price(request: access.ConsoleRequest, key: str) -> HttpResponse:
         raise Http404
     builder = meters.read(request)
     builder.form.values |= {"slug": meter.slug, "name": builder.form.text("name") or meter.name}
-    if price.tier_kinds:
-        builder.form.problems["form"] = (
-            "This meter has a rate for each kind of token, which cannot be tried here yet."
-        )
     terms = builder.terms(prices.of(price))
     text = request.POST.get("days", "30")
     days = int(text) if text in map(str, RANGES) else 30
@@ -141,8 +138,8 @@ def try_price(request: access.ConsoleRequest, key: str) -> HttpResponse:
         "console/whatif/result.html",
         {
             "meter": meter,
-            "draft": rates.describe(terms, currency),
-            "today": rates.describe(price, currency),
+            "draft": rates.spell(terms, currency),
+            "today": rates.spell(price, currency),
             "days": days,
             "ranges": RANGES,
             "posted": [
@@ -197,42 +194,92 @@ def _rows(merchant: Any, bills: list[Bill], *, unit: str) -> list[dict[str, Any]
 
 
 def _tiers(price: Any, terms: Any, currency: str) -> list[dict[str, Any]]:
-    """Today's rate and the draft's where either changes, by how much was used."""
+    """Today's rate and the draft's where either changes, by how much was used or by kind."""
     old, new = price.tiers, list(terms.tiers)
     if price.rate_type != terms.rate_type or price.unit != terms.unit:
         return []
-    starts = sorted({tier.start for tier in (*old, *new)})
-
-    def at(tiers: Any, start: Decimal) -> Decimal:
-        found: Decimal = [tier.rate for tier in tiers if tier.start <= start][-1]
-        return found
+    if bool(old[0].kind) != bool(new[0].kind):
+        return []
 
     def shown(rate: Decimal) -> str:
         if terms.rate_type == "percentage":
             return f"{typed.plain(rate)} %"
         return rates.rate(rate, currency)
 
+    if old[0].kind:
+        return [
+            _compared(
+                rates.KINDS[kind].capitalize(), _of_kind(old, kind), _of_kind(new, kind), shown
+            )
+            for kind in rates.KINDS
+            if any(tier.kind == kind for tier in (*old, *new))
+        ]
+    starts = sorted({tier.start for tier in (*old, *new)})
+
+    def at(tiers: Any, start: Decimal) -> Decimal:
+        found: Decimal = [tier.rate for tier in tiers if tier.start <= start][-1]
+        return found
+
     rows = []
     for place, start in enumerate(starts):
-        today, draft = at(old, start), at(new, start)
-        moved = (draft - today) * 100 / today if today else None
         last = place + 1 == len(starts)
         upto = "" if last else rates.plain_count(starts[place + 1])
-        rows.append(
-            {
-                "name": ("All" if place == 0 else "Beyond")
-                if last
-                else (f"First {upto}" if place == 0 else f"To {upto}"),
-                "today": shown(today),
-                "draft": shown(draft),
-                "is_changed": today != draft,
-                "is_rise": draft > today,
-                "change": "same"
-                if today == draft
-                else (f"{moved:+.1f} %".replace("-", "−") if moved is not None else "new"),
-            }
+        if last:
+            name = "All" if place == 0 else "Beyond"
+        else:
+            name = f"First {upto}" if place == 0 else f"To {upto}"
+        rows.append(_compared(name, at(old, start), at(new, start), shown))
+    return rows + _beside(price, terms, currency)
+
+
+def _of_kind(tiers: Any, kind: str) -> Decimal:
+    """The rate a kind of tokens pays: cached input without one pays the input's."""
+    found: dict[str, Decimal] = {tier.kind: tier.rate for tier in tiers}
+    return found.get(kind, found["input"])
+
+
+def _beside(price: Any, terms: Any, currency: str) -> list[dict[str, Any]]:
+    """What stands beside the rates, where today's price or the draft has it."""
+    rows = []
+    if price.free_allowance or terms.free_allowance:
+        # More for nothing is no rise.
+        row = _compared(
+            "Free", price.free_allowance, terms.free_allowance, lambda count: f"{count:,.0f}"
         )
+        rows.append(row | {"is_rise": terms.free_allowance < price.free_allowance})
+    if price.package_size or terms.package_size:
+        rows.append(
+            _compared(
+                "Package",
+                price.package_size,
+                terms.package_size,
+                lambda count: f"{count:,.0f}" if count else "none",
+            )
+        )
+    flats = [{tier.start: tier.flat for tier in tiers} for tiers in (price.tiers, terms.tiers)]
+    for start in sorted({*flats[0], *flats[1]}):
+        today, draft = flats[0].get(start, ZERO), flats[1].get(start, ZERO)
+        if today or draft:
+            name = f"Once, past {rates.plain_count(start)}" if start else "Once"
+            rows.append(_compared(name, today, draft, lambda flat: money.display(flat, currency)))
     return rows
+
+
+def _compared(
+    name: str, today: Decimal, draft: Decimal, shown: Callable[[Decimal], str]
+) -> dict[str, Any]:
+    """A row of the two prices side by side."""
+    moved = (draft - today) * 100 / today if today else None
+    return {
+        "name": name,
+        "today": shown(today),
+        "draft": shown(draft),
+        "is_changed": today != draft,
+        "is_rise": draft > today,
+        "change": "same"
+        if today == draft
+        else (f"{moved:+.1f} %".replace("-", "−") if moved is not None else "new"),
+    }
 
 
 urls: list[URLPattern] = [

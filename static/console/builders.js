@@ -6,14 +6,36 @@ const forms = document.querySelectorAll("form[data-builder]");
 function value(form, name) {
   const field = form.elements.namedItem(name);
   if (!field) return "";
+  if (field.type === "checkbox") return field.checked && !field.disabled ? field.value : "";
   return field.value;
 }
 
-/* Fields that belong to a choice: data-when="kind=tiers". */
+/* Whether a choice is made: "kind=tiers|rate unit=tokens_1m, with_flats=on"; a space is and, a
+   comma is or. */
+function chosen(form, when) {
+  return when.split(",").some((all) =>
+    all.trim().split(" ").every((one) => {
+      const [name, wanted] = one.split("=");
+      return wanted.split("|").includes(value(form, name));
+    }),
+  );
+}
+
+/* Fields that belong to a choice. Those under data-drop are not sent while they are folded away;
+   the others keep what was typed for when the choice comes back. */
 function fold(form) {
-  for (const part of document.querySelectorAll("[data-when]")) {
-    const [name, wanted] = part.dataset.when.split("=");
-    part.hidden = value(form, name) !== wanted;
+  const only = document.querySelector('input[name="kind"][value="kinds"]');
+  if (only?.checked && value(form, "unit") !== "tokens_1m") {
+    form.querySelector('input[name="kind"][value="rate"]').checked = true;
+  }
+  for (const part of document.querySelectorAll("[data-when][data-drop]")) {
+    part.hidden = !chosen(form, part.dataset.when);
+  }
+  for (const field of document.querySelectorAll("[data-drop] input")) {
+    field.disabled = field.closest("[data-drop][hidden]") !== null;
+  }
+  for (const part of document.querySelectorAll("[data-when]:not([data-drop])")) {
+    part.hidden = !chosen(form, part.dataset.when);
   }
 }
 
@@ -73,12 +95,14 @@ function tiers(form) {
     row.querySelector("[data-upto]").textContent = next
       ? next.querySelector('[name$="-start"]').value || "…"
       : "and beyond";
+    row.querySelector('[name$="-flat"]').setAttribute("aria-label", `Flat amount of tier ${place + 1}`);
     row.querySelector("[data-remove]").hidden = place === 0;
-    row.querySelector("[data-short]").textContent = word[3];
     row.querySelector("[data-symbol]").hidden = share;
     row.querySelector("[data-rate-per]").textContent = share ? "% of cost" : word[2];
   });
   for (const part of document.querySelectorAll("[data-many]")) part.textContent = word[0];
+  for (const part of document.querySelectorAll("[data-one]")) part.textContent = word[1];
+  for (const part of document.querySelectorAll("[data-short]")) part.textContent = word[3];
   const title = form.querySelector("[data-tiers-title]");
   title.textContent = kind === "tiers" ? "Tiers" : "Price";
   form.querySelector("[data-tiers-foot]").textContent =
@@ -88,8 +112,10 @@ function tiers(form) {
         ? "A share of what the provider charges for the request."
         : `Every ${word[1]} costs the same.`;
   const help = form.querySelector("[data-kind-help]");
-  help.textContent =
-    kind === "tiers"
+  if (help) help.textContent =
+    kind === "kinds"
+      ? "Input, output and cached input each have a rate of their own."
+      : kind === "tiers"
       ? `Each tier prices only the ${word[0]} inside it.`
       : kind === "percent"
         ? "Send the provider’s cost with each request."
@@ -208,8 +234,9 @@ function meter(form) {
 }
 
 for (const form of forms) {
-  const changed = { plan, meter, brand }[form.dataset.builder](form);
+  // First what is folded away, so that it does not look like a change later.
   dress(form);
+  const changed = { plan, meter, brand }[form.dataset.builder](form);
   form.addEventListener("click", (event) => {
     const add = event.target.closest("[data-add]");
     if (add) {

@@ -1,4 +1,4 @@
-// The frame: the menu on a phone, "/" for search, copying what is asked for.
+// The frame: the menu on a phone, "/" or Ctrl-K for search, copying what is asked for.
 const side = document.getElementById('side');
 document.querySelector('[data-opens="side"]')?.addEventListener('click', (event) => {
   const open = side.classList.toggle('open');
@@ -15,9 +15,13 @@ document.addEventListener('click', (event) => {
 });
 document.addEventListener('keydown', (event) => {
   const typing = event.target.closest?.('input, textarea, select');
-  if (event.key === '/' && !typing) {
+  const asked = event.key.toLowerCase() === 'k' && (event.ctrlKey || event.metaKey);
+  if (asked || (event.key === '/' && !typing)) {
     event.preventDefault();
-    document.getElementById('search')?.focus();
+    const search = document.getElementById('search');
+    // On a phone the field is a page of its own.
+    if (search?.offsetParent) search.select();
+    else location.assign('/console/search');
   }
   if (event.key === 'Escape') side.classList.remove('open');
 });

@@ -59,6 +59,7 @@ def new(request: access.ConsoleRequest) -> HttpResponse:
             "tier_window": "lifetime",
             "base_cost_payer": "merchant",
             "tier_rate_type": "fixed",
+            "package_rounding": "up",
         }
         return page(request, Builder(typed.Form(values), [Row(0, "0", "")]), meter=None)
     builder = read(request)
@@ -99,8 +100,6 @@ def _save(request: access.ConsoleRequest, meter: Meter) -> HttpResponse:
     builder = read(request)
     builder.form.values["slug"] = meter.slug
     before = meter.price
-    if before is not None and before.tier_kinds:
-        return _rename(request, meter, builder)
     terms = builder.terms(prices.of(before) if before is not None else None)
     if builder.is_sound:
         try:
@@ -122,21 +121,6 @@ def _save(request: access.ConsoleRequest, meter: Meter) -> HttpResponse:
             )
             return redirect(f"/console/meters/{meter.public_id}")
     return page(request, builder, meter=meter)
-
-
-def _rename(request: access.ConsoleRequest, meter: Meter, builder: Builder) -> HttpResponse:
-    """Save the name alone: rates by kind of token have no fields here and stay as they are."""
-    before = {"name": meter.name}
-    try:
-        with transaction.atomic():
-            prices.rename(meter, name=builder.form.text("name"))
-            after = {"name": builder.form.text("name")}
-            trail.record(request, "meter.changed", meter, before=before, after=after)
-    except errors.LavaError as error:
-        builder.refuse(error)
-        return page(request, builder, meter=meter)
-    messages.success(request, "Saved.")
-    return redirect(f"/console/meters/{meter.public_id}")
 
 
 @access.requires("meters.change_meter")
@@ -177,6 +161,7 @@ def page(request: access.ConsoleRequest, builder: Builder, *, meter: Meter | Non
             key: [word.many, word.one, word.per, word.short] for key, word in rates.WORDS.items()
         },
         "template_row": Row(-1, "", ""),
+        "kinds": builder.kind_fields,
         "used": meter is not None and prices.was_used(meter),
     }
     if meter is not None and meter.price is not None:
@@ -207,7 +192,7 @@ def _in_use(merchant: Any, meter: Meter) -> dict[str, Any]:
         "used_in_30_days": _counted(used[0], unit),
         "charged_in_30_days": used[1],
         "versions": [
-            (version, rates.describe(version, merchant.currency))
+            (version, rates.spell(version, merchant.currency))
             for version in MeterPrice.objects.filter(meter=meter).order_by("-version")[:20]
         ],
         "code": _code(meter, connection),
@@ -239,6 +224,8 @@ def _code(meter: Meter, connection: Connection | None) -> str:
         "minutes": {"input_seconds": 90},
         "requests": {},
     }[meter.price.unit]
+    if any(kind.startswith("cache") for kind in meter.price.tier_kinds):
+        body["cache_read_tokens"] = 800
     if meter.price.rate_type == "percentage":
         body["provider_cost"] = "0.0042"
     lines = json.dumps(body, indent=2, ensure_ascii=False)

@@ -23,7 +23,6 @@ from billing.models import (
     User,
 )
 from lava.console import brand
-from meters import prices, pricing
 from meters.models import Meter, MeterPrice
 from tests.lava.console.shop import PASSWORD, Shop, lines, signed_in
 from tests.lava.console.test_wall import address, brand_form, meter_form, plan_form
@@ -170,41 +169,6 @@ def test_a_changed_price_is_a_new_version_and_the_same_price_is_none(ours: Shop)
     assert used is not None
     used.refresh_from_db()
     assert used.price.version == 1
-
-
-def test_a_price_saved_here_keeps_what_the_form_has_no_field_for(ours: Shop) -> None:
-    meter = ours.sandbox.meter
-    with_more = prices.Terms(
-        tiers=[pricing.Tier(Decimal(0), Decimal(3), flat=Decimal("0.5"))],
-        free_allowance=Decimal(1000), package_size=Decimal(100), package_rounding="down",
-    )  # fmt: skip
-    prices.publish(meter, terms=with_more, actor="api", now=ours.sandbox.merchant.now())
-    form = meter_form(ours, ours.sandbox)
-    assert ours.client().post(on("meter", key=meter.public_id), form).status_code == 302
-    latest = MeterPrice.objects.filter(meter=meter).order_by("-version")[0]
-    assert latest.tier_rates == [5] and latest.tier_flats == [Decimal("0.5")]
-    assert (latest.free_allowance, latest.package_size, latest.package_rounding) == (
-        1000, 100, "down",
-    )  # fmt: skip
-
-
-def test_rates_by_kind_of_token_are_never_overwritten_here(ours: Shop) -> None:
-    meter = ours.sandbox.meter
-    kinds = [
-        pricing.Tier(Decimal(0), Decimal(rate), kind=kind)
-        for kind, rate in (("input", "1"), ("output", "4"))
-    ]
-    prices.publish(
-        meter, terms=prices.Terms(tiers=kinds), actor="api", now=ours.sandbox.merchant.now()
-    )
-    count = MeterPrice.objects.filter(meter=meter).count()
-    client, where = ours.client(), on("meter", key=meter.public_id)
-    assert b"a rate for each kind of token" in client.get(where).content
-    assert client.post(where, meter_form(ours, ours.sandbox)).status_code == 302
-    meter.refresh_from_db()
-    assert meter.name == "Words" and MeterPrice.objects.filter(meter=meter).count() == count
-    tried = client.post(on("meter-what-if", key=meter.public_id), meter_form(ours, ours.sandbox))
-    assert tried.status_code == 422
 
 
 def test_a_slug_is_taken_once(ours: Shop) -> None:
