@@ -37,6 +37,7 @@ def fill(books: Books) -> None:
         factories.give(books.connection, "1", now=now)
         books.use(f"job-{number}", 100_000)
         keys.make(merchant, name=f"Key {number}")
+        books.ask(f"Gift {number}", by="Ana Ruiz")
         token, _ = spendkeys.make(
             merchant, name=f"Token {number}", now=now, connection=books.connection,
             meter=books.meter,
