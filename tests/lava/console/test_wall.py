@@ -50,6 +50,8 @@ class Case:
     # What a good POST answers: 302, or 200 where it answers with a page or a fragment.
     done: int = 302
     asks: tuple[str, ...] = field(default=())
+    # What stands behind the `?` of its address, always.
+    query: str = ""
 
 
 def plan_form(shop: Shop, books: Books) -> Data:
@@ -197,6 +199,11 @@ CASES: dict[str, Case] = {
         post="billing.change_secretkey",
         data=lambda shop, books: {"name": "another"},
         done=200,
+    ),
+    "key-connect": Case(
+        get="billing.change_secretkey",
+        post="billing.change_secretkey",
+        query="?state=abcdef0123&port=65535",
     ),
     "key-rotate": Case(
         ids=lambda shop, books: {"key": books.key.public_id},
@@ -418,7 +425,7 @@ def text_of(answer: Any) -> str:
 
 
 def ask(client: Any, case: Case, name: str, method: str, shop: Shop, books: Books) -> HttpResponse:
-    where = address(name, case.ids(shop, books))
+    where = address(name, case.ids(shop, books)) + case.query
     if method == "get":
         answer: HttpResponse = client.get(where)
         return answer
