@@ -41,6 +41,7 @@ PREFIXES = {
     "payment_method": "pm",
     "cycle": "cyc",
     "refund": "ref",
+    "approval": "apr",
     "dispute": "dsp",
     "payment_attempt": "att",
     "card_account": "cac",

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.contrib.auth.backends import ModelBackend
-from django.db.models import F
+from django.db.models import Count, F, OuterRef, Subquery
+from django.db.models.functions import Now
 
-from billing.models import Membership, Merchant, Organization, User
+from billing.models import Approval, Membership, Merchant, Organization, User
 
 Role = Membership.Role
 
@@ -32,7 +33,9 @@ CHANGES: dict[str, frozenset[str]] = {
             "billing.change_webhookendpoint",
         }
     ),
-    Role.SUPPORT: frozenset({"billing.change_connection", "billing.add_refund"}),
+    Role.SUPPORT: frozenset(
+        {"billing.change_connection", "billing.add_refund", "billing.change_approval"}
+    ),
     Role.VIEWER: frozenset(),
 }
 
@@ -56,13 +59,27 @@ class Place:
 
 
 def places(user: User) -> list[Place]:
-    """Where a person is a member, the oldest first; one query, for every page asks it."""
+    """Where a person is a member, the oldest first; one query, for every page asks it.
+
+    It also brings how many requests for a second person wait in each of the books
+    (`merchant.approvals_waiting`), which the sidebar says.
+    """
+    waiting = (
+        Approval.objects.filter(
+            merchant=OuterRef("pk"), state=Approval.State.WAITING, expires_at__gt=Now()
+        )
+        .order_by()
+        .values("merchant")
+        .annotate(found=Count("pk"))
+        .values("found")
+    )
     rows = (
         Merchant.objects.filter(organization__memberships__user=user)
         .annotate(
             member_id=F("organization__memberships__pk"),
             role=F("organization__memberships__role"),
             since=F("organization__memberships__created_at"),
+            approvals_waiting=Subquery(waiting),
         )
         .select_related("organization")
         .order_by("since", "member_id", "mode")

@@ -113,6 +113,13 @@ MERCHANTS = """
       JOIN billing_payment p ON p.id = r.payment_id
      WHERE (p.merchant_id, p.connection_id) <> (r.merchant_id, r.connection_id)
     UNION ALL
+    SELECT 'approval', r.id::text FROM billing_approval r
+      JOIN billing_connection c ON c.id = r.connection_id
+      LEFT JOIN billing_payment p ON p.id = r.payment_id
+      LEFT JOIN billing_refund b ON b.id = r.refund_id
+     WHERE c.merchant_id <> r.merchant_id OR p.connection_id <> r.connection_id
+        OR b.payment_id <> r.payment_id
+    UNION ALL
     SELECT 'dispute', r.id::text FROM billing_dispute r
       JOIN billing_payment p ON p.id = r.payment_id
      WHERE (p.merchant_id, p.connection_id) <> (r.merchant_id, r.connection_id)

@@ -9,6 +9,7 @@ NAMES = (
     "walls.sql",
     "ledger.sql",
     "cards.sql",
+    "approvals.sql",
     "changes.sql",
     "renewals.sql",
     "defaults.sql",

@@ -5,6 +5,7 @@ functions of `billing/sql/ledger.sql` behind `billing.ledger`.
 """
 
 from billing.models.accounts import CardAccount
+from billing.models.approvals import Approval
 from billing.models.base import Tenant, TenantQuerySet
 from billing.models.calls import IdempotentCall
 from billing.models.connections import Connection, Customer, Cycle, Subscription
@@ -30,6 +31,7 @@ from billing.models.security import RecoveryCode, SecondFactor, SignIn
 from billing.models.webhooks import BalanceTold, Delivery, DeliveryAttempt, WebhookEndpoint
 
 __all__ = [
+    "Approval",
     "AuditEntry",
     "BalanceTold",
     "CardAccount",

@@ -17,7 +17,7 @@ from django.db import models
 from django.utils import timezone
 
 from billing import ids
-from billing.models.base import Tenant
+from billing.models.base import Tenant, bounded, credit_field
 
 
 class UserManager(BaseUserManager["User"]):
@@ -109,7 +109,21 @@ class Organization(models.Model):
         default="R",
         validators=[RegexValidator(r"^[A-Z][A-Z0-9]{0,5}$", "Use 1 to 6 capital letters.")],
     )
+    # Above it refunds and credits by hand need a second person; null: one person is enough.
+    # In the currency of the books. `billing.approvals` writes both limits.
+    second_person_above = credit_field(null=True, blank=True)
+    # Up to it support may refund of a payment; null: all of it.
+    support_refunds_up_to = credit_field(null=True, blank=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=(models.Q(second_person_above=None) | bounded("second_person_above"))
+                & (models.Q(support_refunds_up_to=None) | bounded("support_refunds_up_to")),
+                name="a_limit_is_an_amount",
+            )
+        ]
 
     def __str__(self) -> str:
         return self.name

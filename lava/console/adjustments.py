@@ -1,15 +1,16 @@
 """Credits given or taken by hand: typed, then shown as now, after and ledger lines, then done.
 
-Sent twice it is done once: the page says how many such acts it has seen. Calls `billing.credits`.
+Above the limit of the business a second person is asked instead. Sent twice it is done or asked
+once: the page says how many such acts it has seen, and its key. Calls `billing.approvals`.
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
 
 from django.contrib import messages
 from django.db import transaction
@@ -17,9 +18,9 @@ from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import URLPattern, path
 
-from billing import credits, errors, ledger, money
+from billing import approvals, credits, errors, ledger, money
 from billing.models import Connection, CreditGrant, LedgerEntry
-from lava.console import access, connections, dry_runs, trail, typed
+from lava.console import access, connections, dry_runs, second_person, trail, typed
 from lava.console.plans import symbol
 
 ZERO = Decimal(0)
@@ -44,7 +45,6 @@ class Act:
     word: str
     done: str
     action: str
-    verb: Callable[..., Any]
     seen: Callable[[Connection], int]
     changed: str
     reason: str
@@ -54,7 +54,6 @@ GIVE = Act(
     word="give",
     done="given",
     action="credits.given",
-    verb=credits.give,
     seen=_given,
     changed="Credits were given since this page was shown. Look at the balance and confirm again "
     "if these are to be added.",
@@ -64,7 +63,6 @@ TAKE = Act(
     word="take",
     done="taken",
     action="credits.taken",
-    verb=credits.take,
     seen=_taken,
     changed="Credits were taken since this page was shown. Look at the balance and confirm again "
     "if these are to go too.",
@@ -89,7 +87,7 @@ def _page(request: access.ConsoleRequest, key: str, act: Act) -> HttpResponse:
     connection = connections.find(merchant, key)
     now, zone = merchant.now(), merchant.time_zone
     form = typed.Form.read(request.POST.dict())
-    amount, ready = ZERO, False
+    amount, ready, second = ZERO, False, False
     lines: list[dry_runs.Line] = []
     seen = act.seen(connection)
     if request.method == "POST":
@@ -100,11 +98,9 @@ def _page(request: access.ConsoleRequest, key: str, act: Act) -> HttpResponse:
                 return answer
         if not form.problems or "form" in form.problems:
             try:
-                lines = dry_runs.lines(
-                    connection,
-                    lambda locked: _call(request, locked, act, form, amount, now=now),
-                    zone=zone,
-                )
+                wish = _wish(connection, act, form, amount)
+                lines = second_person.lines(wish, actor=str(request.user), now=now, zone=zone)
+                second = approvals.needed(request.organization, wish, now=now)
                 ready = True
             except errors.LavaError as error:
                 form.refuse(error)
@@ -120,7 +116,9 @@ def _page(request: access.ConsoleRequest, key: str, act: Act) -> HttpResponse:
             "amount": amount,
             "lines": lines,
             "balance": balance,
-            "after": _after(balance, connection, amount, act),
+            "after": after(balance, connection, amount, word=act.word),
+            "second": second,
+            "key": form.text("key") or secrets.token_urlsafe(12),
             "seen": seen,
             "currency": connection.currency,
             "symbol": symbol(connection.currency),
@@ -137,13 +135,16 @@ def _amount(form: typed.Form, act: Act) -> Decimal:
         form.problems["reason"] = act.reason
     elif len(form.text("reason")) > 255:
         form.problems["reason"] = "Use at most 255 characters."
+    if len(form.text("key")) > 64:
+        form.problems["form"] = "Load the page anew."
     return amount
 
 
-def _after(
-    balance: credits.Balance, connection: Connection, amount: Decimal, act: Act
+def after(
+    balance: credits.Balance, connection: Connection, amount: Decimal, *, word: str
 ) -> dict[str, Decimal]:
-    if act is TAKE:
+    """What a connection has once credits are given or taken."""
+    if word == TAKE.word:
         cycle = min(amount, balance.cycle)
         return {
             "total": balance.total - amount,
@@ -160,16 +161,13 @@ def _after(
     }
 
 
-def _call(
-    request: access.ConsoleRequest,
-    locked: Connection,
-    act: Act,
-    form: typed.Form,
-    amount: Decimal,
-    *,
-    now: datetime,
-) -> None:
-    act.verb(locked, amount=amount, reason=form.text("reason"), actor=str(request.user), now=now)
+def _wish(connection: Connection, act: Act, form: typed.Form, amount: Decimal) -> approvals.Wish:
+    return approvals.Wish(
+        act=act.word,
+        connection=connection,
+        amount=money.round_fee(amount),
+        reason=form.text("reason"),
+    )
 
 
 def _do(
@@ -181,14 +179,17 @@ def _do(
     *,
     now: datetime,
 ) -> HttpResponse | None:
-    """Do what was shown, if no such act came in between."""
+    """Do what was shown, or ask a second person, if no such act came in between."""
     try:
         with transaction.atomic():
             locked = ledger.lock(connection.pk, merchant_id=connection.merchant_id)
             if str(act.seen(locked)) != form.text("given"):
                 form.problems["form"] = act.changed
                 return None
-            _call(request, locked, act, form, amount, now=now)
+            wish = _wish(locked, act, form, amount)
+            if approvals.needed(request.organization, wish, now=now):
+                return second_person.ask(request, wish, form)
+            approvals.act(locked, wish, actor=str(request.user), key="", now=now)
             trail.record(
                 request,
                 act.action,

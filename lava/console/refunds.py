@@ -1,14 +1,15 @@
 """Refunds: give money of a payment back, the list of what went back, and one refund.
 
-The act says first what moves at the card and in the ledger; a form sent twice refunds once, by its
-key. Calls `billing.refunds`.
+The act says first what moves at the card and in the ledger; above the limit of the business a
+second person is asked instead. A form sent twice refunds or asks once, by its key. Calls
+`billing.refunds` and `billing.approvals`.
 """
 
 from __future__ import annotations
 
 import secrets
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlencode
 
 from django.contrib import messages
@@ -17,12 +18,20 @@ from django.http import Http404, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import URLPattern, path
 from django.views.decorators.http import require_GET
-from moneyed import Money
 
-from billing import credits, errors, ledger, money, receipts
+from billing import approvals, credits, errors, ledger, money, receipts
 from billing import refunds as verbs
-from billing.models import Payment, Refund
-from lava.console import access, dry_runs, moments, payments, requests, trail, typed
+from billing.models import Membership, Payment, Refund
+from lava.console import (
+    access,
+    dry_runs,
+    moments,
+    payments,
+    requests,
+    second_person,
+    trail,
+    typed,
+)
 from lava.console.plans import symbol
 
 PAGE = 25
@@ -36,6 +45,7 @@ def give_back(request: access.ConsoleRequest, key: str) -> HttpResponse:
     form = typed.Form.read(request.POST.dict())
     shown: verbs.Preview | None = None
     lines: list[dry_runs.Line] = []
+    second = False
     if request.method == "POST":
         made = _made(payment, form)
         if made is not None:
@@ -45,7 +55,15 @@ def give_back(request: access.ConsoleRequest, key: str) -> HttpResponse:
         if not form.problems:
             try:
                 shown = verbs.preview(payment, amount=amount, force=force)
-                lines = _lines(request, payment, shown, form)
+                wish = _wish(payment, shown, form)
+                approvals.check_reach(request.membership, wish, organization=request.organization)
+                lines = second_person.lines(
+                    wish,
+                    actor=str(request.user),
+                    now=request.merchant.now(),
+                    zone=request.merchant.time_zone,
+                )
+                second = approvals.needed(request.organization, wish, now=request.merchant.now())
             except errors.LavaError as error:
                 form.refuse(error)
                 shown = None
@@ -63,6 +81,10 @@ def give_back(request: access.ConsoleRequest, key: str) -> HttpResponse:
             "what": receipts.what(payment),
             "form": form,
             "offer": _offer(payment),
+            "second": second,
+            "reach": request.organization.support_refunds_up_to
+            if request.membership.role == Membership.Role.SUPPORT
+            else None,
             "shown": shown,
             "lines": lines,
             "no_lines": "None: this payment bought no credit.",
@@ -94,44 +116,42 @@ def _amount(form: typed.Form, payment: Payment) -> Decimal:
     return amount
 
 
-def _lines(
-    request: access.ConsoleRequest, payment: Payment, shown: verbs.Preview, form: typed.Form
-) -> list[dry_runs.Line]:
-    """The lines of the intent, which takes the credits before the network is asked."""
-    return dry_runs.lines(
-        payment.connection,
-        lambda _: verbs.intend(
-            payment,
-            amount=Money(shown.amount, shown.currency),
-            reason=form.text("reason"),
-            actor=str(request.user),
-            key=f"preview:{secrets.token_hex(8)}",
-            now=request.merchant.now(),
-            force=bool(form.text("force")),
-        ),
-        zone=request.merchant.time_zone,
+def _wish(payment: Payment, shown: verbs.Preview, form: typed.Form) -> approvals.Wish:
+    return approvals.Wish(
+        act=approvals.Act.REFUND,
+        connection=payment.connection,
+        payment=payment,
+        amount=shown.amount,
+        reason=form.text("reason"),
+        forced=bool(form.text("force")),
     )
 
 
 def _refund(
     request: access.ConsoleRequest, payment: Payment, form: typed.Form, shown: verbs.Preview
 ) -> HttpResponse | None:
-    """Refund what was shown. The key of the page makes a second click the same refund."""
+    """Refund what was shown, or ask a second person. The key of the page makes a second click the
+    same refund, or the same request."""
     now = request.merchant.now()
     try:
         with transaction.atomic():
-            ledger.lock(payment.connection_id)
+            locked = ledger.lock(payment.connection_id)
             made = _made(payment, form)
             if made is not None:
                 return redirect(f"/console/refunds/{made.public_id}")
-            row = verbs.intend(
-                payment,
-                amount=Money(shown.amount, shown.currency),
-                reason=form.text("reason"),
-                actor=str(request.user),
-                key=f"console:{form.text('key')}",
-                now=now,
-                force=bool(form.text("force")),
+            wish = _wish(payment, shown, form)
+            approvals.check_reach(request.membership, wish, organization=request.organization)
+            if approvals.needed(request.organization, wish, now=now):
+                return second_person.ask(request, wish, form)
+            row = cast(
+                Refund,
+                approvals.act(
+                    locked,
+                    wish,
+                    actor=str(request.user),
+                    key=f"console:{form.text('key')}",
+                    now=now,
+                ),
             )
             trail.record(
                 request,

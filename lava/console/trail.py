@@ -54,6 +54,10 @@ WORDS = {
     "credits.given": "gave credits to",
     "credits.taken": "took credits from",
     "payment.refunded": "refunded",
+    "approval.asked": "asked a second person to approve:",
+    "approval.refused": "refused to approve:",
+    "approval.withdrawn": "took back the request:",
+    "safety.changed": "changed the limits for giving money away",
     "plan.switched": "switched the plan of",
     "plan.stayed": "took back the change of plan of",
     "plan.cancelled": "cancelled the plan of",
@@ -86,6 +90,8 @@ KINDS = {
     "webhook": "Webhooks",
     "credits": "Credits given and taken",
     "payment": "Refunds",
+    "approval": "Second person",
+    "safety": "Safety",
     "customer": "Customers disabled or enabled",
     "gap": "Reconciling",
     "clock": "Sandbox clock",
@@ -99,6 +105,7 @@ _PAGES = {
     "con": "/console/connections/{}",
     "spk": "/console/gateway/tokens/{}",
     "pay": "/console/payments/{}",
+    "apr": "/console/approvals/{}",
 }
 
 

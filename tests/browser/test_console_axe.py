@@ -14,8 +14,9 @@ from tests.lava.console.test_wall import CASES, address
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 PAGES = (
-    "account", "calendar", "connection-switch", "margin", "payment-refund", "plan-move",
-    "reconcile", "refunds", "webhook-new", "webhooks",
+    "account", "approval", "approvals", "calendar", "connection-switch", "margin",
+    "payment-refund", "plan-move",
+    "reconcile", "refunds", "safety", "webhook-new", "webhooks",
 )  # fmt: skip
 
 

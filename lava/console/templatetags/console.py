@@ -86,6 +86,9 @@ class Link:
     permission: str = ""
 
 
+# The one whose line carries a count: what waits for a second person.
+APPROVALS = "/console/approvals/"
+
 GROUPS: list[tuple[str, list[Link]]] = [
     ("", [Link("Overview", "/console/", "home")]),
     (
@@ -94,6 +97,7 @@ GROUPS: list[tuple[str, list[Link]]] = [
             Link("Connections", "/console/connections/", "people"),
             Link("Requests", "/console/requests/", "list"),
             Link("Payments", "/console/payments/", "card"),
+            Link("Approvals", APPROVALS, "done"),
         ],
     ),
     (
@@ -127,7 +131,8 @@ GROUPS: list[tuple[str, list[Link]]] = [
         "Settings",
         [
             Link("Brand", "/console/brand", "palette"),
-            Link("Team", "/console/team", "shield"),
+            Link("Team", "/console/team", "team"),
+            Link("Safety", "/console/safety", "shield"),
             Link("Audit trail", "/console/audit", "history"),
         ],
     ),
@@ -150,6 +155,14 @@ def sidebar(context: Any) -> list[tuple[str, list[tuple[Link, bool]]]]:
         ]
         shown.append((name, rows))
     return shown
+
+
+@register.simple_tag(takes_context=True)
+def waiting(context: Any, link: Link) -> int:
+    """How many wait behind a line of the sidebar; the frame's own query has counted them."""
+    if link.url != APPROVALS:
+        return 0
+    return getattr(context["request"].merchant, "approvals_waiting", None) or 0
 
 
 @register.simple_tag(takes_context=True)
@@ -192,6 +205,10 @@ ICONS = {
         "M10 2.500a7.500 7.500 0 100 15c1.500 0 1.500-1.200 1-2-.6-1.200 0-2.500 "
         "1.500-2.500h2c1.800 0 3-1 3-3 0-4-3.500-7.500-7.500-7.500z"
         "M6.500 9.500h.01M9 6h.01M13 6.500h.01"
+    ),
+    "team": (
+        "M8 10a3 3 0 100-6 3 3 0 000 6zM2.500 16.500c0-3 2.500-5 5.500-5s5.500 2 5.500 5"
+        "M15 6.500v5M12.500 9h5"
     ),
     "shield": "M10 2.500l6 2v5c0 4-2.500 6.500-6 8-3.500-1.500-6-4-6-8v-5z",
     "history": (

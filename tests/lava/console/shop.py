@@ -10,8 +10,9 @@ from django.test import Client
 from django.utils import timezone
 from moneyed import Money
 
-from billing import events, keys, merchants, outbox, plans, secrets, team
+from billing import approvals, events, keys, merchants, outbox, plans, secrets, team
 from billing.models import (
+    Approval,
     Connection,
     Delivery,
     DeliveryAttempt,
@@ -70,6 +71,7 @@ class Books:
         self.move = self._move(now)
         self.endpoint, self.delivery, self.attempt = self._webhook()
         self.reconciliation = self._reconciliation()
+        self.approval = self.ask(f"{word} asked kindly", by=f"{word} asker")
         self.request = self.use(f"{word.lower()}-job", 1_000_000) if merchant.is_sandbox else None
 
     def _gateway(self, phone: str) -> None:
@@ -157,6 +159,14 @@ class Books:
         self.payment.refresh_from_db()
         return row
 
+    def ask(self, reason: str, *, by: str) -> Approval:
+        """Credits that somebody who has left the team wanted to give; a second person decides."""
+        wish = approvals.Wish(
+            act=Approval.Act.GIVE, connection=self.connection, amount=Decimal(300), reason=reason
+        )
+        asker = factories.make_user(name=by)
+        return approvals.ask(wish, by=asker, key=f"test:{asker.email}", at=timezone.now())
+
     def _move(self, now: datetime) -> PlanMove:
         """The plan's second version, and a move back from it that is over: nobody was on it."""
         terms = plans.of(self.plan)
@@ -238,7 +248,7 @@ class Books:
             self.plan, self.bundle, self.meter, self.key, self.connection, self.payment,
             self.message, self.provider_key, self.provider, self.price, self.token, self.call,
             self.message, self.refund, self.move, self.next_version, self.endpoint, self.delivery,
-            self.reconciliation,
+            self.reconciliation, self.approval,
         ]  # fmt: skip
         if self.request is not None:
             rows.append(self.request)

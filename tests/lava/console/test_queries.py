@@ -37,6 +37,7 @@ def fill(books: Books) -> None:
         factories.give(books.connection, "1", now=now)
         books.use(f"job-{number}", 100_000)
         keys.make(merchant, name=f"Key {number}")
+        books.ask(f"Gift {number}", by="Ana Ruiz")
         token, _ = spendkeys.make(
             merchant, name=f"Token {number}", now=now, connection=books.connection,
             meter=books.meter,
@@ -68,7 +69,10 @@ def asked(client: Any, where: str) -> list[str]:
 
 def test_a_page_asks_little_and_no_more_with_more_rows(ours: Shop) -> None:
     client = ours.client()
-    where = {name: address(name, CASES[name].ids(ours, ours.sandbox)) for name in PAGES}
+    where = {
+        name: address(name, CASES[name].ids(ours, ours.sandbox)) + CASES[name].query
+        for name in PAGES
+    }
     where |= {"clock": f"{where['clock']}?go=renewal", "search": f"{where['search']}?q=northwind"}
     few = {name: asked(client, page) for name, page in where.items()}
     fill(ours.sandbox)

@@ -50,7 +50,7 @@ class Case:
     # What a good POST answers: 302, or 200 where it answers with a page or a fragment.
     done: int = 302
     asks: tuple[str, ...] = field(default=())
-    # What the address must be asked with.
+    # What stands behind the `?` of its address, always.
     query: str = ""
 
 
@@ -135,6 +135,15 @@ CASES: dict[str, Case] = {
     "refund": Case(
         ids=lambda shop, books: {"key": books.refund.public_id}, get="billing.view_payment"
     ),
+    "approvals": Case(get="billing.view_approval", asks=("show", "before")),
+    "approval": Case(
+        ids=lambda shop, books: {"key": books.approval.public_id}, get="billing.view_approval"
+    ),
+    "approval-decide": Case(
+        ids=lambda shop, books: {"key": books.approval.public_id},
+        post="billing.change_approval",
+        data=lambda shop, books: {"step": "approve", "answer": "x"},
+    ),
     "plans": Case(get="billing.view_plan"),
     "plan-new": Case(get="billing.change_plan", post="billing.change_plan", data=plan_form),
     "plan-preview": Case(post="billing.view_plan", data=plan_form, done=200),
@@ -191,6 +200,11 @@ CASES: dict[str, Case] = {
         data=lambda shop, books: {"name": "another"},
         done=200,
     ),
+    "key-connect": Case(
+        get="billing.change_secretkey",
+        post="billing.change_secretkey",
+        query="?state=abcdef0123&port=65535",
+    ),
     "key-rotate": Case(
         ids=lambda shop, books: {"key": books.key.public_id},
         get="billing.change_secretkey",
@@ -202,11 +216,6 @@ CASES: dict[str, Case] = {
         ids=lambda shop, books: {"key": books.key.public_id},
         get="billing.change_secretkey",
         post="billing.change_secretkey",
-    ),
-    "key-connect": Case(
-        get="billing.change_secretkey",
-        post="billing.change_secretkey",
-        query="?state=abcdefgh&port=4000",
     ),
     "gateway": Case(
         get="meters.view_gatewaycall", asks=("q", "connection", "provider", "state", "before")
@@ -347,6 +356,11 @@ CASES: dict[str, Case] = {
         get="billing.view_organization", post="billing.change_organization", data=brand_form
     ),
     "brand-preview": Case(post="billing.view_organization", data=brand_form, done=200),
+    "safety": Case(
+        get="billing.view_organization",
+        post="billing.change_organization",
+        data=lambda shop, books: {"second_person_above": "100", "support_refunds_up_to": "50"},
+    ),
     "account": Case(get="billing.view_any"),
     "account-two-step": Case(get="billing.view_any", post="billing.view_any"),
     "account-two-step-off": Case(get="billing.view_any", post="billing.view_any"),
@@ -575,8 +589,9 @@ def test_the_pages_do_show_their_own(ours: Shop) -> None:
     for name in ("connections", "connection", "requests", "payments", "plans", "meters", "ledger",
                  "keys", "gateway", "gateway-call", "gateway-tokens", "gateway-token",
                  "gateway-keys", "gateway-prices", "outbox", "webhooks", "refunds", "refund",
-                 "moves", "reconcile", "export-connections", "export-requests", "export-payments",
-                 "export-refunds", "export-ledger"):  # fmt: skip
+                 "moves", "reconcile", "approvals", "approval", "export-connections",
+                 "export-requests", "export-payments", "export-refunds",
+                 "export-ledger"):  # fmt: skip
         page = text_of(client.get(address(name, CASES[name].ids(ours, ours.sandbox))))
         assert ours.sandbox.word in page, name
 
@@ -674,6 +689,7 @@ def test_no_text_of_anybody_becomes_markup(ours: Shop) -> None:
             setattr(row, name, PAYLOAD)
         row.save(update_fields=fields)
     client = ours.client()
+    books.approval = books.ask(PAYLOAD, by=PAYLOAD)
     books.request = books.use(PAYLOAD, 10, model=PAYLOAD, metadata={PAYLOAD: PAYLOAD})
     give = {"amount": "5", "reason": PAYLOAD, "step": "give", "given": "0"}
     client.post(address("connection-give", {"key": books.connection.public_id}), give)
