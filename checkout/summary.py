@@ -29,6 +29,13 @@ _UNITS = {
     "minutes": (gettext_noop("minutes"), gettext_noop("per minute")),
     "requests": (gettext_noop("requests"), gettext_noop("per request")),
 }
+# What a rate by kind of token is for.
+_KINDS = {
+    "input": gettext_noop("input"),
+    "output": gettext_noop("output"),
+    "cache_read": gettext_noop("cached input"),
+    "cache_write": gettext_noop("input written to the cache"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,10 +243,32 @@ def _tiers(meter: Any, currency: str) -> list[tuple[str, Decimal | None, str]]:
                 if amount is None
                 else gettext("{label}, plus its cost")
             ).format(label=label)
-        if index:
+        if tier.kind:
+            kind = gettext(_KINDS[tier.kind])
+            label = f"{label}, {kind}" if index == 0 else kind
+        elif index:
             label = gettext("after {count} {units}").format(count=_quantity(tier.start), units=word)
+        else:
+            label = _begun(label, price, word)
+        if tier.flat:
+            label = gettext("{label}, plus {amount} once").format(
+                label=label, amount=money.display(tier.flat, currency)
+            )
         lines.append((label, amount, text))
     return lines
+
+
+def _begun(label: str, price: Any, word: str) -> str:
+    """What else the first tier's line says: what is free, and the packages that are paid whole."""
+    if price.free_allowance:
+        label = gettext("{label}, {count} {units} free").format(
+            label=label, count=_quantity(price.free_allowance), units=word
+        )
+    if price.package_size:
+        label = gettext("{label}, in packages of {count} {units}").format(
+            label=label, count=_quantity(price.package_size), units=word
+        )
+    return label
 
 
 def _quantity(count: Decimal) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from billing import plans
+from billing import locales, plans
 from checkout import summary
 from tests import factories
 
@@ -62,6 +62,42 @@ def test_prices_show_every_digit_and_line_up() -> None:
         ("Chat, per million tokens", "$3.00", "0"),
         ("after 10 million tokens", "$2.00", "0"),
         ("Transcription minutes", "$0.009", ""),
+    ]
+
+
+def test_rates_by_kind_of_token_name_their_kind() -> None:
+    merchant = factories.make_merchant()
+    plan = factories.make_plan(merchant)
+    factories.make_meter(
+        merchant,
+        plan,
+        tiers=[("0", "3"), ("0", "15"), ("0", "0.3")],
+        tier_kinds=["input", "output", "cache_read"],
+    )
+    assert [(rate.label, rate.amount.main) for rate in summary.rates(plan)] == [
+        ("Chat, per million tokens, input", "$3.00"),
+        ("output", "$15.00"),
+        ("cached input", "$0.30"),
+    ]
+    with locales.speak("de"):
+        labels = [rate.label for rate in summary.rates(plan)]
+    assert labels[1:] == ["Ausgabe", "zwischengespeicherte Eingabe"]
+
+
+def test_what_is_free_packages_and_flat_amounts_are_said() -> None:
+    merchant = factories.make_merchant()
+    plan = factories.make_plan(merchant)
+    factories.make_meter(
+        merchant,
+        plan,
+        tiers=[("0", "3"), ("10000000", "2")],
+        tier_flats=[Decimal(0), Decimal(5)],
+        free_allowance=Decimal(100_000),
+        package_size=Decimal(1000),
+    )
+    assert [rate.label for rate in summary.rates(plan)] == [
+        "Chat, per million tokens, 100,000 tokens free, in packages of 1,000 tokens",
+        "after 10 million tokens, plus $5.00 once",
     ]
 
 
