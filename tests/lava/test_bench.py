@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from django.core.management.base import CommandError
 
-from lava.bench import gateway, load, upstream
+from lava.bench import gateway, load, scratch, upstream
 from meters.gateway import readers
 from tests.product import ROOT
 
@@ -59,7 +59,13 @@ def test_requests_runs_three_sides_and_the_books_hold(tmp_path: Path) -> None:
     assert books["broken"] == []
     assert facts["machine"]["fsync"] == facts["machine"]["synchronous_commit"] == "on"
     assert facts["machine"]["postgresql"] in printed
-    assert not list((ROOT / ".lava").glob("bench-*")), "the scratch folder is left behind"
+
+
+def test_the_scratch_folder_is_gone_afterwards(tmp_path: Path, settings: Any) -> None:
+    settings.STATE_DIR = str(tmp_path)
+    assert scratch.run_apart(["requests", "--help"]) == 0
+    assert scratch.run_apart(["no such case"]) == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_batch_is_measured_by_record_beside_copy(tmp_path: Path) -> None:
