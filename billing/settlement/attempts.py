@@ -1,10 +1,11 @@
-"""The log of a payment's tries."""
+"""The log of a payment's tries, and the events that tell of them."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from billing.models import Payment, PaymentAttempt
+from billing import events, money
+from billing.models import Connection, Payment, PaymentAttempt
 
 
 def note(payment: Payment, *, code: str = "", message: str = "", now: datetime) -> None:
@@ -26,4 +27,21 @@ def note(payment: Payment, *, code: str = "", message: str = "", now: datetime) 
             "message": message[:255],
             "card": str(card or "")[:64],
         },
+    )
+
+
+def tell(
+    connection: Connection, payment: Payment, name: str, *, now: datetime, **more: str
+) -> None:
+    """Record an event of a payment: which it is, what for, how much, and what `more` says."""
+    events.record(
+        payment.merchant,
+        name,
+        now=now,
+        connection=connection,
+        payment_id=payment.public_id,
+        purpose=payment.purpose,
+        amount=money.wire(payment.amount.amount),
+        currency=str(payment.amount.currency),
+        **more,
     )

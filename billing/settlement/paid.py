@@ -11,7 +11,6 @@ from billing import (
     courses,
     credits,
     errors,
-    events,
     ledger,
     money,
     receipts,
@@ -51,16 +50,7 @@ def succeed(
         except errors.Conflict as conflict:
             # Paid for something that is no longer to be had: kept visible, to be refunded.
             _flag(payment, str(conflict))
-    events.record(
-        payment.merchant,
-        "payment.succeeded",
-        now=now,
-        connection=connection,
-        payment_id=payment.public_id,
-        purpose=payment.purpose,
-        amount=money.wire(payment.amount.amount),
-        currency=str(payment.amount.currency),
-    )
+    attempts.tell(connection, payment, "payment.succeeded", now=now)
     receipts.send(payment, now=now)
 
 

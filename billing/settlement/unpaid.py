@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from django.db.models import F
 from django.utils import timezone
 
-from billing import credits, events, money, notices, receipts, subscriptions
+from billing import credits, events, notices, receipts, subscriptions
 from billing.models import Connection, Payment, Subscription
 from billing.settlement import attempts
 
@@ -25,17 +25,7 @@ def fail(
     attempts.note(payment, code=code, message=message, now=now)
     close(connection, payment, Payment.Status.FAILED, now=now)
     is_first = _wait(connection, payment, now=now)
-    events.record(
-        payment.merchant,
-        "payment.failed",
-        now=now,
-        connection=connection,
-        payment_id=payment.public_id,
-        purpose=payment.purpose,
-        amount=money.wire(payment.amount.amount),
-        currency=str(payment.amount.currency),
-        code=payment.failure_code,
-    )
+    attempts.tell(connection, payment, "payment.failed", now=now, code=payment.failure_code)
     if is_first:
         receipts.send_declined(payment, now=now)
 
@@ -163,16 +153,8 @@ def ask_customer(connection: Connection, payment: Payment, *, now: datetime) -> 
         until = subscription.top_up_next_attempt_at or until
     payment.action_until = until
     payment.save(update_fields=["action_until"])
-    events.record(
-        payment.merchant,
-        "payment.action_required",
-        now=now,
-        connection=connection,
-        payment_id=payment.public_id,
-        purpose=payment.purpose,
-        amount=money.wire(payment.amount.amount),
-        currency=str(payment.amount.currency),
-        url=receipts.pay_address(payment),
+    attempts.tell(
+        connection, payment, "payment.action_required", now=now, url=receipts.pay_address(payment)
     )
     receipts.send_action(payment, now=now)
 
@@ -182,14 +164,4 @@ def end_unconfirmed(connection: Connection, payment: Payment, *, now: datetime) 
     payment.failure_code = payment.failure_code or "authentication_required"
     payment.action_until = None
     close(connection, payment, Payment.Status.FAILED, now=now)
-    events.record(
-        payment.merchant,
-        "payment.failed",
-        now=now,
-        connection=connection,
-        payment_id=payment.public_id,
-        purpose=payment.purpose,
-        amount=money.wire(payment.amount.amount),
-        currency=str(payment.amount.currency),
-        code=payment.failure_code,
-    )
+    attempts.tell(connection, payment, "payment.failed", now=now, code=payment.failure_code)
