@@ -61,7 +61,8 @@ def database() -> Iterator[Finding]:
     mend = "" if value == "read committed" else "Leave it at read committed, as it was built for."
     yield Finding("default_transaction_isolation", value, mend)
     used, most = _one(
-        "SELECT (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),"
+        # Not pg_stat_activity: it hides the sessions of other roles from us.
+        "SELECT (SELECT sum(numbackends) FROM pg_stat_database),"
         " current_setting('max_connections')::int"
     )
     full = int(used) > int(most) * 0.8
