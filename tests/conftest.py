@@ -23,11 +23,13 @@ settings.load_profile("lava")
 def pytest_configure(config: pytest.Config) -> None:
     """The main process starts the cluster, so that it also ends it after the last worker.
 
-    People are made by the hundred here: their passwords are hashed the quick way.
+    People are made by the hundred here: their passwords are hashed the quick way. So are test
+    clients, and each would read every static file anew: they are looked for when asked for.
     """
     from django.conf import settings as django_settings
 
     django_settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    django_settings.WHITENOISE_AUTOREFRESH = True
     if not hasattr(config, "workerinput") and not config.option.collectonly:
         from lava.postgres import cluster
 
