@@ -23,8 +23,11 @@ from typing import IO, Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
+from django.db import connection
+from django.db.migrations.executor import MigrationExecutor
 
 from lava import broker
+from lava.management.commands import demo
 from lava.postgres import cluster
 from lava.supervisor import Child, Supervisor, clean_up_after_a_crash
 
@@ -55,11 +58,13 @@ class Command(BaseCommand):
         try:
             run.check_ports()
             run.start_ground()
+            # A page is what people wait for: web is the first, on all cores.
             run.start_web()
+            run.start_stand_ins()
             # The story moves its sandboxes' clocks: workers come when it is told.
             story = {} if options["no_demo"] else run.seed()
-            run.start_workers()
             run.wait_until_ready()
+            run.start_workers()
             self._announce(run, story, state)
             while True:
                 time.sleep(0.5)
@@ -156,11 +161,16 @@ class Run:
                     ) from error
 
     def start_ground(self) -> None:
-        """Database, broker, card network, AI provider; then the tables."""
+        """Database and broker; then the tables."""
         if self.own_database:
             cluster.ensure()
         if self.own_broker:
             self.supervisor.start(Child("broker", broker.command()))
+        if _has_migrations_to_run():
+            self._manage("migrate", "--no-input", "-v", "0", role="owner")
+
+    def start_stand_ins(self) -> None:
+        """The local card network, where no Stripe key is set, and the local AI provider."""
         if self.own_cards:
             self.supervisor.start(
                 Child(
@@ -175,7 +185,6 @@ class Run:
         self.supervisor.start(
             Child("ai", self._python("-m", "lava.demo.ai_provider", "--port", str(self.port + 2)))
         )
-        self._manage("migrate", "--no-input", "-v", "0", role="owner")
 
     def start_web(self) -> None:
         """Web, as worker and beat with the role that may not touch the ledger's lines."""
@@ -200,11 +209,17 @@ class Run:
 
     def seed(self) -> dict[str, Any]:
         """The demo's story, told once; later runs only say its logins again."""
-        if self.own_cards:
-            self._wait(f"{self.card_network_url}/v1/customers", any_answer=True)
-        told = self._manage("demo", "--ai-provider", self.ai_provider_url, role="owner")
-        story: dict[str, Any] = json.loads(told.strip().splitlines()[-1])
-        return story
+        if not demo.is_told():
+            if self.own_cards:
+                self._wait(f"{self.card_network_url}/v1/customers", any_answer=True)
+            told = self._manage("demo", "--ai-provider", self.ai_provider_url, role="owner")
+            story: dict[str, Any] = json.loads(told.strip().splitlines()[-1])
+            return story
+        try:
+            # A process less to start.
+            return demo.logins(say=self.supervisor.say, ai_provider=self.ai_provider_url)
+        finally:
+            connection.close()
 
     def wait_until_ready(self) -> None:
         """Until the product answers."""
@@ -257,6 +272,15 @@ class Run:
             self.watch()
             time.sleep(0.1)
         raise CommandError(f"{url} did not answer within {READY_TIMEOUT_S} s; see .lava/logs.")
+
+
+def _has_migrations_to_run() -> bool:
+    """Asked here, since a process that finds nothing to do takes seconds to say so."""
+    try:
+        executor = MigrationExecutor(connection)
+        return bool(executor.migration_plan(executor.loader.graph.leaf_nodes()))
+    finally:
+        connection.close()
 
 
 def _interrupt(number: int, frame: Any) -> None:
