@@ -35,7 +35,8 @@ from lava.demo.sim.world import Twin, World, open_world, ticks
 from meters import audit as usage_audit
 from meters import proofs
 
-# Lives a family of plans, each of 50 steps; the long form is LAVA_TEST_LIVES=500.
+# Lives a family of plans, each of 50 steps: in every run, at the gate, and by LAVA_TEST_LIVES=500.
+FEW = 5
 SHORT = 50
 LIVES = int(os.environ.get("LAVA_TEST_LIVES", SHORT))
 # A failing life is shrunk by hand, in the long form: it takes minutes.
@@ -259,6 +260,17 @@ def world(db: None) -> Iterator[World]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_life(world: World, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    live(world, family, FEW, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_fifty_lives(world: World, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    live(world, family, LIVES, monkeypatch)
+
+
+def live(world: World, family: str, lives: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many lives on a family of plans, each against the model, the audit asked at every step."""
     monkeypatch.setattr(asking, "chunks", read_at_once)
     for terms in FAMILIES[family]:
         world.offer(terms)
@@ -270,9 +282,9 @@ def test_a_life(world: World, family: str, monkeypatch: pytest.MonkeyPatch) -> N
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=LIVES,
+            max_examples=lives,
             # The gate lives the same lives each time; the long form draws new ones.
-            derandomize=LIVES <= SHORT,
+            derandomize=lives <= SHORT,
             stateful_step_count=50,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -15,7 +15,7 @@ from tests.chaos.shop import Shop, asked, quarrels, rest, taken
 from tests.product import Product, eventually
 from tests.receiver import Receiver
 
-pytestmark = pytest.mark.xdist_group("product")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("failpoints")]
 
 REFUND = """
 from django.utils import timezone

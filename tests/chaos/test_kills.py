@@ -18,7 +18,7 @@ from tests.chaos import storm
 from tests.chaos.shop import Shop, quarrels, taken
 from tests.product import Product, eventually
 
-pytestmark = pytest.mark.xdist_group("product")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("kills")]
 
 # The short form; the long one is `manage.py chaos --minutes 30`.
 SHORT_S = 30

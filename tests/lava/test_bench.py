@@ -68,6 +68,7 @@ def test_the_scratch_folder_is_gone_afterwards(tmp_path: Path, settings: Any) ->
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_batch_is_measured_by_record_beside_copy(tmp_path: Path) -> None:
     facts, printed = bench(tmp_path, "batch", "--rounds", "1", "--seconds", "3")
     assert facts["correct"] and facts["refused"] == 0, printed
@@ -77,6 +78,7 @@ def test_batch_is_measured_by_record_beside_copy(tmp_path: Path) -> None:
     assert facts["books"][0]["rows"] == facts["acknowledged"] >= 1000
 
 
+@pytest.mark.slow
 def test_hot_compares_many_clients_with_one(tmp_path: Path) -> None:
     facts, printed = bench(tmp_path, "hot", "--rounds", "1", "--seconds", "1")
     assert facts["correct"], printed
@@ -86,6 +88,7 @@ def test_hot_compares_many_clients_with_one(tmp_path: Path) -> None:
     assert "| 4 |" in printed
 
 
+@pytest.mark.slow
 def test_gateway_is_measured_beside_the_direct_call_and_the_books_hold(tmp_path: Path) -> None:
     facts, printed = bench(tmp_path, "gateway", "--rounds", "1", "--seconds", "1")
     assert facts["correct"], printed
@@ -129,6 +132,7 @@ def test_a_call_of_the_load_client_carries_its_token() -> None:
     assert f"Content-Length: {len(body)}".encode() in head and json.loads(body) == {"n": 1}
 
 
+@pytest.mark.slow
 def test_a_storm_charges_each_id_once(tmp_path: Path) -> None:
     facts, printed = bench(tmp_path, "storm", "--rounds", "1", "--requests", "100")
     assert facts["correct"], printed
@@ -138,6 +142,7 @@ def test_a_storm_charges_each_id_once(tmp_path: Path) -> None:
     assert facts["books"][0]["rows"] == facts["acknowledged"]
 
 
+@pytest.mark.slow
 def test_enforce_lets_exactly_the_credits_pass(tmp_path: Path) -> None:
     facts, printed = bench(tmp_path, "enforce", "--requests", "40")
     assert facts["correct"], printed
@@ -196,6 +201,7 @@ def test_the_naive_design_refuses_to_start_on_real_data() -> None:
     assert "scratch cluster" in done.stderr
 
 
+@pytest.mark.slow
 def test_pages_are_weighed_and_within_their_limit(tmp_path: Path, chromium_path: str) -> None:
     facts, printed = bench(tmp_path, "pages", "--rounds", "1")
     assert "checkout, first page" in facts["pages"] and "| kB |" in printed

@@ -17,7 +17,10 @@ from meters.models import UsageRequest
 pytestmark = pytest.mark.django_db
 
 
-@pytest.mark.parametrize("seed", range(1, 21))
+SEEDS = [pytest.param(seed, marks=[pytest.mark.slow] if seed > 4 else []) for seed in range(1, 21)]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_small_seed_agrees(seed: int) -> None:
     report = play.run(seed, months=3, connections=3)
     assert report.requests > 0
