@@ -16,7 +16,7 @@ from django.utils.translation import gettext
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods, require_POST
 
-from billing import errors, locales, payments, receipts, stripe
+from billing import errors, locales, payments, receipts
 from billing.models import Connection, Payment
 from checkout import dialing, forms, languages, pages, policy, refusals, sessions
 from checkout.models import CheckoutSession
@@ -53,6 +53,8 @@ def begin(request: HttpRequest, token: str) -> HttpResponse:
         {
             "kind": intent.kind,
             "client_secret": intent.client_secret,
+            "amount": intent.amount_minor,
+            "currency": intent.currency.lower(),
             "publishable_key": intent.publishable_key,
             "payment_method": card.card_id if card and wants_saved else "",
             "name": customer.name,
@@ -164,7 +166,7 @@ def _page(payment: Payment, token: str) -> Page:
             410,
         )
     saved = payment.connection.card
-    network = stripe.client_intent(merchant, "", "", "")
+    phone = payment.connection.customer.phone
     alert = _alert(payment)
     return Page(
         "checkout/confirm.html",
@@ -174,9 +176,8 @@ def _page(payment: Payment, token: str) -> Page:
             "lead": gettext(
                 "{what}. Your bank wants to know that it is you; nothing was charged yet."
             ).format(what=what),
-            "card": network,
+            "card": pages.card_fields(merchant, charge=payment.amount, phone=phone),
             "saved_card": pages.shown_card(saved),
-            "postal_label": pages.postal_label(payment.connection.customer.phone),
             "urls": {
                 "begin": languages.address("pay-begin", token),
                 "finish": languages.address("pay-finish", token),

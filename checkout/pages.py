@@ -15,8 +15,9 @@ from urllib.parse import urlsplit
 from django.templatetags.static import static
 from django.urls import reverse
 from django.utils.translation import gettext, ngettext
+from moneyed import Money
 
-from billing import brand, credits, money, periods, stripe
+from billing import brand, changes, credits, money, periods, stripe
 from billing.models import Merchant, Organization, PaymentMethod
 from checkout import dialing, languages, phones, results, sessions, summary
 from checkout.models import CheckoutSession
@@ -212,13 +213,14 @@ def pay(
             sessions.Means.NONE: gettext("Your details"),
             sessions.Means.SETUP: gettext("Your card"),
         }.get(means, gettext("Payment")),
-        "card": None if means == sessions.Means.NONE else _network(session.merchant),
+        "card": None
+        if means == sessions.Means.NONE
+        else card_fields(session.merchant, charge=_charge(session, now=now), phone=session.phone),
         "saved_card": shown_card(saved),
         "masked_phone": dialing.masked(session.phone),
         "can_change": not session.connection_is_given and not begun,
         "can_rechoose": session.mode == Mode.TOPUP and not begun,
         "ask_name": asks,
-        "postal_label": postal_label(session.phone),
         "problems": problems or {},
         "alert": alert,
         "nonce": sessions.form_nonce(session),
@@ -382,18 +384,42 @@ def _purpose(session: CheckoutSession) -> str:
     ).format(merchant=session.merchant.name)
 
 
-def _network(merchant: Merchant) -> dict[str, str]:
-    found = stripe.client_intent(merchant, "", "", "")
+def card_fields(merchant: Merchant, *, charge: Money | None, phone: str) -> dict[str, str]:
+    """What the page's script makes Stripe's Payment Element of; `charge` None: the card is saved
+    only. What is charged in the end is what the intent says, made when the button is pressed."""
+    network = stripe.client_intent(merchant, "", "", "")
     return {
-        "script_url": found.script_url,
-        "publishable_key": found.publishable_key,
-        "account": found.account,
+        "script_url": network.script_url,
+        "publishable_key": network.publishable_key,
+        "account": network.account,
+        "kind": "setup" if charge is None else "payment",
+        "amount": "" if charge is None else str(money.to_minor(charge)),
+        "currency": merchant.currency.lower() if charge is None else str(charge.currency).lower(),
+        "country": dialing.region(phone),
+        # A sandbox's cards are test cards: wallets hold real ones.
+        "wallets": "never" if merchant.is_sandbox else "auto",
     }
 
 
-def postal_label(phone: str) -> str:
-    """What a postal code is called where the phone is."""
-    return gettext("ZIP code") if dialing.region(phone) == "US" else gettext("Postal code")
+def _charge(session: CheckoutSession, *, now: datetime) -> Money | None:
+    """What the button will ask for, as far as it is known before; None: nothing is charged."""
+    if sessions.means(session) != sessions.Means.PAYMENT:
+        return None
+    if session.payment is not None:
+        begun: Money = session.payment.amount
+        return begun
+    if session.bundle is not None:
+        cost: Money = session.bundle.cost
+        return cost
+    plan = session.plan
+    assert plan is not None
+    current = session.connection.subscription if session.connection is not None else None
+    if current is not None and _shows_change(session):
+        due = changes.preview(current, plan=plan, now=now).charge
+        if due.amount > 0:
+            return due
+    price: Money = plan.price
+    return price
 
 
 def shown_card(saved: PaymentMethod | None) -> dict[str, str] | None:

@@ -173,6 +173,8 @@ def pay(request: HttpRequest, session: CheckoutSession, embedded: bool) -> HttpR
         {
             "kind": intent.kind,
             "client_secret": intent.client_secret,
+            "amount": intent.amount_minor,
+            "currency": intent.currency.lower(),
             "publishable_key": intent.publishable_key,
             "payment_method": card.card_id if card and body.get("card") == "saved" else "",
             "name": name or (customer.name if customer else ""),

@@ -110,7 +110,15 @@ def create_test_card(merchant: Merchant, number: str) -> Card:
     return card_of(made)
 
 
-def client_intent(merchant: Merchant, kind: str, id: str, client_secret: str) -> ClientIntent:
+def client_intent(
+    merchant: Merchant,
+    kind: str,
+    id: str,
+    client_secret: str,
+    *,
+    amount_minor: int = 0,
+    currency: str = "",
+) -> ClientIntent:
     """What the page needs, with the publishable key and script of the merchant's account."""
     keys = credentials(merchant)
     return ClientIntent(
@@ -120,4 +128,6 @@ def client_intent(merchant: Merchant, kind: str, id: str, client_secret: str) ->
         publishable_key=keys.publishable_key,
         script_url=settings.STRIPE_JS_URL,
         account=keys.account,
+        amount_minor=amount_minor,
+        currency=currency,
     )

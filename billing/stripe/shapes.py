@@ -24,6 +24,9 @@ class ClientIntent:
     script_url: str
     # The account under Stripe Connect that the page acts for; empty: the key's own.
     account: str = ""
+    # Of a payment, in the currency's minor unit; a card that is only saved has none.
+    amount_minor: int = 0
+    currency: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,5 @@
-// The card: Stripe's fields in our boxes, one payment at a time. What a card was charged is decided
-// by the server alone; this page only says which card, and shows what the server answers.
+// The card: Stripe's Payment Element in our box, one payment at a time. What a card was charged is
+// decided by the server alone; this page only says which card, and shows what the server answers.
 const form = document.getElementById("pay-form");
 const button = document.getElementById("pay");
 const label = button.querySelector("span");
@@ -12,32 +12,63 @@ const MOST_LOOKS = 30;
 // What this page says by itself, in the customer's language.
 const words = form.dataset;
 const AWAY = { title: words.awayTitle, text: words.away };
-
-const parts = {
-  cardNumber: { box: "card-number", problem: "card-number-problem", missing: words.missingNumber },
-  cardExpiry: { box: "card-expiry", problem: "card-part-problem", missing: words.missingExpiry },
-  cardCvc: { box: "card-cvc", problem: "card-part-problem", missing: words.missingCvc },
-};
+const UNLOADED = { title: words.unloadedTitle, text: words.unloaded };
 
 let stripe = null;
+let elements = null;
 let busy = false;
 
 const usesNewCard = () => form.elements.card?.value !== "saved";
 const value = (name) => form.elements[name]?.value.trim() ?? "";
 
-function styles() {
+// What the element is for. The intent is made when the button is pressed, and must be of the same.
+const purpose = ({ kind, amount, currency }) => ({
+  mode: kind,
+  currency,
+  ...(kind === "payment" ? { amount: Number(amount) } : {}),
+  setupFutureUsage: "off_session",
+});
+
+// The page's tokens, as Stripe's fields take them.
+function appearance() {
   const tokens = getComputedStyle(document.documentElement);
   const token = (name) => tokens.getPropertyValue(name).trim();
   return {
-    base: {
-      color: token("--ink"),
+    theme: dark.matches ? "night" : "stripe",
+    labels: "above",
+    variables: {
+      colorPrimary: token("--accent"),
+      colorBackground: token("--surface"),
+      colorText: token("--ink"),
+      colorTextSecondary: token("--muted"),
+      colorTextPlaceholder: token("--muted"),
+      colorDanger: token("--bad"),
+      iconColor: token("--muted"),
+      focusBoxShadow: `0 0 0 4px ${token("--ring")}`,
       fontFamily: "Inter, system-ui, sans-serif",
-      fontSize: "16px",
-      lineHeight: "22px",
-      fontSmoothing: "antialiased",
-      "::placeholder": { color: token("--muted") },
+      fontSizeBase: "16px",
+      fontWeightNormal: "400",
+      fontWeightMedium: "500",
+      spacingUnit: "4px",
+      gridColumnSpacing: "16px",
+      gridRowSpacing: "16px",
+      borderRadius: token("--radius"),
     },
-    invalid: { color: token("--ink") },
+    rules: {
+      ".Input": {
+        border: `1px solid ${token("--field")}`,
+        boxShadow: "none",
+        padding: "11px 12px",
+        lineHeight: "24px",
+      },
+      ".Input:focus": {
+        borderColor: token("--accent"),
+        boxShadow: `inset 0 0 0 1px ${token("--accent")}, 0 0 0 4px ${token("--ring")}`,
+      },
+      ".Input--invalid": { borderColor: token("--bad"), boxShadow: "none", color: token("--ink") },
+      ".Label": { fontSize: "14px", lineHeight: "20px", fontWeight: "500", marginBottom: "8px" },
+      ".Error": { fontSize: "14px", lineHeight: "20px", marginTop: "8px" },
+    },
   };
 }
 
@@ -48,67 +79,30 @@ async function loaded() {
   return window.Stripe;
 }
 
+// Gives whether the fields are there.
 async function mount() {
   const Stripe = await loaded();
-  if (!Stripe) {
-    warn({ title: words.unloadedTitle, text: words.unloaded });
-    return;
-  }
-  const account = form.dataset.account;
-  stripe = Stripe(form.dataset.key, {
-    locale: words.locale,
-    ...(account ? { stripeAccount: account } : {}),
+  if (!Stripe) return warn(UNLOADED), false;
+  const { account, country, wallets } = words;
+  stripe = Stripe(words.key, { locale: words.locale, ...(account ? { stripeAccount: account } : {}) });
+  elements = stripe.elements({
+    ...purpose(words),
+    allowedPaymentMethodTypes: ["card"],
+    fonts: [{ cssSrc: new URL(words.fonts, window.location.href).href }],
+    appearance: appearance(),
   });
-  const elements = stripe.elements({
-    fonts: [{ cssSrc: new URL(form.dataset.fonts, window.location.href).href }],
+  const element = elements.create("payment", {
+    layout: { type: "tabs" },
+    // Asked above; what is agreed to stands beside the button.
+    fields: { billingDetails: { name: "never", email: "never" } },
+    terms: { card: "never" },
+    wallets: { applePay: wallets, googlePay: wallets, link: "never" },
+    defaultValues: { billingDetails: { address: { country } } },
   });
-  for (const [kind, part] of Object.entries(parts)) {
-    const options = { style: styles() };
-    if (kind === "cardNumber") options.disableLink = true;
-    part.element = elements.create(kind, options);
-    part.element.mount(`#${part.box}`);
-    const box = document.getElementById(part.box);
-    box.addEventListener("click", () => part.element.focus());
-    part.element.on("focus", () => box.classList.add("focused"));
-    part.element.on("blur", () => box.classList.remove("focused"));
-    part.element.on("change", (event) => changed(kind, event));
-  }
-  dark.addEventListener("change", () => {
-    for (const part of Object.values(parts)) part.element.update({ style: styles() });
-  });
-}
-
-function changed(kind, event) {
-  const part = parts[kind];
-  part.complete = event.complete;
-  part.error = event.error?.message ?? "";
-  showPart(kind);
-  if (kind === "cardNumber") {
-    const image = document.getElementById("card-brand");
-    image.src = image.dataset[event.brand] ?? image.dataset.unknown;
-  }
-}
-
-function showPart(kind) {
-  const part = parts[kind];
-  document.getElementById(part.box).classList.toggle("invalid", Boolean(part.error));
-  const problem = document.getElementById(part.problem);
-  const others = Object.values(parts).filter((other) => other.problem === part.problem);
-  problem.textContent = others.map((other) => other.error).find(Boolean) ?? "";
-  problem.hidden = !problem.textContent;
-}
-
-function cardIsComplete() {
-  let first = null;
-  for (const [kind, part] of Object.entries(parts)) {
-    if (!part.complete) {
-      part.error ||= part.missing;
-      showPart(kind);
-      first ??= part;
-    }
-  }
-  first?.element.focus();
-  return first === null;
+  element.on("loaderror", () => warn(UNLOADED));
+  element.mount("#card-fields");
+  dark.addEventListener("change", () => elements.update({ appearance: appearance() }));
+  return true;
 }
 
 function warn({ title, text }) {
@@ -182,25 +176,42 @@ const begin = () =>
 const complete = () => ask(form.action, { body: new URLSearchParams(new FormData(form)) });
 
 function confirm(intent) {
-  const details = { name: intent.name, email: intent.email };
-  const postal = document.getElementById("postal").value.trim();
-  if (postal) details.address = { postal_code: postal };
-  const card = { card: parts.cardNumber.element, billing_details: details };
-  const method = { payment_method: usesNewCard() ? card : intent.payment_method };
-  return intent.kind === "setup"
-    ? stripe.confirmCardSetup(intent.client_secret, method)
-    : stripe.confirmCardPayment(intent.client_secret, method);
+  const billing = { name: intent.name, email: intent.email };
+  const card = usesNewCard()
+    ? { payment_method_data: { billing_details: billing } }
+    : { payment_method: intent.payment_method };
+  const options = {
+    ...(usesNewCard() ? { elements } : {}),
+    clientSecret: intent.client_secret,
+    confirmParams: { return_url: new URL(words.page, window.location.href).href, ...card },
+    redirect: "if_required",
+  };
+  return intent.kind === "setup" ? stripe.confirmSetup(options) : stripe.confirmPayment(options);
+}
+
+// Gives whether a new card is filled in; its fields say themselves what is not.
+const cardIsFilledIn = async () => !usesNewCard() || !(await elements.submit()).error;
+
+// Where the amount is another one than when the page was shown, the fields are told.
+async function suits(intent) {
+  if (!usesNewCard() || intent.kind === "setup") return true;
+  if (String(intent.amount) === words.amount && intent.currency === words.currency) return true;
+  elements.update(purpose(intent));
+  return cardIsFilledIn();
 }
 
 // Gives true when the page goes on to another one.
 async function pay() {
+  if (!(await mounted)) return warn(UNLOADED), false;
+  if (!(await cardIsFilledIn())) return false;
   const intent = await begin();
   if (intent.reload) return goOn(), true;
   if (mark(intent.problems ?? {})) return false;
   if (!intent.client_secret) return warn(intent), false;
 
+  if (!(await suits(intent))) return false;
   const result = await confirm(intent);
-  if (result.error?.type === "validation_error") return cardIsComplete(), false;
+  if (result.error?.type === "validation_error") return false;
 
   for (let look = 0; look < MOST_LOOKS; look += 1) {
     const outcome = await complete();
@@ -208,7 +219,6 @@ async function pay() {
     if (outcome.status === "waiting") {
       await new Promise((done) => setTimeout(done, PAUSE_MS));
     } else if (outcome.title) {
-      if (usesNewCard()) document.getElementById("card-number").classList.add("invalid");
       return warn(outcome), false;
     } else {
       break;
@@ -219,10 +229,10 @@ async function pay() {
 
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
-  if (busy || !stripe) return;
+  if (busy) return;
   alertBox.hidden = true;
   if (mark(missing())) return;
-  if (usesNewCard() && !cardIsComplete()) return;
+  // Also before Stripe's script is there: whoever was quick waits for it with the button.
   setBusy(true);
   let left = false;
   try {
@@ -234,4 +244,4 @@ form.addEventListener("submit", async (event) => {
   }
 });
 
-mount();
+const mounted = mount();

@@ -32,7 +32,7 @@ def confirm_phone(page: Any, backend: Backend, phone: str) -> None:
 
 def enter_card(page: Any, number: str) -> None:
     page.get_by_label("Card number").fill(number)
-    page.get_by_role("textbox", name="Expires").fill("0831")
+    page.get_by_role("textbox", name="Expiration date").fill("0831")
     page.get_by_label("Security code").fill("123")
     page.get_by_label("ZIP code").fill("04101")
 

@@ -334,7 +334,7 @@ def test_a_customer_in_german_and_in_spanish(
         field.press_sequentially(last_code(shop.merchant, phone))
         page.get_by_label(name).fill("Mara Lindqvist")
         page.get_by_label(mail).fill("mara@tallgrass.example")
-        page.locator("#card-number iframe, #card-number input").first.wait_for()
+        page.locator("#card-fields input").first.wait_for()
         look(page, f"32-pay-{language}")
         page.get_by_role("button", name=pay).click()
         look(page, f"33-pay-missing-{language}")

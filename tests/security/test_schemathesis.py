@@ -19,6 +19,7 @@ from schemathesis.checks import (
     status_code_conformance,
 )
 
+from lava.api import door
 from lava.wsgi import application
 from tests import wire
 
@@ -30,8 +31,9 @@ ELSEWHERE = "/v1/test_helpers/checkout_sessions/{session_id}/complete"
 
 
 @pytest.fixture
-def world(db: Any) -> Iterator[wire.World]:
+def world(db: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[wire.World]:
     # As Django's own test client does: the calls share the test's transaction.
+    monkeypatch.setattr(door, "close_old_connections", lambda: None)
     for signal in (request_started, request_finished):
         signal.disconnect(close_old_connections)
     try:

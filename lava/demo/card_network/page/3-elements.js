@@ -1,4 +1,4 @@
-/* The split card elements: real inputs, Stripe's classes and events, styles through the CSSOM. */
+/* The split card elements, and the group that any elements are of: real inputs, Stripe's classes and events, styles through the CSSOM. */
 
 const CLASSES = {
   base: 'StripeElement',
@@ -309,6 +309,10 @@ class CardField {
     return this._input.value;
   }
 
+  get inputId() {
+    return this._input.id;
+  }
+
   get group() {
     return this._group;
   }
@@ -319,16 +323,25 @@ class CardField {
 }
 
 class Elements {
-  constructor(options) {
+  constructor(options, locale) {
     this._options = options || {};
+    this._locale = this._options.locale || locale || 'en';
     this._fields = new Map();
+    this._payment = null;
+    this._submitted = false;
+    this._check();
   }
 
   create(kind, options) {
+    if (kind === 'payment') return this._createPayment(options);
     if (!KINDS[kind]) {
-      throw new Error(`The local card network has no element '${kind}'; it has ` +
+      throw new Error(`The local card network has no element '${kind}'; it has payment, ` +
         `${Object.keys(KINDS).join(', ')}.`);
     }
+    return this.add(kind, options);
+  }
+
+  add(kind, options) {
     if (this._fields.has(kind)) {
       throw new Error(`Can only create one Element of type ${kind}.`);
     }
@@ -337,12 +350,79 @@ class Elements {
     return field;
   }
 
+  _createPayment(options) {
+    if (!this._options.mode) {
+      throw new Error('The local card network makes a Payment Element without an intent: pass ' +
+        '`mode` to elements().');
+    }
+    if (this._payment) throw new Error('Can only create one Element of type payment.');
+    this._payment = new PaymentField(this, options);
+    return this._payment;
+  }
+
   getElement(kind) {
-    return this._fields.get(kind) || null;
+    return (kind === 'payment' ? this._payment : this._fields.get(kind)) || null;
   }
 
   update(options) {
     this._options = { ...this._options, ...options };
+    this._submitted = false;
+    this._check();
+    if (options.appearance) this._payment?.dress();
+  }
+
+  /** What Stripe refuses when elements are made without an intent. */
+  _check() {
+    const { mode, amount, currency } = this._options;
+    if (!mode) return;
+    if (!['payment', 'setup'].includes(mode)) throw new Error(`mode '${mode}' is not modelled here.`);
+    if (mode === 'payment' && !(Number.isInteger(amount) && amount > 0)) {
+      throw new Error('Invalid value for elements(): amount must be greater than 0.');
+    }
+    if (mode === 'payment' && !/^[a-z]{3}$/.test(String(currency))) {
+      throw new Error('Invalid value for elements(): currency must be a code in lower case.');
+    }
+  }
+
+  get appearance() {
+    return this._options.appearance || {};
+  }
+
+  get locale() {
+    return this._locale;
+  }
+
+  /** Checks what was entered; must come before a confirmation. */
+  async submit() {
+    const error = this._payment?.finish();
+    this._submitted = !error;
+    return error ? { error } : { selectedPaymentMethod: 'card' };
+  }
+
+  /** Throws or gives an error where Stripe would: not submitted, or made for something else. */
+  misfit(intent) {
+    if (!this._submitted) {
+      throw new Error('elements.submit() must be called before the payment is confirmed.');
+    }
+    const { mode, amount, currency, setupFutureUsage = null } = this._options;
+    const paying = intent.object === 'payment_intent';
+    const differs = [
+      ['mode', mode, paying ? 'payment' : 'setup'],
+      ...(paying ? [
+        ['amount', amount, intent.amount],
+        ['currency', currency, intent.currency],
+        ['setup_future_usage', setupFutureUsage, intent.setup_future_usage],
+      ] : []),
+    ].find(([, told, is]) => told !== is);
+    return differs && {
+      type: 'invalid_request_error',
+      message: `The intent's ${differs[0]} (${differs[2]}) is not what elements() was told ` +
+        `(${differs[1]}).`,
+    };
+  }
+
+  forgetPayment() {
+    this._payment = null;
   }
 
   async fetchUpdates() {

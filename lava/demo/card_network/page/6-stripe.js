@@ -20,10 +20,19 @@ class StripeInstance {
       throw new Error('Please call Stripe() with your publishable key. You used something else.');
     }
     this._key = { key, account: options?.stripeAccount };
+    this._locale = options?.locale;
   }
 
   elements(options) {
-    return new Elements(options);
+    return new Elements(options, this._locale);
+  }
+
+  confirmPayment(options) {
+    return this._confirmWith('payment_intents', options);
+  }
+
+  confirmSetup(options) {
+    return this._confirmWith('setup_intents', options);
   }
 
   async createPaymentMethod(data) {
@@ -75,11 +84,33 @@ class StripeInstance {
     return { data: out };
   }
 
+  /** `confirmPayment` and `confirmSetup`: with a Payment Element, or with a saved card's id. */
+  async _confirmWith(family, { elements, clientSecret, confirmParams = {}, redirect }) {
+    if (redirect !== 'if_required' || !confirmParams.return_url) {
+      throw new Error("Cards need no redirect: pass redirect 'if_required', and a return_url.");
+    }
+    const { payment_method_data: given, ...params } = confirmParams;
+    if (elements) {
+      const { value, error } = await this._ask(clientSecret);
+      const wrong = error || elements.misfit(value);
+      if (wrong) return { error: wrong };
+      const billing = { ...given?.billing_details };
+      for (const name of ['name', 'email']) {
+        if (!billing[name]) {
+          throw new Error(`You specified "never" for fields.billing_details.${name}: pass it in ` +
+            'confirmParams.payment_method_data.billing_details.');
+        }
+      }
+      const read = elements.read();
+      if (read.error) return { error: read.error };
+      if (read.postalCode) billing.address = { postal_code: read.postalCode, ...billing.address };
+      params.payment_method_data = { type: 'card', card: read.card, billing_details: billing };
+    }
+    return this._send(clientSecret, family, params);
+  }
+
   async _confirm(clientSecret, family, data, options) {
-    const secret = readSecret(clientSecret);
-    if (secret.family !== family) throw new Error('The secret is of another kind of intent.');
-    const { payment_method: method, ...rest } = data || {};
-    const params = { ...rest, client_secret: clientSecret, use_stripe_sdk: true };
+    const { payment_method: method, ...params } = data || {};
     if (typeof method === 'string') {
       params.payment_method = method;
     } else if (method) {
@@ -87,8 +118,16 @@ class StripeInstance {
       if (read.error) return { error: read.error };
       params.payment_method_data = read.data;
     }
+    return this._send(clientSecret, family, params, options);
+  }
+
+  async _send(clientSecret, family, params, options) {
+    const secret = readSecret(clientSecret);
+    if (secret.family !== family) throw new Error('The secret is of another kind of intent.');
     const path = `/v1/${family}/${secret.id}/confirm`;
-    const { value, error } = await call('POST', path, this._key, params);
+    const { value, error } = await call('POST', path, this._key, {
+      ...params, client_secret: clientSecret, use_stripe_sdk: true,
+    });
     if (error) return { error };
     if (options && options.handleActions === false) return { [FAMILIES[family].result]: value };
     return this._act(clientSecret, value);
@@ -113,11 +152,14 @@ class StripeInstance {
     return { [result]: value };
   }
 
-  async _retrieve(clientSecret) {
+  _ask(clientSecret) {
     const { id, family } = readSecret(clientSecret);
-    const { value, error } = await call('GET', `/v1/${family}/${id}`, this._key, {
-      client_secret: clientSecret,
-    });
+    return call('GET', `/v1/${family}/${id}`, this._key, { client_secret: clientSecret });
+  }
+
+  async _retrieve(clientSecret) {
+    const { family } = readSecret(clientSecret);
+    const { value, error } = await this._ask(clientSecret);
     return error ? { error } : { [FAMILIES[family].result]: value };
   }
 }
