@@ -109,6 +109,7 @@ def advance(
         raise errors.Conflict("The subscription has ended.", code="subscription_ended")
     paid_for = payment.plan if payment is not None else None
     course = courses.coming(subscription, onto=paid_for)
+    left, change = subscription.plan, subscription.pending_change
     for number in range(subscription.cycle_index + 1, index):
         keep_cycle(subscription, course, number, state=Cycle.State.SKIPPED, now=now)
     opened = open_cycle(connection, subscription, course, index=index, payment=payment, now=now)
@@ -123,6 +124,8 @@ def advance(
         cycle_end_at=opened.end.isoformat(),
         **credits.head(connection),
     )
+    if change == Subscription.PendingChange.DOWNGRADE and course.plan.pk != left.pk:
+        notices.changed(subscription, left=left, now=now)
     return True
 
 

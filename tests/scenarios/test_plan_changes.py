@@ -26,7 +26,15 @@ from billing import (
     topups,
     upgrades,
 )
-from billing.models import Connection, Cycle, LedgerEntry, Payment, Plan, Subscription
+from billing.models import (
+    Connection,
+    Cycle,
+    LedgerEntry,
+    OutboxMessage,
+    Payment,
+    Plan,
+    Subscription,
+)
 from lava.demo.card_network.process import CardNetwork
 from tests import card_network as cn
 from tests import factories
@@ -196,7 +204,12 @@ def test_a_downgrade_waits_for_the_end_and_can_be_taken_back(card_network: CardN
     subscriptions.resume(it.subscription, now=it.shop.now)
     assert (it.subscription.pending_change, it.subscription.pending_plan) == (None, None)
     it.switch(it.hobby)
+    it.connection.customer.email = "mara@tallgrass.example"
+    it.connection.customer.save()
     it.shop.renew(it.connection)
+    renewals.renew(it.subscription.pk, now=it.shop.now)
+    told = OutboxMessage.objects.filter(subject__startswith="You switched to Hobby")
+    assert told.count() == 1
     assert (it.subscription.plan, it.subscription.pending_change) == (it.hobby, None)
     assert (it.taken(), it.left()[0]) == ([2500, 500], Decimal(5))
 
