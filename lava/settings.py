@@ -238,9 +238,9 @@ STRIPE_KEYS = (
 )
 # Empty: Stripe's own address.
 STRIPE_API_BASE = env.str("STRIPE_API_BASE", default=_network if _local_cards else "")
-STRIPE_JS_URL = env.str(
-    "STRIPE_JS_URL", default=f"{_network}/v3/" if _local_cards else "https://js.stripe.com/v3/"
-)
+# Of the release that the API's version names (`billing.stripe.client`): its options are its own.
+_stripe_js = "https://js.stripe.com/endive/stripe.js"
+STRIPE_JS_URL = env.str("STRIPE_JS_URL", default=f"{_network}/v3/" if _local_cards else _stripe_js)
 STRIPE_WEBHOOK_SECRETS = (
     ["whsec_live_local", "whsec_test_local"]
     if _local_cards

@@ -65,7 +65,7 @@ def test_a_page_is_not_stored_not_told_and_runs_no_inline_code(
 
 
 def test_with_stripes_own_script_only_stripe_is_let_in(visitor: Visitor, settings: Any) -> None:
-    settings.STRIPE_JS_URL = "https://js.stripe.com/v3/"
+    settings.STRIPE_JS_URL = "https://js.stripe.com/endive/stripe.js"
     found = directives(visitor.get())
     assert found["script-src"] == "'self' https://js.stripe.com https://*.js.stripe.com"
     assert found["connect-src"] == "'self' https://api.stripe.com"

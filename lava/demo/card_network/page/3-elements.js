@@ -375,6 +375,10 @@ class Elements {
   _check() {
     const { mode, amount, currency } = this._options;
     if (!mode) return;
+    // docs.stripe.com/changelog/endive/2026-09-30: taken away from elements too.
+    if ('paymentMethodTypes' in this._options) {
+      throw new Error('paymentMethodTypes is no longer supported; use allowedPaymentMethodTypes.');
+    }
     if (!['payment', 'setup'].includes(mode)) throw new Error(`mode '${mode}' is not modelled here.`);
     if (mode === 'payment' && !(Number.isInteger(amount) && amount > 0)) {
       throw new Error('Invalid value for elements(): amount must be greater than 0.');

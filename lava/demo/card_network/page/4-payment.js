@@ -11,8 +11,8 @@ const LABELS = {
     postalCode: 'Postleitzahl', zip: 'Postleitzahl',
   },
   es: {
-    cardNumber: 'Número de tarjeta', cardExpiry: 'Fecha de caducidad',
-    cardCvc: 'Código de seguridad', postalCode: 'Código postal', zip: 'Código postal',
+    cardNumber: 'Número de tarjeta', cardExpiry: 'Caducidad',
+    cardCvc: 'Código CVC', postalCode: 'Código postal', zip: 'Código postal',
   },
 };
 // In English a field says what the API says.
@@ -34,7 +34,7 @@ const PROBLEMS = {
     invalid_expiry_month: 'El mes de caducidad no es válido.',
     invalid_expiry_month_past: 'La fecha de caducidad ya ha pasado.',
     invalid_expiry_year_past: 'El año de caducidad ya ha pasado.',
-    incomplete_cvc: 'El código de seguridad está incompleto.',
+    incomplete_cvc: 'El código CVC está incompleto.',
     incomplete_zip: 'El código postal está incompleto.',
   },
 };
