@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
-from billing import brand, errors, receipt_pdf, receipts
+from billing import brand, errors, receipts
 from billing.models import Organization
 from checkout import languages, pages, policy
 
@@ -50,6 +50,9 @@ def receipt(request: HttpRequest, token: str) -> HttpResponse:
         shown = pages.missing()
         return policy.seal(render(request, shown.template, shown.context, status=404), "'none'")
     if token.endswith(".pdf"):
+        # With its library and fonts 23 MB: for who serves a PDF, not for every process.
+        from billing import receipt_pdf
+
         response = HttpResponse(receipt_pdf.render(document), content_type="application/pdf")
         name = f"{document.title.lower().replace(' ', '-')}-{document.number}.pdf"
         response["Content-Disposition"] = f'inline; filename="{name}"'

@@ -207,3 +207,14 @@ def test_pages_are_weighed_and_within_their_limit(tmp_path: Path, chromium_path:
     assert "checkout, first page" in facts["pages"] and "| kB |" in printed
     for page in facts["pages"].values():
         assert page["status"] == 200 and 20_000 < page["bytes"] <= 100_000
+
+
+@pytest.mark.slow
+def test_up_is_timed_cold_and_warm_and_its_memory_counted(tmp_path: Path) -> None:
+    facts, printed = bench(tmp_path, "up", "--rounds", "1")
+    assert 0 < facts["warm"]["page_s"] <= facts["warm"]["ready_s"]
+    assert 0 < facts["cold"]["page_s"] <= facts["cold"]["ready_s"]
+    assert {"web", "worker", "beat", "broker", "supervisor"} <= set(facts["memory"])
+    assert "other" not in facts["memory"]
+    assert facts["memory_bytes"] == sum(facts["memory"].values())
+    assert "memory without PostgreSQL" in printed

@@ -4,7 +4,7 @@
 `hot`: many clients on one connection. `gateway`: a call to a provider beside the same call without
 the gateway, and LiteLLM where it is installed. `storm`: repeats in the midst of new requests.
 `enforce`: more draws than credits, all at once. `pages`: what a customer's page weighs, and how
-soon it is there on slow 4G.
+soon it is there on slow 4G. `up`: how soon it serves its first page, and its memory.
 Exit status 1 when a cent is missing, whatever the speed. Linux; the figures are of this machine and
 this minute, so compare ratios within a run.
 """
@@ -32,6 +32,7 @@ from lava.bench import (
     report,
     requests,
     scratch,
+    start,
     storm,
 )
 from lava.bench.options import Options
@@ -44,11 +45,12 @@ CASES = {
     "storm": (storm.run, report.storm),
     "enforce": (enforce.run, report.enforce),
     "pages": (pages.run, pages.table),
+    "up": (start.run, start.table),
 }
 
 
 class Command(BaseCommand):
-    help = "Measure a charge, a gateway call or the customer's pages, on a scratch cluster."
+    help = "Measure a charge, a gateway call, customers' pages or `up`, on a scratch cluster."
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
