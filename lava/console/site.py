@@ -45,6 +45,7 @@ from lava.console import (
     versions,
     webhooks,
     whatif,
+    whatif_plans,
 )
 
 
@@ -69,6 +70,7 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]
             *versions.urls,
             *meters.urls,
             *whatif.urls,
+            *whatif_plans.urls,
             *books.urls,
             *reconcile.urls,
             *calendar.urls,

@@ -11,13 +11,14 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
+from django.db.models import Count, Q
 from django.http import Http404, HttpResponse
 from django.shortcuts import render
 from django.urls import URLPattern, path
 from django.views.decorators.http import require_GET, require_POST
 
 from billing import errors, money
-from billing.models import Connection, Subscription
+from billing.models import Connection, Plan, Subscription
 from lava.console import access, charts, meters, numbers, periods, rates, typed
 from meters import prices, replay
 from meters.models import Meter
@@ -79,7 +80,7 @@ class Sums:
 @access.requires("meters.view_meter")
 @require_GET
 def choose(request: access.ConsoleRequest) -> HttpResponse:
-    """`/console/what-if`: the meters, each with what it charged, to try a price of."""
+    """`/console/what-if`: meters, each with what it charged, and plans, to try drafts of."""
     merchant = request.merchant
     earned = {
         series.key: (series.total, numbers.spoken(series))
@@ -101,6 +102,14 @@ def choose(request: access.ConsoleRequest) -> HttpResponse:
                 for row in rows.order_by("name", "id")
                 if row.price is not None
             ],
+            "plans": Plan.objects.of(merchant)
+            .filter(archived_at=None)
+            .annotate(
+                customers=Count(
+                    "subscriptions", filter=Q(subscriptions__status__in=Subscription.CURRENT)
+                )
+            )
+            .order_by("price", "id"),
             "currency": merchant.currency,
         },
     )

@@ -25,6 +25,7 @@ Role = Membership.Role
 # Posts that change nothing anybody could want to look up.
 SILENT = {
     "environment", "plan-preview", "meter-calculate", "brand-preview", "meter-what-if",
+    "plan-what-if",
     # Previews of what a card and the ledger would see; the acts are in test_money_processes.
     "payment-refund", "connection-switch",
     # Without an app that is confirmed there is nothing to turn off or renew; see test_accounts.

@@ -193,6 +193,12 @@ CASES: dict[str, Case] = {
         data=meter_form,
         done=200,
     ),
+    "plan-what-if": Case(
+        ids=lambda shop, books: {"key": books.plan.public_id},
+        post="billing.view_plan",
+        data=plan_form,
+        done=200,
+    ),
     "ledger": Case(get="billing.view_ledgerentry", asks=("connection", "before")),
     "keys": Case(
         get="billing.view_secretkey",

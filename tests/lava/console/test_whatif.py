@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from meters.models import MeterPrice
+from billing.models import Plan
+from meters.models import MeterPrice, UsageRequest
 from tests.lava.console.shop import Shop
-from tests.lava.console.test_wall import meter_form
+from tests.lava.console.test_wall import meter_form, plan_form
 
 pytestmark = pytest.mark.django_db
 
@@ -47,3 +49,55 @@ def test_a_draft_that_cannot_be_read_goes_back_to_the_builder(ours: Shop) -> Non
 def test_a_share_of_cost_says_what_it_cannot_price(ours: Shop) -> None:
     page = draft(ours, kind="percent", **{"tier-0-rate": "20"}).content.decode()
     assert "without a provider" in page
+
+
+def plan_draft(shop: Shop, key: str = "", **fields: Any) -> Any:
+    where = f"/console/plans/{key or shop.sandbox.plan.public_id}/what-if"
+    form = plan_form(shop, shop.sandbox) | {"meters": [shop.sandbox.meter.public_id]}
+    return shop.client().post(where, form | fields)
+
+
+@pytest.fixture
+def used(ours: Shop) -> Shop:
+    """The shop with its customer's 3.00 a day ago, within the month."""
+    UsageRequest.objects.update(created_at=ours.sandbox.merchant.now() - timedelta(minutes=1))
+    return ours
+
+
+def test_a_draft_plan_says_revenue_and_who_pays_more_and_saves_nothing(used: Shop) -> None:
+    before = Plan.objects.count()
+    page = plan_draft(
+        used, version_of=used.sandbox.plan.public_id, price="30", included_credit="1"
+    ).content.decode()
+    # 25 today; 30 and 2 past the credit of 1 with the draft.
+    for text in ("$32.00", "+$7.00", "+28.0 %", "Northwind Quill", "Make the version"):
+        assert text in page, text
+    assert Plan.objects.count() == before
+    used.sandbox.plan.refresh_from_db()
+    assert used.sandbox.plan.price.amount == 25
+
+
+def test_a_new_plan_is_tried_on_everybody(used: Shop) -> None:
+    page = plan_draft(used, "new", price="20").content.decode()
+    assert "Nobody pays more" in page and "beside the plan each is on" in page
+
+
+def test_a_draft_plan_is_tried_on_chosen_customers(used: Shop, theirs: Shop) -> None:
+    chosen = used.sandbox.connection.public_id
+    page = plan_draft(used, people=chosen, months="3").content.decode()
+    assert f'value="{chosen}"' in page and "The last 3 months" in page
+    foreign = theirs.sandbox.connection.public_id
+    page = plan_draft(used, people=foreign).content.decode()
+    assert f"There is no connection {foreign}" in page and "Zanzibar" not in page
+
+
+def test_a_draft_plan_that_cannot_be_read_goes_back_to_the_builder(ours: Shop) -> None:
+    answer = plan_draft(ours, included_credit="much")
+    assert answer.status_code == 422
+    assert b'value="much"' in answer.content
+    assert f'action="/console/plans/{ours.sandbox.plan.public_id}"'.encode() in answer.content
+
+
+def test_what_if_lists_meters_and_plans(ours: Shop) -> None:
+    page = ours.client().get("/console/what-if").content.decode()
+    assert "Try a price" in page and "Try other terms" in page
