@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from billing.models import Membership
+from billing.models import Membership, Plan
 from meters import prices
 from meters.models import Meter, MeterPrice
 from tests.browser import axe
@@ -137,3 +137,24 @@ def test_ctrl_k_searches_from_within_a_field(page: Page, live_server: Any, ours:
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", level=1)).to_contain_text("northwind-meter")
     expect(page.locator(f'main a[href$="{ours.sandbox.meter.public_id}"]')).to_be_visible()
+
+
+def test_enter_in_the_plan_builder_saves_and_what_if_only_tries(
+    page: Page, live_server: Any, ours: Shop
+) -> None:
+    page.goto(f"{live_server.url}/console/plans/new")
+    name = page.get_by_label("Name", exact=True)
+    name.fill("Solo")
+    page.get_by_label("Price", exact=True).fill("10")
+    page.get_by_role("button", name="What if").click()
+    page.wait_for_url("**/what-if")
+    assert axe.violations(page) == []
+    picture(page, "what-if-plan")
+    assert not Plan.objects.filter(name="Solo").exists()
+    page.goto(f"{live_server.url}/console/plans/new")
+    name.fill("Solo")
+    page.get_by_label("Price", exact=True).fill("10")
+    name.press("Enter")
+    expect(page.get_by_role("heading", name="Solo")).to_be_visible()
+    assert "what-if" not in page.url
+    assert Plan.objects.filter(name="Solo").count() == 1

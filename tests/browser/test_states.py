@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from billing import clock, subscriptions
 from billing.models import Connection, Payment
@@ -148,6 +148,24 @@ def test_three_d_secure_refused_and_approved(
     expect(page.get_by_role("heading", name="You have $25.00 of credits")).to_be_visible()
     assert [row[1] for row in cn.taken(shop.merchant)] == [2500]
     assert said == []
+
+
+def test_a_press_before_the_networks_script_is_there_waits_for_it(
+    card_network: CardNetwork, shop: cn.Shop, page: Page
+) -> None:
+    factories.make_bundle(shop.plan)
+    connection = known(shop)
+    held: list[Route] = []
+    page.route("**/v3/", lambda route: held.append(route))
+    page.goto(confirmed(make_session(shop.merchant, mode="topup", connection=connection)).url)
+    page.get_by_role("button", name="Continue").click()
+    pay = page.locator("#pay")
+    pay.click(no_wait_after=True)
+    expect(pay).to_have_attribute("aria-disabled", "true")
+    for route in held:
+        route.continue_()
+    expect(page.get_by_role("heading", name="You have $35.00 of credits")).to_be_visible()
+    assert [row[1] for row in cn.taken(shop.merchant)] == [2500, 1000]
 
 
 def test_two_tabs_of_one_checkout_charge_once(
