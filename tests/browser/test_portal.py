@@ -51,6 +51,8 @@ def customer(shop: cn.Shop) -> Connection:
 
 def fits(page: Page) -> None:
     """Nothing is wider than a phone, and axe-core finds nothing."""
+    # Between two pages there is no document to measure.
+    page.wait_for_function("document.documentElement && document.readyState === 'complete'")
     page.set_viewport_size({"width": 390, "height": 900})
     wide = page.evaluate("document.documentElement.scrollWidth")
     page.set_viewport_size({"width": 1440, "height": 900})
