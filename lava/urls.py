@@ -18,8 +18,6 @@ from lava.api.openapi import views as openapi
 from lava.console import keys
 from lava.operations import metrics
 
-admin.autodiscover()
-
 
 def nothing_here(request: HttpRequest) -> HttpResponse:
     """Any other path under /v1: JSON, never a page."""
