@@ -13,7 +13,7 @@ class LavaConfig(AppConfig):
 
 
 class LavaAdminConfig(SimpleAdminConfig):
-    """The console's pages are its own (`lava.console.site`); of others' admin modules it has no use,
-    and without them worker, beat and commands start in half the time."""
+    """The console's pages are its own (`lava.console.site`). Of others' admin modules it has no
+    use, and without them worker, beat and commands start in half the time."""
 
     default_site = "lava.console.site.Console"
