@@ -5,6 +5,8 @@ const button = document.getElementById("pay");
 const label = button.querySelector("span");
 const action = label.textContent;
 const alertBox = document.getElementById("alert");
+// Until here a press would send the form itself, without a card.
+button.disabled = false;
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
 const PAUSE_MS = 2000;
