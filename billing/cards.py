@@ -36,7 +36,7 @@ def begin_setup(connection: Connection, *, key: str) -> ClientIntent:
     setup = stripe.create_setup(
         connection.merchant, customer_id=customer_id(connection), key=f"setup:{key}"
     )
-    return stripe.client_intent(connection.merchant, "setup", setup.id, setup.client_secret)
+    return ClientIntent("setup", setup.id, setup.client_secret)
 
 
 def finish_setup(connection: Connection, *, setup_intent_id: str, now: datetime) -> PaymentMethod:

@@ -105,7 +105,7 @@ def present(payment: Payment, *, now: datetime) -> ClientIntent:
     if payment.purpose in (Payment.Purpose.SUBSCRIPTION, Payment.Purpose.UPGRADE):
         _withdraw_older(payment, now=now)
     intent = _intent_of(payment)
-    return _for_page(payment, intent)
+    return _for_page(intent)
 
 
 def _refuse_what_is_over(payment: Payment) -> None:
@@ -189,14 +189,9 @@ def charge(payment: Payment, *, now: datetime) -> Payment:
         return _mark_unknown(payment)
 
 
-def _for_page(payment: Payment, intent: Intent) -> ClientIntent:
-    return stripe.client_intent(
-        payment.merchant,
-        "payment",
-        intent.id,
-        intent.client_secret,
-        amount_minor=intent.amount_minor,
-        currency=intent.currency,
+def _for_page(intent: Intent) -> ClientIntent:
+    return ClientIntent(
+        "payment", intent.id, intent.client_secret, intent.amount_minor, intent.currency
     )
 
 
@@ -217,7 +212,7 @@ def present_action(payment: Payment, *, now: datetime) -> ClientIntent:
         give_up(payment.pk, now=now)
         raise errors.Gone("There is nothing left to pay here.", code="action_over")
     intent = stripe.open_to_customer(payment)
-    return _for_page(payment, intent)
+    return _for_page(intent)
 
 
 def withdraw(payment: Payment, *, now: datetime) -> Payment:

@@ -47,20 +47,8 @@ def begin(request: HttpRequest, token: str) -> HttpResponse:
     except errors.LavaError as error:
         alert = refusals.of_silence()
         return _json({"title": alert.title, "text": alert.text}, refusals.status_of(error))
-    card, customer = payment.connection.card, payment.connection.customer
-    wants_saved = (forms.json_strings(request.body) or {}).get("card") == "saved"
-    return _json(
-        {
-            "kind": intent.kind,
-            "client_secret": intent.client_secret,
-            "amount": intent.amount_minor,
-            "currency": intent.currency.lower(),
-            "publishable_key": intent.publishable_key,
-            "payment_method": card.card_id if card and wants_saved else "",
-            "name": customer.name,
-            "email": customer.email,
-        }
-    )
+    card = (forms.json_strings(request.body) or {}).get("card", "")
+    return _json(pages.intent_json(intent, payment.connection, card=card))
 
 
 @csrf_exempt

@@ -18,7 +18,8 @@ from django.utils.translation import gettext, ngettext
 from moneyed import Money
 
 from billing import brand, changes, credits, money, periods, stripe
-from billing.models import Merchant, Organization, PaymentMethod
+from billing.models import Connection, Merchant, Organization, PaymentMethod
+from billing.stripe import ClientIntent
 from checkout import dialing, languages, phones, results, sessions, summary
 from checkout.models import CheckoutSession
 from checkout.portal import switching
@@ -387,7 +388,7 @@ def _purpose(session: CheckoutSession) -> str:
 def card_fields(merchant: Merchant, *, charge: Money | None, phone: str) -> dict[str, str]:
     """What the page's script makes Stripe's Payment Element of; `charge` None: the card is saved
     only. What is charged in the end is what the intent says, made when the button is pressed."""
-    network = stripe.client_intent(merchant, "", "", "")
+    network = stripe.page_keys(merchant)
     return {
         "script_url": network.script_url,
         "publishable_key": network.publishable_key,
@@ -398,6 +399,29 @@ def card_fields(merchant: Merchant, *, charge: Money | None, phone: str) -> dict
         "country": dialing.region(phone),
         # A sandbox's cards are test cards: wallets hold real ones.
         "wallets": "never" if merchant.is_sandbox else "auto",
+    }
+
+
+def intent_json(
+    intent: ClientIntent,
+    connection: Connection | None,
+    *,
+    card: str,
+    name: str = "",
+    email: str = "",
+) -> dict[str, Any]:
+    """What the page's script confirms, and with which card: `card` is `saved` or `new`. Without a
+    name and an address of now it is those that are known."""
+    saved = connection.card if connection is not None and card == "saved" else None
+    customer = connection.customer if connection is not None else None
+    return {
+        "kind": intent.kind,
+        "client_secret": intent.client_secret,
+        "amount": intent.amount_minor,
+        "currency": intent.currency.lower(),
+        "payment_method": saved.card_id if saved else "",
+        "name": name or (customer.name if customer else ""),
+        "email": email or (customer.email if customer else ""),
     }
 
 

@@ -167,19 +167,10 @@ def pay(request: HttpRequest, session: CheckoutSession, embedded: bool) -> HttpR
         return _refuse_json(session, error)
     if intent is None:
         return JsonResponse({"reload": True})
-    card = session.connection.card if session.connection else None
-    customer = session.connection.customer if session.connection else None
     return JsonResponse(
-        {
-            "kind": intent.kind,
-            "client_secret": intent.client_secret,
-            "amount": intent.amount_minor,
-            "currency": intent.currency.lower(),
-            "publishable_key": intent.publishable_key,
-            "payment_method": card.card_id if card and body.get("card") == "saved" else "",
-            "name": name or (customer.name if customer else ""),
-            "email": email or (customer.email if customer else ""),
-        }
+        pages.intent_json(
+            intent, session.connection, card=body.get("card", ""), name=name, email=email
+        )
     )
 
 

@@ -7,13 +7,13 @@ lock is held.
 """
 
 from billing.stripe.cards import (
-    client_intent,
     confirm_setup,
     create_customer,
     create_setup,
     create_test_card,
     detach_card,
     is_attached,
+    page_keys,
     retrieve_card,
     retrieve_setup,
 )
@@ -39,14 +39,24 @@ from billing.stripe.returns import (
     retrieve_dispute,
     retrieve_refund,
 )
-from billing.stripe.shapes import Card, ClientIntent, Dispute, Event, Intent, Refund, Setup
+from billing.stripe.shapes import (
+    Card,
+    ClientIntent,
+    Dispute,
+    Event,
+    Intent,
+    PageKeys,
+    Refund,
+    Setup,
+)
 from billing.stripe.webhooks import verify_event
 
 __all__ = [
-    "Card", "ClientIntent", "Credentials", "Dispute", "Event", "Intent", "Refund", "Setup",
-    "account_id", "cancel_intent", "client_intent", "confirm_intent", "confirm_setup",
+    "Card", "ClientIntent", "Credentials", "Dispute", "Event", "Intent", "PageKeys", "Refund",
+    "Setup", "account_id", "cancel_intent", "confirm_intent", "confirm_setup",
     "create_customer", "create_intent", "create_refund", "create_setup", "create_test_card",
     "credentials", "detach_card", "find_intent", "installation_credentials", "is_attached",
-    "list_disputes", "list_intents", "list_refunds", "open_to_customer", "retrieve_card",
+    "list_disputes", "list_intents", "list_refunds", "open_to_customer", "page_keys",
+    "retrieve_card",
     "retrieve_dispute", "retrieve_intent", "retrieve_refund", "retrieve_setup", "verify_event",
 ]  # fmt: skip

@@ -10,7 +10,7 @@ from django.conf import settings
 from billing import errors
 from billing.models import Merchant
 from billing.stripe.client import call, credentials
-from billing.stripe.shapes import Card, ClientIntent, Setup, card_of, field, setup_of, text
+from billing.stripe.shapes import Card, PageKeys, Setup, card_of, field, setup_of, text
 
 
 def create_customer(merchant: Merchant, *, key: str, phone: str, name: str, email: str) -> str:
@@ -110,24 +110,7 @@ def create_test_card(merchant: Merchant, number: str) -> Card:
     return card_of(made)
 
 
-def client_intent(
-    merchant: Merchant,
-    kind: str,
-    id: str,
-    client_secret: str,
-    *,
-    amount_minor: int = 0,
-    currency: str = "",
-) -> ClientIntent:
-    """What the page needs, with the publishable key and script of the merchant's account."""
+def page_keys(merchant: Merchant) -> PageKeys:
+    """The publishable key and script of the merchant's account."""
     keys = credentials(merchant)
-    return ClientIntent(
-        kind=kind,
-        id=id,
-        client_secret=client_secret,
-        publishable_key=keys.publishable_key,
-        script_url=settings.STRIPE_JS_URL,
-        account=keys.account,
-        amount_minor=amount_minor,
-        currency=currency,
-    )
+    return PageKeys(keys.publishable_key, settings.STRIPE_JS_URL, keys.account)

@@ -20,13 +20,19 @@ class ClientIntent:
     kind: str
     id: str
     client_secret: str
+    # Of a payment, in the currency's minor unit; a card that is only saved has none.
+    amount_minor: int = 0
+    currency: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PageKeys:
+    """What a page needs to talk to the network for a merchant."""
+
     publishable_key: str
     script_url: str
     # The account under Stripe Connect that the page acts for; empty: the key's own.
     account: str = ""
-    # Of a payment, in the currency's minor unit; a card that is only saved has none.
-    amount_minor: int = 0
-    currency: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,8 +45,8 @@ def test_a_merchants_own_keys_take_its_payments_and_no_others(card_network: Card
     assert [row[0] for row in cn.taken(other.merchant)] == [
         row[0] for row in cn.ours(other.merchant)
     ]
-    intent = stripe.client_intent(own.merchant, "payment", "", "")
-    assert intent.publishable_key == "pk_test_canary51Hq"
+    keys = stripe.page_keys(own.merchant)
+    assert keys.publishable_key == "pk_test_canary51Hq"
 
 
 def test_overage_refund_and_cards_go_to_the_same_account(card_network: CardNetwork) -> None:
@@ -69,8 +69,8 @@ def test_an_account_under_connect_is_acted_for_with_the_installations_keys(
     accounts.connect(shop.merchant, account_id="acct_connected1", actor="Ana Ruiz")
     shop.subscribe()
     assert accounts_asked(card_network, "/v1/payment_intents") == {"acct_connected1"}
-    intent = stripe.client_intent(shop.merchant, "payment", "", "")
-    assert (intent.publishable_key, intent.account) == ("pk_test_local", "acct_connected1")
+    keys = stripe.page_keys(shop.merchant)
+    assert (keys.publishable_key, keys.account) == ("pk_test_local", "acct_connected1")
 
 
 def test_a_dump_holds_no_key_in_clear(card_network: CardNetwork) -> None:
