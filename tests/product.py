@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,8 @@ from typing import Any
 
 import httpx
 import pytest
+
+from lava.bench import ports
 
 ROOT = Path(__file__).resolve().parent.parent
 START_TIMEOUT_S = 180
@@ -31,7 +32,7 @@ class Product:
     def __init__(self, *flags: str, env: dict[str, str] | None = None) -> None:
         self.state = Path(tempfile.mkdtemp(prefix="lava-"))
         self.state.chmod(0o755)
-        self.port = free_ports(3)
+        self.port = ports.free(3)
         self.flags = flags
         self.env = {
             name: value for name, value in os.environ.items() if not name.startswith(OURS)
@@ -117,24 +118,6 @@ class Backend:
         answer = self.http.post(path, json=body)
         assert answer.is_success, answer.text
         return answer.json()
-
-
-def free_ports(count: int) -> int:
-    """The first of `count` neighbouring ports that are free right now."""
-    for _ in range(100):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            first: int = probe.getsockname()[1]
-        if first + count > 65535:
-            continue
-        try:
-            for port in range(first, first + count):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", port))
-        except OSError:
-            continue
-        return first
-    raise RuntimeError("no free ports")
 
 
 def eventually(ask: Any, *, within_s: float = 30) -> Any:

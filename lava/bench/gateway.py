@@ -27,7 +27,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from billing.models import Connection
-from lava.bench import books, load, requests, shop, sides
+from lava.bench import books, load, ports, requests, shop, sides
 from lava.bench.options import Options, Say
 from lava.supervisor import Child, Supervisor
 from meters.gateway import keyring, spendkeys
@@ -75,7 +75,7 @@ class Direct:
     name, says = "direct", "the provider, called directly"
 
     def __init__(self) -> None:
-        self.port = sides.free_port()
+        self.port = ports.free()
         state = Path(settings.STATE_DIR)
         self.supervisor = Supervisor(
             logs=state / "logs", pids=state / "pids-upstream", say=lambda words: None
@@ -185,7 +185,7 @@ class LiteLLMServer:
         program = Path(environment) / "bin" / "litellm"
         if not program.exists():
             raise CommandError(f"There is no LiteLLM in {environment}: pip install litellm[proxy]")
-        self.port = sides.free_port()
+        self.port = ports.free()
         state = Path(settings.STATE_DIR)
         config = state / "litellm.yaml"
         base = f"http://127.0.0.1:{provider}/v1"

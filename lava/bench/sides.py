@@ -8,7 +8,6 @@ within it counts, so that neither connecting nor the first plans of a statement 
 from __future__ import annotations
 
 import math
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,7 +23,7 @@ from django.conf import settings
 from django.core.management.base import CommandError
 
 from billing import ids
-from lava.bench import load, machine
+from lava.bench import load, machine, ports
 from lava.bench.shop import CHAT, Shop
 from lava.postgres import cluster
 from lava.supervisor import Child, Supervisor
@@ -247,7 +246,7 @@ class Web:
         self.database = database
         self.name = name
         self.says = says
-        self.port = free_port()
+        self.port = ports.free()
         state = Path(settings.STATE_DIR)
         self.supervisor = Supervisor(
             logs=state / "logs", pids=state / f"pids-{name}", say=lambda words: None
@@ -366,10 +365,3 @@ def naive(shop: Shop, *, database: int) -> Web:
         application="lava.bench.naive.wsgi:application",
         env={"DJANGO_SETTINGS_MODULE": "lava.bench.naive.settings"},
     )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port

@@ -10,7 +10,6 @@ from __future__ import annotations
 import http.client
 import os
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import CommandError
 
+from lava.bench import ports
 from lava.bench.options import Options, Say
 
 MOST_S, MOST_BYTES = 5.0, 400_000_000
@@ -53,7 +53,7 @@ def run(*, database: int, options: Options, say: Say) -> dict[str, Any]:
 
 def _start(folder: Path) -> tuple[dict[str, float], dict[str, int]]:
     """Start it, wait for the first page and for the end of its start; then stop it."""
-    port = _free_ports()
+    port = ports.free(3)
     env = os.environ | {"LAVA_STATE_DIR": str(folder)}
     door = str(Path(settings.BASE_DIR) / "manage.py")
     since = time.monotonic()
@@ -128,21 +128,6 @@ def _name(words: str) -> str:
         "ai_provider": "AI provider", "valkey": "broker", " up": "supervisor",
     }  # fmt: skip
     return next((kind for part, kind in kinds.items() if part in words), "other")
-
-
-def _free_ports() -> int:
-    """The first of three neighbouring ports that are free now."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            first: int = probe.getsockname()[1]
-        try:
-            for port in range(first, first + 3):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", port))
-        except (OSError, OverflowError):
-            continue
-        return first
 
 
 def table(facts: dict[str, Any]) -> list[str]:

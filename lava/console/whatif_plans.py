@@ -36,14 +36,7 @@ def try_plan(request: access.ConsoleRequest, key: str) -> HttpResponse:
     plan = None if key == "new" else plans.find(merchant, key)
     versioned = plan is not None and bool(request.POST.get("version_of"))
     meters = plans.meters_of(merchant)
-    builder = plans.read(request)
-    if plan is not None and not versioned and not builder.form.text("price"):
-        # Of a plan that was sold the builder sends neither; what customers agreed to stays.
-        builder.form.values.setdefault("price", typed.plain(plan.price.amount))
-        builder.form.values.setdefault("billing_interval", plan.billing_interval)
-    if plan is not None and versioned:
-        # A version brings the bundles of the one before.
-        builder.bundles = plans.filled(plan).bundles
+    builder = _typed(request, plan, versioned=versioned)
     terms = builder.terms(merchant.currency)
     builder.check_bundles(merchant.currency)
     if not builder.is_sound:
@@ -104,6 +97,19 @@ def try_plan(request: access.ConsoleRequest, key: str) -> HttpResponse:
             "currency": merchant.currency,
         },
     )
+
+
+def _typed(request: access.ConsoleRequest, plan: Plan | None, *, versioned: bool) -> plans.Builder:
+    """The builder as it was sent, with what it never sends of a plan that is there."""
+    builder = plans.read(request)
+    if plan is not None and not versioned and not builder.form.text("price"):
+        # Of a plan that was sold the builder sends neither; what customers agreed to stays.
+        builder.form.values.setdefault("price", typed.plain(plan.price.amount))
+        builder.form.values.setdefault("billing_interval", plan.billing_interval)
+    if plan is not None and versioned:
+        # A version brings the bundles of the one before.
+        builder.bundles = plans.filled(plan).bundles
+    return builder
 
 
 def _start(plan: Plan | None, *, versioned: bool) -> str:

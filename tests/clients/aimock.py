@@ -11,7 +11,8 @@ from typing import Any
 
 import httpx
 
-from tests.product import eventually, free_ports
+from lava.bench import ports
+from tests.product import eventually
 
 FOLDER = Path(__file__).resolve().parent
 PROGRAM = FOLDER / "node_modules/@copilotkit/aimock/dist/cli.js"
@@ -43,7 +44,7 @@ class Aimock:
     def __init__(self, node: str, folder: Path) -> None:
         fixtures = folder / "fixtures.json"
         fixtures.write_text(json.dumps(FIXTURES))
-        port = free_ports(1)
+        port = ports.free()
         self.url = f"http://127.0.0.1:{port}"
         self.process = subprocess.Popen(
             [node, str(PROGRAM), "-p", str(port), "-f", str(fixtures), "--log-level", "silent"],

@@ -21,11 +21,12 @@ from django.utils import timezone
 
 from billing import audit as billing_audit
 from billing.models import Connection
+from lava.bench import ports
 from meters import audit as meters_audit
 from meters.gateway import keyring
 from meters.gateway.models import GatewayCall
 from tests import factories
-from tests.product import ROOT, eventually, free_ports
+from tests.product import ROOT, eventually
 
 PROVIDER_KEY = "sk-provider-canary-0123456789"
 
@@ -43,7 +44,7 @@ class Server:
 
     def __init__(self, folder: Path, **extra: str) -> None:
         self.folder = folder
-        port = free_ports(2)
+        port = ports.free(2)
         self.url, self.provider_url = (f"http://127.0.0.1:{port + i}" for i in (0, 1))
         self.env = {
             name: value
