@@ -10,7 +10,7 @@ from datetime import datetime
 from django.db import transaction
 
 from billing import errors, events, ledger, settlement, stripe
-from billing.models import Connection, Customer, Merchant, PaymentMethod
+from billing.models import Connection, Customer, Dispute, Merchant, PaymentMethod
 from billing.stripe import Card, ClientIntent
 
 
@@ -72,6 +72,13 @@ def forget(merchant: Merchant, card_id: str, *, now: datetime) -> None:
                 events.record(
                     connection.merchant, "connection.card_removed", now=now, connection=connection
                 )
+
+
+def is_disputed(card: PaymentMethod) -> bool:
+    """Whether its holder disputes what this card paid, or did with success: it is not charged
+    without them until another card takes its place."""
+    rows = Dispute.objects.filter(payment__card=card, status__in=Dispute.TAKEN_BACK)
+    return bool(rows.exists())
 
 
 def confirm_setup(connection: Connection, *, setup_intent_id: str, card_id: str) -> None:

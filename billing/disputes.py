@@ -2,15 +2,14 @@
 
 Opened, the credits are taken back as by a forced refund: what was spent becomes debt. Won, they are
 given back; lost, they stay taken. `sync` asks the network how a dispute stands and is safe to call
-in any order and any number of times. While a dispute is open or lost, its card is not charged for
-overage (`holds`). Called by the webhooks and by `billing.reconcile`.
+in any order and any number of times. While a dispute is open or lost, its card is not charged
+without its holder (`billing.cards.is_disputed`). Called by the webhooks and by `billing.reconcile`.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
 
 from django.db import transaction
 
@@ -63,8 +62,8 @@ def apply(payment: Payment, *, found: stripe.Dispute, now: datetime) -> Dispute:
     if before == status or before in (Dispute.Status.WON, Dispute.Status.LOST):
         # Nothing new; a bank's decision is final.
         return row
-    holds_before = before in (Dispute.Status.OPEN, Dispute.Status.LOST)
-    holds_now = status in (Dispute.Status.OPEN, Dispute.Status.LOST)
+    holds_before = before in Dispute.TAKEN_BACK
+    holds_now = status in Dispute.TAKEN_BACK
     if holds_now and not holds_before:
         _take(connection, payment, row, now=now)
     elif holds_before and not holds_now:
@@ -81,22 +80,6 @@ def apply(payment: Payment, *, found: stripe.Dispute, now: datetime) -> Dispute:
 def status_of(found: stripe.Dispute) -> Dispute.Status:
     """What the network's status means to us."""
     return _STATUS.get(found.status, Dispute.Status.OPEN)
-
-
-def holds(connection: Connection) -> bool:
-    """Whether the card in use paid what its holder disputes or disputed with success: it is not
-    charged for overage until another card takes its place."""
-    return bool(holding(connection.pk).exists())
-
-
-def holding(connection_id: Any) -> Any:
-    """The disputes that hold a connection back: a queryset, for a query's own sake too."""
-    return Dispute.objects.filter(
-        connection=connection_id,
-        status__in=(Dispute.Status.OPEN, Dispute.Status.LOST),
-        payment__card__is_default=True,
-        payment__card__detached_at=None,
-    )
 
 
 def _take(connection: Connection, payment: Payment, row: Dispute, *, now: datetime) -> None:

@@ -150,6 +150,27 @@ def declined(*, merchant: str, amount: str, what: str, card: str, day: str, url:
     )
 
 
+def card_disputed(*, merchant: str, amount: str, what: str, card: str, url: str) -> Letter:
+    """A charge was not made, since the customer disputes what its card paid."""
+    return Letter(
+        subject=gettext("{merchant} needs another card for {amount}").format(
+            merchant=merchant, amount=amount
+        ),
+        heading=gettext("{amount} needs another card").format(amount=amount),
+        lead=gettext(
+            "{amount} for {what} is due. A payment made with {card} is disputed at its bank, so "
+            "that card is not charged."
+        ).format(amount=amount, what=what, card=card),
+        paragraphs=(
+            gettext(
+                "Use another card to go on. If the dispute was a mistake, ask your bank to take it "
+                "back."
+            ),
+        ),
+        link=another_card(url),
+    )
+
+
 def last_try(*, merchant: str, plan: str, amount: str, what: str, day: str, url: str) -> Letter:
     """Declined again, and the next try is the last."""
     return Letter(
@@ -158,8 +179,8 @@ def last_try(*, merchant: str, plan: str, amount: str, what: str, day: str, url:
         ),
         heading=gettext("We try once more on {date}").format(date=day),
         lead=gettext(
-            "{amount} for {what} was declined again. If it is declined on {date} too, the plan "
-            "ends."
+            "{amount} for {what} could not be charged again. If it cannot be charged on {date} "
+            "either, the plan ends."
         ).format(amount=amount, what=what, date=day),
         paragraphs=(
             gettext("Check that the card is valid and has enough funds, or use another one."),

@@ -8,6 +8,7 @@ and charges nothing twice.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -15,7 +16,15 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from billing import errors, ids, ledger, money
-from billing.models import Connection, CreditBundle, Merchant, Payment, Plan, Subscription
+from billing.models import (
+    Connection,
+    CreditBundle,
+    LedgerEntry,
+    Merchant,
+    Payment,
+    Plan,
+    Subscription,
+)
 
 NAMES = (
     "lava_payment", "lava_merchant", "lava_connection", "lava_purpose", "lava_key",
@@ -55,9 +64,10 @@ def take_in(
     in the books either, or what it paid for was begun again. Then a person has to look.
     """
     try:
+        key = ids.parse(Payment.ID_PREFIX, said.get("lava_payment", ""))
         connection = _find(Connection, merchant, said.get("lava_connection", ""))
         row = Payment(
-            pk=ids.parse(Payment.ID_PREFIX, said.get("lava_payment", "")),
+            pk=key,
             merchant=merchant,
             connection=connection,
             purpose=Payment.Purpose(said.get("lava_purpose", "")),
@@ -74,7 +84,8 @@ def take_in(
             cycle_index=int(said["lava_cycle"]) if "lava_cycle" in said else None,
             unused_credit=Decimal(said.get("lava_unused_credit") or 0),
             unused_value=Decimal(said.get("lava_unused_value") or 0),
-            created_at=merchant.now(),
+            # Its id keeps when it was intended.
+            created_at=min(ids.made_at(key) + merchant.clock_offset, merchant.now()),
             asked_at=timezone.now(),
         )
     except (errors.NotFound, ValueError, ArithmeticError):
@@ -89,6 +100,21 @@ def take_in(
         # Its key is used: what it paid for was begun again.
         return None
     return row
+
+
+def taken_at(row: Payment, *, charged_at: int) -> datetime:
+    """When a payment that was taken in is to be entered: when its card was charged (`charged_at`,
+    in Unix time; 0: not known), on the merchant's clock, so that its receipt and its cycle say the
+    day on which it was paid. Not before the connection's last line: the ledger goes forward only.
+    """
+    now = row.merchant.now()
+    if not charged_at:
+        return now
+    moment = datetime.fromtimestamp(charged_at, tz=UTC) + row.merchant.clock_offset
+    last = LedgerEntry.objects.filter(connection=row.connection_id).order_by("-seq").first()
+    if last is not None:
+        moment = max(moment, last.occurred_at)
+    return min(max(moment, row.created_at), now)
 
 
 def _named(model: Any, key: Any) -> str:

@@ -14,7 +14,7 @@ from django.db import transaction
 from django.db.models import F
 from moneyed import Money
 
-from billing import disputes, ledger, money, payments
+from billing import ledger, money, payments
 from billing.models import Connection, Payment, Plan, Subscription
 
 
@@ -47,9 +47,6 @@ def _begin(connection_id: UUID, *, now: datetime, cycle_ends: bool) -> Payment |
     if current is None or current.plan.when_depleted != Plan.WhenDepleted.OVERAGE:
         return None
     if connection.status != Connection.Status.ACTIVE:
-        return None
-    if disputes.holds(connection):
-        # Its holder disputes what the card paid: nothing more is taken from it.
         return None
     amount = money.floor_minor(connection.debt - connection.collecting, connection.currency)
     if amount < money.minimum_charge(connection.currency):

@@ -18,7 +18,7 @@ from django.utils import timezone
 from moneyed import Money
 
 from billing import cards, courses, errors, failpoints, ids, ledger, settlement, stripe
-from billing.models import Connection, CreditBundle, Payment, Plan, Subscription
+from billing.models import Connection, CreditBundle, Dispute, Payment, Plan, Subscription
 from billing.stripe import ClientIntent, Intent
 
 # The network remembers our keys for 24 hours; after this a lost call is not made again.
@@ -151,12 +151,19 @@ def charge(payment: Payment, *, now: datetime) -> Payment:
     Made twice it is one charge: the network's key is the payment's id. An answer that never came
     leaves it `unknown`; the sweep asks about it. A bank that wants its cardholder leaves it
     `requires_action`: they get a link (`present_action`). A payment that was closed is left as it
-    is.
+    is. A card whose holder disputes what it paid is not asked: that counts as declined.
     """
     card = payment.connection.card
     if card is None:
         return settlement.fail(
             payment.pk, code="no_card", message="There is no saved card.", now=now
+        )
+    if cards.is_disputed(card):
+        return settlement.fail(
+            payment.pk,
+            code=Dispute.FAILURE_CODE,
+            message=f"A payment of {card} is disputed: nothing more is charged to it.",
+            now=now,
         )
     failpoints.at(f"{payment.purpose}.intended")
     # Whoever withdraws a payment that was never asked for holds its row: one of us comes first. A

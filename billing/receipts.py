@@ -17,7 +17,7 @@ from django.core import signing
 from django.utils.translation import gettext
 
 from billing import errors, letters, locales, mails, money
-from billing.models import Connection, Cycle, Merchant, Payment, PaymentMethod, Refund
+from billing.models import Connection, Cycle, Dispute, Merchant, Payment, PaymentMethod, Refund
 
 SALT = "billing.receipt"
 PAY_SALT = "billing.pay"
@@ -279,19 +279,21 @@ def send_declined(payment: Payment, *, now: datetime) -> None:
     """Owe the customer the one mail that says a charge did not go through."""
     if not payment.off_session:
         return
+    mails.owe(payment.connection, lambda: _refusal(payment, now=now), now=now)
+
+
+def _refusal(payment: Payment, *, now: datetime) -> letters.Letter:
     merchant = payment.merchant
-    mails.owe(
-        payment.connection,
-        lambda: letters.declined(
-            merchant=merchant.name,
-            amount=amount(payment),
-            what=what(payment),
-            card=_card(payment.connection.card),
-            day=locales.day(now, merchant.time_zone, year=True),
-            url=card_address(payment.connection),
-        ),
-        now=now,
-    )
+    facts = {
+        "merchant": merchant.name,
+        "amount": amount(payment),
+        "what": what(payment),
+        "card": _card(payment.connection.card),
+        "url": card_address(payment.connection),
+    }
+    if payment.failure_code == Dispute.FAILURE_CODE:
+        return letters.card_disputed(**facts)
+    return letters.declined(**facts, day=locales.day(now, merchant.time_zone, year=True))
 
 
 def _letter(paper: Paper) -> letters.Letter:

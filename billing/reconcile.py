@@ -129,7 +129,7 @@ def _take_in(gap: Gap) -> bool:
     )
     if row is None:
         return False
-    payments.settle(_payment(row.pk), intent, now=gap.merchant.now())
+    payments.settle(_payment(row.pk), intent, now=lost.taken_at(row, charged_at=intent.charged_at))
     return True
 
 

@@ -17,7 +17,6 @@ from django.db.models import DateTimeField, Exists, ExpressionWrapper, F, OuterR
 from billing import (
     credits,
     depletion,
-    disputes,
     ledger,
     moves,
     overage,
@@ -100,8 +99,6 @@ def overage_due(now: datetime, merchant: Merchant | None = None) -> list[UUID]:
         subscriptions__plan__when_depleted=Plan.WhenDepleted.OVERAGE,
         debt__gte=F("subscriptions__plan__overage_threshold"),
     )
-    # What a dispute holds back waits for another card; it must not fill the batch.
-    rows = rows.exclude(Exists(disputes.holding(OuterRef("pk"))))
     if merchant is not None:
         rows = rows.of(merchant)
     return list(rows.order_by("pk").values_list("pk", flat=True)[:BATCH])

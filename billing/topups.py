@@ -173,7 +173,10 @@ def _wait_for_next_month(
     connection: Connection, subscription: Subscription, *, now: datetime
 ) -> None:
     until = month_of(subscription, now=now)[1]
-    Subscription.objects.filter(pk=subscription.pk).update(top_up_next_attempt_at=until)
+    # It waits for the month, no longer for a declined card: another card changes nothing.
+    Subscription.objects.filter(pk=subscription.pk).update(
+        top_up_attempts=0, top_up_next_attempt_at=until
+    )
     assert subscription.top_up_monthly_cap is not None
     events.record(
         subscription.merchant,

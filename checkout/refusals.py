@@ -9,6 +9,7 @@ import structlog
 from django.utils.translation import gettext, gettext_noop
 
 from billing import errors
+from billing.models import Dispute
 from checkout import pages, sessions
 from checkout.models import CheckoutSession
 from checkout.pages import Alert, Page
@@ -52,6 +53,10 @@ _DECLINES = {
         gettext_noop("Try again and approve the payment, or use another card."),
     ),
 }
+_DECLINES[Dispute.FAILURE_CODE] = (
+    gettext_noop("A payment of this card is disputed"),
+    gettext_noop("Use another card, or ask your bank to take the dispute back."),
+)
 _DECLINES["payment_intent_authentication_failure"] = _DECLINES["authentication_required"]
 _DECLINES["setup_intent_authentication_failure"] = _DECLINES["authentication_required"]
 

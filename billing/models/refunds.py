@@ -121,6 +121,11 @@ class Dispute(Tenant):
         WON = "won", "Won"
         LOST = "lost", "Lost"
 
+    # While the bank has the money: what it paid for is taken back, its card not charged.
+    TAKEN_BACK = (Status.OPEN, Status.LOST)
+    # Why a charge to such a card failed without anybody being asked; no code of the network's.
+    FAILURE_CODE = "card_disputed"
+
     payment = models.ForeignKey(Payment, on_delete=models.PROTECT, related_name="disputes")
     connection = models.ForeignKey(Connection, on_delete=models.PROTECT, related_name="disputes")
     # At the card network.

@@ -43,6 +43,9 @@ def _try_again(connection: Connection, *, now: datetime) -> None:
     Subscription.objects.current().filter(connection=connection, next_attempt_at__gt=now).update(
         next_attempt_at=now
     )
+    Subscription.objects.current().filter(
+        connection=connection, top_up_attempts__gt=0, top_up_next_attempt_at__gt=now
+    ).update(top_up_next_attempt_at=now)
     Payment.objects.filter(
         connection=connection,
         off_session=True,

@@ -178,6 +178,10 @@ MAILS: dict[str, tuple[str, Callable[[_Facts], Letter]]] = {
         "Payment failed",
         lambda f: letters.declined(**f.paid, card=f.card, day=f.today),
     ),
+    "card-disputed": (
+        "Card is disputed",
+        lambda f: letters.card_disputed(**f.paid, card=f.card),
+    ),
     "card-asks": (
         "Card needs the customer",
         lambda f: letters.card_asks(**f.paid, card=f.card, until=f.moment),

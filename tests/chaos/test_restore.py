@@ -19,7 +19,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from billing import clock, credits, refunds, sweep, topups
-from billing.models import Connection, Payment, Plan
+from billing.models import Connection, LedgerEntry, Payment, Plan
 from lava.demo.card_network.process import CardNetwork
 from tests import card_network as cn
 from tests import factories
@@ -35,9 +35,9 @@ def restored() -> Iterator[None]:
     transaction.savepoint_rollback(point)
 
 
-def reconciled() -> tuple[str, str]:
+def reconciled(later: timedelta = timedelta(minutes=2)) -> tuple[str, str]:
     """What the command finds, mends, and finds again; later, when nothing is on its way."""
-    with time_machine.travel(timezone.now() + timedelta(minutes=2), tick=True):
+    with time_machine.travel(timezone.now() + later, tick=True):
         first, second = StringIO(), StringIO()
         with pytest.raises(SystemExit):
             call_command("reconcile", stdout=first)
@@ -157,4 +157,42 @@ def test_an_upgrade_that_was_lost_is_made_on_its_terms(card_network: CardNetwork
     connection.refresh_from_db()
     assert connection.subscription.plan == pro
     assert left(connection, shop).total == Decimal(120)
+    assert_all_is_well(shop)
+
+
+def test_what_was_lost_is_entered_for_the_day_it_was_paid(card_network: CardNetwork) -> None:
+    """Mended days after: receipt and cycle say when the card paid, on the merchant's own clock."""
+    shop = cn.Shop()
+    connection = shop.subscribe()
+    end = connection.subscription.cycle_end
+    clock.advance(shop.merchant, to=end, run=False)
+    with restored():
+        sweep.run(shop.merchant, now=end)
+    paid = shop.now
+    found, rest = reconciled(timedelta(days=4))
+    assert found.count("GAP not_ours") == 1 and rest == ""
+    payment = Payment.objects.get(purpose="renewal")
+    assert payment.settled_at is not None
+    for moment in (payment.created_at, payment.settled_at):
+        assert abs(moment - paid) < timedelta(minutes=1)
+    line = LedgerEntry.objects.filter(payment=payment).get()
+    assert (line.kind, line.occurred_at) == ("grant", payment.settled_at)
+
+
+def test_a_lost_payment_is_not_entered_before_what_the_books_say_since(
+    card_network: CardNetwork,
+) -> None:
+    """Usage came after the restore: the ledger goes forward only."""
+    shop = cn.Shop()
+    connection = shop.subscribe()
+    bundle = factories.make_bundle(shop.plan)
+    with restored():
+        cn.buy(connection, bundle, now=shop.now)
+    clock.advance(shop.merchant, to=shop.now + timedelta(days=2), run=False)
+    shop.use(connection, "since", "1")
+    reconciled()
+    assert left(connection, shop).total == Decimal(34)
+    lines = LedgerEntry.objects.filter(connection=connection).order_by("seq")
+    assert [line.kind for line in lines] == ["grant", "usage", "grant"]
+    assert lines[2].occurred_at >= lines[1].occurred_at
     assert_all_is_well(shop)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.db import OperationalError
 
-from billing import clock, credits, disputes, errors, overage, refunds
+from billing import clock, credits, disputes, errors, refunds
 from billing.models import Connection, Dispute, Event, LedgerEntry, Payment
 from lava.demo.card_network.process import CardNetwork
 from tests import card_network as cn
@@ -104,27 +104,6 @@ def test_the_end_heard_before_the_beginning(
         cn.deliver_all(card_network, kind, merchant=shop.merchant)
     assert Dispute.objects.get().status == end
     assert balance(shop, connection) == Decimal(left)
-
-
-def test_the_card_that_is_disputed_is_not_charged_for_overage_until_another_takes_its_place(
-    card_network: CardNetwork,
-) -> None:
-    shop = cn.Shop()
-    connection = shop.subscribe()
-    shop.use(connection, "r1", "37")
-    payment = overage.collect(connection.pk, now=shop.now)
-    assert payment is not None
-    opened(card_network, payment)
-    cn.deliver_all(card_network, "charge.dispute.created", merchant=shop.merchant)
-    connection.refresh_from_db()
-    # What the card had paid is owed again.
-    assert connection.debt == Decimal(12)
-    assert disputes.holds(connection)
-    assert overage.collect(connection.pk, now=shop.now) is None
-    cn.save_card(connection, "5555555555554444", now=shop.now)
-    assert not disputes.holds(connection)
-    again = overage.collect(connection.pk, now=shop.now)
-    assert again is not None and again.amount.amount == Decimal(12)
 
 
 def test_a_disputed_payment_is_not_refunded(card_network: CardNetwork, shop: cn.Shop) -> None:
