@@ -31,6 +31,7 @@ NAMES = (
     "payment.dispute_closed",
     "connection.card_removed",
     "topup.capped",
+    "volume.settled",
     "merchant.card_account_changed",
 )
 

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 from django.db import connection as database
 from django.db import transaction
 
-from billing import courses, ledger, overage, payments, subscriptions
+from billing import closing, courses, ledger, overage, payments, subscriptions
 from billing.models import Connection, Merchant, Payment, Subscription
 
 # Renewals of price 0 go in sets of so many, each in one statement (speed.md).
@@ -31,6 +31,7 @@ def renew(subscription_id: UUID, *, now: datetime) -> Payment | None:
     subscription = Subscription.objects.current().filter(pk=subscription_id).first()
     if subscription is None or not _is_due(subscription, now=now):
         return None
+    closing.settle(subscription_id, now=now)
     overage.collect(subscription.connection_id, now=now, cycle_ends=True)
     payment = _begin(subscription_id, now=now)
     if payment is None:

@@ -15,6 +15,7 @@ from django.db import transaction
 from django.db.models import DateTimeField, Exists, ExpressionWrapper, F, OuterRef, Q, Value
 
 from billing import (
+    closing,
     credits,
     depletion,
     ledger,
@@ -219,6 +220,7 @@ def run(merchant: Merchant, *, now: datetime) -> None:
         (actions_over, payments.give_up),
         (moves_under_way, moves.run),
         (renewals_due, renewals.renew),
+        (closing.due, closing.settle),
         (grants_over, expire),
         (falls_to_tell, depletion.tell),
         (top_ups_due, topups.top_up),

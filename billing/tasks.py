@@ -14,6 +14,7 @@ from celery import shared_task
 from django.utils import timezone
 
 from billing import (
+    closing,
     deliveries,
     depletion,
     holds,
@@ -37,6 +38,13 @@ def renew(subscription_id: str) -> None:
     """Renew one subscription if it is due on its merchant's clock."""
     row = Subscription.objects.select_related("merchant").get(pk=UUID(subscription_id))
     renewals.renew(row.pk, now=row.merchant.now())
+
+
+@shared_task(ignore_result=True)
+def settle_cycle(subscription_id: str) -> None:
+    """Settle what of a subscription's cycles is over and was not settled when it ended."""
+    row = Subscription.objects.select_related("merchant").get(pk=UUID(subscription_id))
+    closing.settle(row.pk, now=row.merchant.now())
 
 
 @shared_task(ignore_result=True)
@@ -139,6 +147,7 @@ def sweep() -> None:
     for task, rows in (
         (give_up_payment, due.actions_over(now)),
         (renew, due.renewals_due(now)),
+        (settle_cycle, closing.due(now)),
         (expire_grants, due.grants_over(now)),
         (look_at_balance, due.falls_to_tell(now)),
         (look_at_balance, due.top_ups_due(now)),

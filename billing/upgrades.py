@@ -12,7 +12,7 @@ from datetime import datetime
 from django.db import transaction
 from moneyed import Money
 
-from billing import changes, errors, ledger, overage, payments, subscriptions
+from billing import changes, closing, errors, ledger, overage, payments, subscriptions
 from billing.models import Connection, Payment, Plan, Subscription
 
 
@@ -38,6 +38,7 @@ def switch(subscription: Subscription, *, plan: Plan, now: datetime) -> Switched
     if not changes.is_upgrade(subscription.plan, plan):
         return Switched(changes.schedule(subscription, plan=plan, now=now), None)
     # As when a cycle ends: what is owed is the card's, not the new credits'.
+    closing.settle(subscription.pk, now=now, early=True)
     overage.collect(subscription.connection_id, now=now, cycle_ends=True)
     payment = _begin(subscription, plan=plan, now=now)
     if payment is not None:

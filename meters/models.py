@@ -2,7 +2,7 @@
 
 `MeterPrice` rows are written once by `meters.prices.publish` and never change; `UsageRequest` and
 `MeterPosition` are written by `meters/sql/charge.sql`, and by `meters.usage.void`, which writes
-`Void`.
+`Void`; `meters.volume` writes `VolumeSettlement`.
 """
 
 from __future__ import annotations
@@ -112,6 +112,10 @@ class MeterPrice(Tenant):
         UP = "up", "A package begun is paid"
         DOWN = "down", "A package is paid when it is used up"
 
+    class TierMode(models.TextChoices):
+        GRADUATED = "graduated", "Each unit pays the rate of its tier"
+        VOLUME = "volume", "All units of a cycle pay the rate of the tier they reach"
+
     class Payer(models.TextChoices):
         MERCHANT = "merchant", "You pay the provider"
         WALLET = "wallet", "The customer pays the provider's cost too"
@@ -128,6 +132,10 @@ class MeterPrice(Tenant):
     # Flat amounts and kinds of tokens by tier; empty: none (`meters.pricing.Tier`).
     tier_flats = ArrayField(models.DecimalField(max_digits=22, decimal_places=10), default=list)
     tier_kinds = ArrayField(models.CharField(max_length=11), default=list)
+    # Of tiers by volume the first is above, since every request pays it when it comes; these are
+    # the others, which count when the cycle is over (`meters.volume`). Empty: graduated.
+    volume_starts = ArrayField(models.DecimalField(max_digits=22, decimal_places=6), default=list)
+    volume_rates = ArrayField(models.DecimalField(max_digits=22, decimal_places=10), default=list)
     # In the unit counted, as `tier_starts`; 0: none.
     free_allowance = models.DecimalField(max_digits=22, decimal_places=6, default=Decimal(0))
     package_size = models.DecimalField(max_digits=22, decimal_places=6, default=Decimal(0))
@@ -149,13 +157,20 @@ class MeterPrice(Tenant):
         return f"{self.meter}, version {self.version}"
 
     @property
+    def tier_mode(self) -> str:
+        """Whether its tiers are graduated, or by volume."""
+        return self.TierMode.VOLUME if self.volume_starts else self.TierMode.GRADUATED
+
+    @property
     def tiers(self) -> list[pricing.Tier]:
-        count = len(self.tier_starts)
+        """All its tiers, as they were published."""
+        starts = [*self.tier_starts, *self.volume_starts]
+        count = len(starts)
         return [
             pricing.Tier(start=start, rate=rate, flat=flat, kind=kind)
             for start, rate, flat, kind in zip(
-                self.tier_starts,
-                self.tier_rates,
+                starts,
+                [*self.tier_rates, *self.volume_rates],
                 self.tier_flats or [Decimal(0)] * count,
                 self.tier_kinds or [""] * count,
                 strict=True,
@@ -181,6 +196,63 @@ class MeterPosition(models.Model):
     quantity = models.DecimalField(max_digits=28, decimal_places=6)
     # The furthest `quantity` ever was: a void steps it back, and asks no flat amount again.
     peak = models.DecimalField(max_digits=28, decimal_places=6, default=Decimal(0))
+    # Used at a price by volume since it was last settled (`meters.volume`).
+    unsettled = models.BooleanField(default=False, db_default=False)
+
+    class Meta:
+        indexes = [
+            models.Index(
+                fields=["scope"], name="position_to_settle", condition=models.Q(unsettled=True)
+            ),
+        ]
+
+
+class VolumeSettlement(Tenant):
+    """What a cycle's usage at a price by volume cost in the end, and what was given back of it.
+
+    One row for each version of the price and each time it was settled: usage that came after the
+    cycle was settled (a renewal that waits for its card) is settled by another row. Written by
+    `meters.volume` alone, never changed.
+    """
+
+    ID_PREFIX = "vol"
+
+    connection = models.ForeignKey(Connection, on_delete=models.PROTECT, related_name="+")
+    subscription = models.ForeignKey(
+        "billing.Subscription", on_delete=models.PROTECT, related_name="+"
+    )
+    cycle_index = models.IntegerField()
+    meter = models.ForeignKey(Meter, on_delete=models.PROTECT, related_name="+")
+    price = models.ForeignKey(MeterPrice, on_delete=models.PROTECT, related_name="+")
+    # What the meter counted in the cycle, and what of it this version billed.
+    total = models.DecimalField(max_digits=28, decimal_places=6)
+    billed = models.DecimalField(max_digits=28, decimal_places=6)
+    # Fees as they were charged, what they come to in the end, and what was given back: their
+    # difference, less what rows before gave.
+    charged = credit_field()
+    fee = credit_field()
+    amount = credit_field()
+    # Null where nothing was to be given back.
+    grant = models.OneToOneField(
+        "billing.CreditGrant", null=True, on_delete=models.PROTECT, related_name="+"
+    )
+    created_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=bounded("amount") & bounded("fee") & bounded("charged"),
+                name="a_volume_settlement_gives_no_less_than_nothing",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(amount=0, grant=None)
+                | models.Q(amount__gt=0, grant__isnull=False),
+                name="what_a_volume_settlement_gives_is_a_grant",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.meter}, cycle {self.cycle_index + 1}"
 
 
 class UsageRequest(Tenant):

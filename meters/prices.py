@@ -38,6 +38,7 @@ class Terms:
     free_allowance: Decimal = Decimal(0)
     package_size: Decimal = Decimal(0)
     package_rounding: str = MeterPrice.PackageRounding.UP
+    tier_mode: str = MeterPrice.TierMode.GRADUATED
 
     @property
     def price(self) -> pricing.Price:
@@ -50,6 +51,7 @@ class Terms:
             free_allowance=self.free_allowance,
             package_size=self.package_size,
             package_rounding=self.package_rounding,
+            tier_mode=self.tier_mode,
         )
 
 
@@ -65,6 +67,7 @@ def of(price: MeterPrice) -> Terms:
         free_allowance=price.free_allowance,
         package_size=price.package_size,
         package_rounding=price.package_rounding,
+        tier_mode=price.tier_mode,
     )
 
 
@@ -75,6 +78,14 @@ def validate(terms: Terms) -> None:
         billing.errors.Invalid: naming the field, e.g. `tiers[2].start`.
     """
     pricing.validate(terms.price)
+    if (
+        terms.tier_mode == MeterPrice.TierMode.VOLUME
+        and terms.tier_window == MeterPrice.TierWindow.LIFETIME
+    ):
+        raise errors.Invalid(
+            "Tiers by volume are settled at the end of a cycle: count by cycle.",
+            param="tier_window",
+        )
     for chosen, options, name in (
         (terms.tier_window, MeterPrice.TierWindow.values, "tier_window"),
         (terms.base_cost_payer, MeterPrice.Payer.values, "base_cost_payer"),
@@ -223,6 +234,7 @@ def was_used(meter: Meter) -> bool:
 
 
 def _publish(meter: Meter, terms: Terms, *, version: int, actor: str, now: datetime) -> MeterPrice:
+    later = terms.tiers[len(terms.price.live.tiers) :]
     price = MeterPrice(
         merchant=meter.merchant,
         meter=meter,
@@ -232,8 +244,10 @@ def _publish(meter: Meter, terms: Terms, *, version: int, actor: str, now: datet
         token_basis=terms.token_basis,
         tier_window=terms.tier_window,
         base_cost_payer=terms.base_cost_payer,
-        tier_starts=[tier.start for tier in terms.tiers],
-        tier_rates=[tier.rate for tier in terms.tiers],
+        tier_starts=[tier.start for tier in terms.price.live.tiers],
+        tier_rates=[tier.rate for tier in terms.price.live.tiers],
+        volume_starts=[tier.start for tier in later],
+        volume_rates=[tier.rate for tier in later],
         tier_flats=[tier.flat for tier in terms.tiers] if any(t.flat for t in terms.tiers) else [],
         tier_kinds=[tier.kind for tier in terms.tiers] if terms.tiers[0].kind else [],
         free_allowance=terms.free_allowance,

@@ -4,7 +4,10 @@ Anybody may call it: the console's calculator, estimates, the audit's recomputat
 itself prices in `meters/sql/charge.sql`, under the connection's lock; a test holds both equal.
 
 Several tiers are graduated: each unit pays the rate of the tier it falls in, and a quantity exactly
-on a boundary is still in the lower tier (money.md, Meters). Before the tiers see it, a count is
+on a boundary is still in the lower tier (money.md, Meters). Tiers by volume ask one rate for all
+units of a cycle, that of the tier they reach: known when the cycle is over. Until then each unit
+pays the first tier's rate, the highest, since a rate that falls for units already paid would make a
+fee negative; `volume_fee` is what they cost in the end. Before the tiers see it, a count is
 turned into what is billable: less the free allowance, then in whole packages. What is billable of a
 request is the difference of the two counts it lies between, so that requests cost together what one
 would. A tier's flat amount is asked once, with the first unit in it. A price by kinds of tokens has
@@ -13,7 +16,7 @@ a rate for each kind in place of tiers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
 
@@ -23,6 +26,7 @@ UNITS = ("tokens_1m", "characters_1m", "minutes", "requests")
 RATE_TYPES = ("fixed", "percentage")
 TOKEN_BASES = ("input+output", "output")
 PACKAGE_ROUNDINGS = ("up", "down")
+TIER_MODES = ("graduated", "volume")
 # Of which input and output are always there; cached input without a rate pays the input's.
 KINDS = ("input", "output", "cache_read", "cache_write")
 MOST_TIERS = 20
@@ -56,6 +60,14 @@ class Price:
     free_allowance: Decimal = Decimal(0)
     package_size: Decimal = Decimal(0)
     package_rounding: str = "up"
+    tier_mode: str = "graduated"
+
+    @property
+    def live(self) -> Price:
+        """What a request pays when it comes: of tiers by volume, the first alone."""
+        if self.tier_mode != "volume":
+            return self
+        return replace(self, tiers=self.tiers[:1], tier_mode="graduated")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +116,7 @@ def validate(price: Price) -> None:
         (price.unit, UNITS, "unit"),
         (price.token_basis, TOKEN_BASES, "token_basis"),
         (price.package_rounding, PACKAGE_ROUNDINGS, "package_rounding"),
+        (price.tier_mode, TIER_MODES, "tier_mode"),
     ):
         if value not in options:
             raise errors.Invalid(f"Use one of {', '.join(options)}.", param=name)
@@ -130,6 +143,8 @@ def validate(price: Price) -> None:
         if before is not None and tier.start <= before:
             raise errors.Invalid("Each tier starts above the one before it.", param=start)
         before = tier.start
+    if price.tier_mode == "volume":
+        _check_volume(price)
 
 
 def _check_amount(amount: Decimal, what: str, param: str) -> None:
@@ -146,12 +161,33 @@ def _check_count(count: Decimal, param: str) -> None:
         raise errors.Invalid("Give a whole number.", param=param)
 
 
+def _check_volume(price: Price) -> None:
+    """One fixed rate for all units of a cycle, falling from tier to tier: what a request paid when
+    it came is never less than what it costs in the end."""
+    if price.rate_type != "fixed":
+        raise errors.Invalid("Tiers by volume are for a fixed rate.", param="tier_mode")
+    if len(price.tiers) < 2:
+        raise errors.Invalid("Give a second tier, or graduated tiers.", param="tiers")
+    for place, tier in enumerate(price.tiers):
+        if tier.flat:
+            raise errors.Invalid(
+                "Tiers by volume have no flat amount.", param=f"tiers[{place}].flat"
+            )
+        if place and tier.rate > price.tiers[place - 1].rate:
+            raise errors.Invalid(
+                "By volume, a rate is no higher than that of the tier before it.",
+                param=f"tiers[{place}].rate",
+            )
+
+
 def _check_kinds(price: Price) -> None:
     """Rates by kind stand in place of tiers: each kind once, input and output always."""
     if price.rate_type != "fixed" or price.unit != "tokens_1m":
         raise errors.Invalid("Rates by kind are for tokens at a fixed rate.", param="tiers[0].kind")
     if price.token_basis != "input+output":
         raise errors.Invalid("Rates by kind count input and output.", param="token_basis")
+    if price.tier_mode != "graduated":
+        raise errors.Invalid("Rates by kind have no tiers.", param="tier_mode")
     if price.free_allowance:
         raise errors.Invalid("Rates by kind have no allowance.", param="free_allowance")
     if price.package_size:
@@ -199,6 +235,7 @@ def price(price: Price, usage: Usage, *, before: Decimal, flats_from: Decimal | 
         billing.errors.Refused: a percentage price and no provider cost (`cost_unknown`).
         ValueError: a position or a quantity below 0; the callers let none in.
     """
+    price = price.live
     counted = quantity(price, usage)
     if before < 0 or counted < 0:
         raise ValueError(f"a position {before} and a quantity {counted} count up from 0")
@@ -217,7 +254,7 @@ def price(price: Price, usage: Usage, *, before: Decimal, flats_from: Decimal | 
     if price.rate_type == "percentage":
         divisor = Fraction(counted) * 100
     else:
-        divisor = Fraction({"minutes": 60, "requests": 1}.get(price.unit, 1_000_000))
+        divisor = _a_unit(price)
     with money.exact():
         until = billable(price, before + counted)
     entered = max(since, billable(price, flats_from)) if flats_from is not None else since
@@ -242,6 +279,23 @@ def price(price: Price, usage: Usage, *, before: Decimal, flats_from: Decimal | 
     return Fee(amount=money.round_fee(total), quantity=counted, slices=tuple(slices))
 
 
+def volume_tier(price: Price, total: Decimal) -> int:
+    """The index of the tier that `total`, counted over a whole cycle, reaches."""
+    reached = billable(price, total)
+    return max(
+        (place for place, tier in enumerate(price.tiers) if tier.start * _scale(price) < reached),
+        default=0,
+    )
+
+
+def volume_fee(price: Price, *, billed: Decimal, total: Decimal) -> Decimal:
+    """What `billed` units cost in the end, in a cycle that counted `total`: at the rate of the tier
+    that the total reaches. They are all of it, but for what another version of the price billed.
+    """
+    rate = price.tiers[volume_tier(price, total)].rate
+    return money.round_fee(Fraction(billed) * Fraction(rate) / _a_unit(price))
+
+
 def billable(price: Price, position: Decimal) -> Decimal:
     """What of a count up to `position` the tiers see: past the allowance, in whole packages."""
     with money.exact():
@@ -252,6 +306,11 @@ def billable(price: Price, position: Decimal) -> Decimal:
         packages = Fraction(past) / Fraction(size)
         whole = packages.__ceil__() if price.package_rounding == "up" else packages.__floor__()
         return whole * size
+
+
+def _a_unit(price: Price) -> Fraction:
+    """How much of what is counted a rate is for."""
+    return Fraction({"minutes": 60, "requests": 1}.get(price.unit, 1_000_000))
 
 
 def _scale(price: Price) -> int:

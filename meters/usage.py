@@ -23,7 +23,7 @@ from django.db.models import F
 from django.utils import timezone
 
 from billing import credits, errors, ids, keys, ledger, prepared, tasks
-from meters import costs, pricing
+from meters import costs, pricing, volume
 from meters.gateway import readers
 from meters.models import (
     MeterPosition,
@@ -304,7 +304,8 @@ def void(request: UsageRequest | Stored, *, reason: str, actor: str, now: dateti
 
     Raises:
         billing.errors.Invalid: no reason, or no name of who takes it back.
-        billing.errors.Conflict: it was not charged (`request_not_charged`): running, or failed.
+        billing.errors.Conflict: it was not charged (`request_not_charged`): running, or failed; or
+            part of it was given back by the volume of its cycle (`cycle_settled`).
     """
     reason, actor = reason.strip(), actor.strip()
     for text, name in ((reason, "reason"), (actor, "actor")):
@@ -317,6 +318,13 @@ def void(request: UsageRequest | Stored, *, reason: str, actor: str, now: dateti
     row = UsageRequest.objects.select_related("price").get(pk=request.pk)
     if row.status != UsageRequest.Status.COMPLETED:
         raise errors.Conflict("This request was not charged.", code="request_not_charged")
+    if volume.is_settled(
+        subscription_id=row.subscription_id, cycle_index=row.cycle_index, price=row.price
+    ):
+        raise errors.Conflict(
+            "Its cycle was settled by volume, and part of it given back: give credits by hand.",
+            code="cycle_settled",
+        )
     current = customer.subscription
     credits.unspend(
         customer,

@@ -34,6 +34,8 @@ class CreditGrant(Tenant):
         MANUAL = "manual", "Given by hand"
         # What a voided request owed and somebody has paid already.
         RETURNED = "returned", "Returned"
+        # What usage cost less in the end, by the volume of its cycle.
+        VOLUME = "volume", "Volume discount"
 
     # The foreign keys of this table are composite, with the merchant: `billing/sql/walls.sql`.
     merchant = models.ForeignKey(
@@ -95,7 +97,7 @@ class CreditGrant(Tenant):
         db_index=False,
         db_constraint=False,
     )
-    # For grants by hand and returned ones: why, and by whom.
+    # For grants by hand, returned ones and volume discounts: why, and by whom.
     reason = models.CharField(max_length=255, blank=True)
     actor = models.CharField(max_length=255, blank=True)
     created_at = models.DateTimeField(default=timezone.now)
@@ -126,7 +128,7 @@ class CreditGrant(Tenant):
                 name="a_grant_does_not_end_before_it_starts",
             ),
             models.CheckConstraint(
-                condition=~models.Q(source__in=["manual", "returned"])
+                condition=~models.Q(source__in=["manual", "returned", "volume"])
                 | (~models.Q(reason="") & ~models.Q(actor="")),
                 name="a_grant_by_hand_has_a_reason_and_a_name",
             ),

@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo
 from django.utils.translation import gettext, gettext_noop
 
 from billing import locales, money, receipts
-from billing.models import Connection, LedgerEntry
+from billing.models import Connection, CreditGrant, LedgerEntry
 from checkout import languages, summary
 from checkout.portal import reading
 from checkout.summary import Amount
@@ -192,6 +192,8 @@ def _what(entry: Any, request: Any) -> str:
             return gettext("{pack} bought").format(pack=grant.bundle.name)
         if grant.cycle is not None:
             return gettext("{plan} credits").format(plan=grant.cycle.plan.name)
+        if grant.source == CreditGrant.Source.VOLUME:
+            return gettext("Volume discount")
         return gettext("Credits given to you")
     if entry.kind == Kind.USAGE:
         return gettext("Usage")

@@ -169,6 +169,7 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "payment.disputed": ("Disputed", "bad", "disputes a payment"),
     "payment.dispute_closed": ("Dispute closed", "", "dispute closed"),
     "topup.capped": ("Top-up stopped", "warn", "has reached the month\u2019s top-up limit"),
+    "volume.settled": ("Volume discount", "", "was given the volume discount of a cycle"),
     "merchant.card_account_changed": ("Card account", "", "changed"),
 }
 PURPOSES = {

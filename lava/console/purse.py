@@ -71,7 +71,7 @@ def tiles(
     cycle, rolled, bundles = (
         sums(Source.CYCLE),
         sums(Source.ROLLOVER),
-        sums(Source.BUNDLE, Source.MANUAL),
+        sums(Source.BUNDLE, Source.MANUAL, Source.RETURNED, Source.VOLUME),
     )
     total = cycle[0] + rolled[0] + bundles[0] - connection.debt
     owed = money.display(connection.debt, currency)

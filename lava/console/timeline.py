@@ -205,6 +205,8 @@ def _granted(row: Row, group: list[LedgerEntry], grant: CreditGrant) -> None:
         row.title = "Bundle bought"
         if payment is not None:
             row.note = f"{receipts.what(payment)}, for {receipts.amount(payment)}"
+    elif grant.source == source.VOLUME:
+        row.title, row.note = "Volume discount", grant.reason
     else:
         row.title, row.note, row.made_by = "Given by hand", grant.reason, grant.actor
         row.link = ""

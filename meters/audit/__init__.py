@@ -7,8 +7,8 @@ are worked out anew from the stored price versions by code of this package alone
 
 from __future__ import annotations
 
-from meters.audit import fees, usage
+from meters.audit import fees, usage, volume
 
-RULES = (*usage.RULES, *fees.RULES)
+RULES = (*usage.RULES, *fees.RULES, *volume.RULES)
 
 __all__ = ["RULES"]

@@ -16,6 +16,7 @@ class Migration(migrations.Migration):
         )
         for name in (
             "charge.sql",
+            "walls.sql",
             "rollup_functions.sql",
             "rollups.sql",
             "batch.sql",

@@ -7,7 +7,8 @@
 -- limit of the books) is charged one by one: all lines of that connection, by meters_charge itself.
 -- A line that is refused writes nothing and spoils no other.
 
--- A line of a batch, looked up and priced.
+-- A line of a batch, looked up and priced. Its functions follow it here.
+DROP TYPE IF EXISTS meters_line CASCADE;
 CREATE TYPE meters_line AS (
     place int, id uuid, connection uuid, request_id text, fingerprint bytea, happened timestamptz,
     model text, input_tokens bigint, output_tokens bigint, input_characters bigint,
@@ -208,11 +209,14 @@ BEGIN
         SELECT l.* FROM unnest($1) WITH ORDINALITY l WHERE NOT l.hard AND l.outcome IS NULL
     ), moved AS (
         INSERT INTO meters_meterposition AS p (
-            connection_id, meter_id, scope, "window", quantity, peak)
-        SELECT d.connection, d.meter, d.scope, d."window", sum(d.counted), sum(d.counted)
-          FROM due d GROUP BY d.connection, d.meter, d.scope, d."window"
+            connection_id, meter_id, scope, "window", quantity, peak, unsettled)
+        SELECT d.connection, d.meter, d.scope, d."window", sum(d.counted), sum(d.counted),
+               bool_or(v.volume_starts <> '{}')
+          FROM due d JOIN meters_meterprice v ON v.id = d.price
+         GROUP BY d.connection, d.meter, d.scope, d."window"
         ON CONFLICT (connection_id, meter_id, scope, "window")
         DO UPDATE SET quantity = p.quantity + EXCLUDED.quantity,
+                      unsettled = p.unsettled OR EXCLUDED.unsettled,
                       peak = GREATEST(p.peak, p.quantity + EXCLUDED.quantity)
     ), spent AS MATERIALIZED (
         SELECT s.*, l.id FROM billing_spend_set(

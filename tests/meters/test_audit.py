@@ -40,8 +40,14 @@ def books(card_network: CardNetwork) -> cn.Shop:
         shop.merchant, shop.plan, slug="cost", rate_type="percentage", unit="requests",
         tiers=[("0", "20")], base_cost_payer="wallet",
     )  # fmt: skip
+    factories.make_meter(
+        shop.merchant, shop.plan, slug="volume", unit="requests", tiers=[("0", "0.01")],
+        tier_window="cycle", volume_starts=[Decimal(2)], volume_rates=[Decimal("0.004")],
+    )  # fmt: skip
     bundle = factories.make_bundle(shop.plan)
     connection = shop.subscribe()
+    for number in range(3):
+        report(shop.key, connection, f"v{number}", meter_slug="volume")
     report(shop.key, connection, "t1", meter_slug="tiers", input_tokens=900_000)
     report(shop.key, connection, "t2", meter_slug="tiers", input_tokens=300_000)
     report(shop.key, connection, "c1", meter_slug="cost", provider_cost=Decimal("1.3333333333"))
@@ -65,7 +71,12 @@ def broken() -> set[str]:
 def damage(*statements: str) -> None:
     with database.cursor() as cursor:
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
-        for table in ("billing_ledgerentry", "meters_meterprice", "billing_plan"):
+        for table in (
+            "billing_ledgerentry",
+            "meters_meterprice",
+            "meters_volumesettlement",
+            "billing_plan",
+        ):
             cursor.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
         for statement in statements:
             cursor.execute(statement)
@@ -403,6 +414,31 @@ DAMAGE: dict[str, tuple[str, list[str]]] = {
     "a price version edited afterwards": (
         "fees_recompute",
         ["UPDATE meters_meterprice SET tier_rates[1] = 4"],
+    ),
+    "a volume discount of another amount": (
+        "volume_is_worked_out",
+        ["UPDATE meters_volumesettlement SET amount = amount - 0.0000000001"],
+    ),
+    "a volume rate edited afterwards": (
+        "volume_is_worked_out",
+        ["UPDATE meters_meterprice SET volume_rates = '{0.005}' WHERE volume_rates <> '{}'"],
+    ),
+    "a volume discount nobody worked out": (
+        "volume_is_worked_out",
+        ["DELETE FROM meters_volumesettlement"],
+    ),
+    "a request that its cycle's volume leaves out": (
+        "volume_is_worked_out",
+        ["UPDATE meters_usagerequest SET cycle_index = 1 WHERE request_id = 'v2'"],
+    ),
+    "a cycle whose volume was forgotten": (
+        "volume_is_settled",
+        [
+            "UPDATE meters_meterposition SET unsettled = true WHERE meter_id ="
+            " (SELECT id FROM meters_meter WHERE slug = 'volume')",
+            "UPDATE billing_merchant SET clock_offset = clock_offset + interval '2 days'"
+            " WHERE mode = 'sandbox'",
+        ],
     ),
     "a slice moved to another tier": (
         "fees_recompute",

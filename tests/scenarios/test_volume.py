@@ -1,0 +1,275 @@
+"""Tiers by volume: every request pays the first tier's rate, and when the cycle is over what it
+costs less at the rate of the tier reached is given back, once, whoever ends the cycle and how."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from billing import clock, connections, credits, errors, upgrades
+from billing.models import Connection, CreditGrant, Event, LedgerEntry, Payment
+from lava.demo.card_network.process import CardNetwork
+from meters import prices, pricing, usage, volume
+from meters.models import Meter, MeterPosition, UsageRequest, VolumeSettlement
+from tests import card_network as cn
+from tests import factories
+
+pytestmark = pytest.mark.django_db
+
+MILLION = 1_000_000
+
+
+def tiers(*pairs: tuple[int, str]) -> list[pricing.Tier]:
+    return [pricing.Tier(start=Decimal(start), rate=Decimal(rate)) for start, rate in pairs]
+
+
+class Shop(cn.Shop):
+    """With a meter at 1 a million, 0.50 from 10 million, 0.20 from 100 million, by volume."""
+
+    def __init__(self, **plan: Any) -> None:
+        super().__init__(**plan)
+        self.by_volume = publish(self, (0, "1"), (10 * MILLION, "0.5"), (100 * MILLION, "0.2"))
+
+
+def publish(shop: cn.Shop, *pairs: tuple[int, str], **more: Any) -> Meter:
+    """Another version of the shop's price, by volume unless `more` says otherwise."""
+    terms = {"tier_mode": "volume", "tier_window": "cycle"} | more
+    prices.publish(
+        shop.meter,
+        terms=prices.Terms(tiers=tiers(*pairs), **terms),
+        actor="ana",
+        now=shop.now,
+    )
+    return Meter.objects.get(pk=shop.meter.pk)
+
+
+def given(connection: Connection) -> list[Decimal]:
+    rows = CreditGrant.objects.filter(connection=connection, source="volume").order_by("pk")
+    return [row.amount for row in rows]
+
+
+def total(shop: cn.Shop, connection: Connection) -> Decimal:
+    return credits.balance(connection, now=shop.now).total
+
+
+def test_the_difference_is_given_back_when_the_cycle_is_over(card_network: CardNetwork) -> None:
+    shop = Shop(rollover_type="none")
+    connection = shop.subscribe()
+    shop.use(connection, "a", "8")
+    shop.use(connection, "b", "4")
+    # While it runs each million costs 1, whatever came before.
+    assert total(shop, connection) == Decimal(25 - 12)
+    assert [row.charged for row in UsageRequest.objects.order_by("pk")] == [8, 4]
+
+    shop.renew(connection)
+    row = VolumeSettlement.objects.get()
+    assert (row.total, row.charged, row.fee, row.amount) == (12 * MILLION, 12, 6, 6)
+    # Given after the old cycle ended, so that it does not end with it.
+    assert total(shop, connection) == Decimal(25 + 6)
+    event = Event.objects.get(name="volume.settled")
+    assert (event.data["amount"], event.data["rate"]) == ("6.0000000000", "0.5000000000")
+    line = LedgerEntry.objects.get(grant__source="volume", kind="grant")
+    assert line.grant is not None
+    assert line.grant.reason == (
+        "Chat, cycle 1: 12000000 counted, so the rate is $0.50: $6.00 instead of $12.00"
+    )
+    shop.renew(connection)
+    assert VolumeSettlement.objects.count() == 1
+
+
+def test_a_count_on_the_boundary_is_still_in_the_lower_tier(card_network: CardNetwork) -> None:
+    shop = Shop()
+    connection = shop.subscribe()
+    shop.use(connection, "a", "10")
+    shop.renew(connection)
+    assert VolumeSettlement.objects.get().amount == 0 and given(connection) == []
+    shop.use(connection, "b", "10.000001")
+    shop.renew(connection)
+    assert given(connection) == [Decimal("5.0000005")]
+
+
+def test_what_is_owed_is_less_before_the_card_is_charged(card_network: CardNetwork) -> None:
+    """The usage past credits that the cycle ends with is charged at the rate reached."""
+    shop = Shop(overage_threshold=Decimal(1000))
+    connection = shop.subscribe()
+    shop.use(connection, "a", "60")
+    connection.refresh_from_db()
+    assert connection.debt == Decimal(35)
+    shop.renew(connection)
+    assert given(connection) == [Decimal(30)]
+    charged = Payment.objects.get(purpose="overage", status="succeeded")
+    assert charged.amount.amount == Decimal(5)
+    connection.refresh_from_db()
+    assert (connection.debt, total(shop, connection)) == (0, Decimal(25))
+
+
+def test_free_plans_that_renew_in_sets_are_settled_too(card_network: CardNetwork) -> None:
+    shop = Shop(price="0", when_depleted="block")
+    connection = factories.make_subscription(shop.plan, now=shop.now).connection
+    shop.use(connection, "a", "20")
+    shop.renew(connection)
+    assert given(connection) == [Decimal(10)]
+    assert not MeterPosition.objects.filter(unsettled=True).exists()
+
+
+def test_usage_that_comes_while_the_renewal_waits_for_its_card(card_network: CardNetwork) -> None:
+    shop = Shop(rollover_type="none", when_depleted="block")
+    connection = shop.subscribe()
+    cn.behave_as(card_network, connection, cn.DECLINES_LATER)
+    shop.use(connection, "a", "12")
+    end = connection.subscription.cycle_end
+    clock.advance(shop.merchant, to=end)
+    assert given(connection) == [Decimal(6)]
+    # Still of the old cycle: its rest is settled when that is over at last, and no more than that.
+    shop.use(connection, "b", "2")
+    cn.behave_as(card_network, connection, cn.GOOD)
+    clock.advance(shop.merchant, to=end + timedelta(days=2))
+    assert connection.subscription.cycle_index == 1
+    assert given(connection) == [Decimal(6), Decimal(1)]
+    assert [row.charged - row.fee for row in VolumeSettlement.objects.order_by("pk")] == [6, 7]
+
+
+def test_an_upgrade_ends_the_cycle_and_settles_it(card_network: CardNetwork) -> None:
+    shop = Shop()
+    connection = shop.subscribe()
+    pro = factories.make_plan(shop.merchant, price="100", credit="120", name="Pro")
+    prices.attach(shop.meter, pro)
+    shop.use(connection, "a", "20")
+    upgrades.switch(connection.subscription, plan=pro, now=shop.now)
+    assert given(connection) == [Decimal(10)]
+    assert connection.subscription.cycle_index == 1
+    # The next cycle counts from nothing.
+    shop.use(connection, "b", "5")
+    shop.renew(connection)
+    assert given(connection) == [Decimal(10)]
+
+
+def test_a_plan_that_is_cancelled_is_settled_when_it_ends(card_network: CardNetwork) -> None:
+    from billing import subscriptions
+
+    shop = Shop()
+    connection = shop.subscribe()
+    shop.use(connection, "a", "20")
+    subscriptions.cancel(connection.subscription, now=shop.now)
+    clock.advance(shop.merchant, to=clock.next_renewal(shop.merchant))
+    assert connection.subscription is None
+    assert given(connection) == [Decimal(10)]
+    assert total(shop, connection) == Decimal(10)
+
+
+def test_who_is_deleted_is_given_nothing_more(card_network: CardNetwork) -> None:
+    shop = Shop()
+    connection = shop.subscribe()
+    end = connection.subscription.cycle_end
+    shop.use(connection, "a", "20")
+    connections.delete(connection, now=shop.now)
+    clock.advance(shop.merchant, to=end + timedelta(days=1))
+    assert given(connection) == []
+    assert not MeterPosition.objects.filter(unsettled=True).exists()
+
+
+def test_each_version_of_a_price_is_settled_at_its_own_rates(card_network: CardNetwork) -> None:
+    """The tier is that of all the cycle counted; what was charged by a graduated version stays."""
+    shop = cn.Shop()
+    connection = shop.subscribe()
+    publish(shop, (0, "1"), tier_mode="graduated")
+    shop.use(connection, "graduated", "6")
+    publish(shop, (0, "2"), (10 * MILLION, "1"))
+    shop.use(connection, "first", "3")
+    publish(shop, (0, "4"), (10 * MILLION, "1"))
+    shop.use(connection, "second", "3")
+    assert [row.charged for row in UsageRequest.objects.order_by("pk")] == [6, 6, 12]
+    shop.renew(connection)
+    rows = VolumeSettlement.objects.order_by("price__version")
+    assert [(row.charged, row.fee, row.amount) for row in rows] == [(6, 3, 3), (12, 3, 9)]
+    assert {row.total for row in rows} == {Decimal(12 * MILLION)}
+
+
+def test_what_was_taken_back_counts_no_more_and_nothing_is_taken_back_after(
+    card_network: CardNetwork,
+) -> None:
+    shop = Shop()
+    connection = shop.subscribe()
+    shop.use(connection, "a", "12")
+    shop.use(connection, "b", "4")
+    usage.void(UsageRequest.objects.get(request_id="b"), reason="double", actor="ana", now=shop.now)
+    shop.renew(connection)
+    assert given(connection) == [Decimal(6)]
+    with pytest.raises(errors.Conflict) as refusal:
+        usage.void(
+            UsageRequest.objects.get(request_id="a"), reason="late", actor="ana", now=shop.now
+        )
+    assert refusal.value.code == "cycle_settled"
+    assert total(shop, connection) == Decimal(25 - 12 + 6 + 25)
+
+
+def test_allowance_and_packages_come_before_the_tiers(card_network: CardNetwork) -> None:
+    shop = cn.Shop()
+    publish(
+        shop,
+        (0, "2"),
+        (5 * MILLION, "1"),
+        free_allowance=Decimal(MILLION),
+        package_size=Decimal(MILLION),
+    )
+    connection = shop.subscribe()
+    shop.use(connection, "a", "5.5")
+    shop.use(connection, "b", "1")
+    # One million is free; of the other 5.5 six packages were begun.
+    assert [row.charged for row in UsageRequest.objects.order_by("pk")] == [10, 2]
+    shop.renew(connection)
+    row = VolumeSettlement.objects.get()
+    assert (row.billed, row.charged, row.fee, row.amount) == (6 * MILLION, 12, 6, 6)
+
+
+def test_what_the_running_cycle_would_come_to(card_network: CardNetwork) -> None:
+    shop = Shop()
+    connection = shop.subscribe()
+    shop.use(connection, "a", "12")
+    (outcome,) = volume.quote(connection.subscription, shop.by_volume)
+    assert (outcome.tier, outcome.charged, outcome.fee, outcome.due) == (1, 12, 6, 6)
+    assert given(connection) == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_twenty_at_once_give_once(card_network: CardNetwork) -> None:
+    shop = Shop()
+    connection = shop.subscribe()
+    shop.use(connection, "a", "12")
+    subscription = connection.subscription
+    after = subscription.cycle_end
+    answers = cn.at_once(20, lambda: volume.settle(subscription.pk, now=after))
+    assert sum(len(answer) for answer in answers if isinstance(answer, list)) == 1, answers
+    assert given(connection) == [Decimal(6)]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "more", "param"),
+    [
+        (((0, "1"),), {}, "tiers"),
+        (((0, "1"), (10, "2")), {}, "tiers[1].rate"),
+        (((0, "1"), (10, "0.5")), {"rate_type": "percentage"}, "tier_mode"),
+        (((0, "1"), (10, "0.5")), {"tier_window": "lifetime"}, "tier_window"),
+        (((0, "1"), (10, "0.5")), {"tier_mode": "stairs"}, "tier_mode"),
+    ],
+)
+def test_what_cannot_be_settled_is_refused(
+    pairs: tuple[tuple[int, str], ...], more: dict[str, Any], param: str
+) -> None:
+    terms = {"tier_mode": "volume", "tier_window": "cycle"} | more
+    with pytest.raises(errors.Invalid) as refusal:
+        prices.validate(prices.Terms(tiers=tiers(*pairs), **terms))
+    assert refusal.value.param == param
+
+
+def test_a_flat_amount_is_refused() -> None:
+    two = [
+        pricing.Tier(start=Decimal(0), rate=Decimal(2)),
+        pricing.Tier(start=Decimal(9), rate=Decimal(1), flat=Decimal(5)),
+    ]
+    with pytest.raises(errors.Invalid) as refusal:
+        prices.validate(prices.Terms(tiers=two, tier_mode="volume", tier_window="cycle"))
+    assert refusal.value.param == "tiers[1].flat"
