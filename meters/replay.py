@@ -1,6 +1,8 @@
 """Replay: past usage priced again by a draft, with the functions that price a charge.
 
-Reads only; one query for any number of requests. Called by the console's What if.
+Reads only; one query for any number of requests. Tiers by volume, the draft's and those that were
+charged, are at the rate that their cycle's usage comes to, each request rounded for itself. Called
+by the console's What if.
 """
 
 from __future__ import annotations
@@ -53,8 +55,13 @@ SELECT connection_id, count(*), sum(quantity), sum(charged), sum(draft),
           FROM placed
           LEFT JOIN LATERAL (
                SELECT p.fee
-                 FROM meters_price(%(rate_type)s, %(unit)s, %(starts)s::numeric[],
-                                   %(rates)s::numeric[], quantity, before, provider_cost,
+                 FROM meters_price(%(rate_type)s, %(unit)s,
+                                   CASE WHEN %(volume)s THEN '{0}' ELSE %(starts)s::numeric[] END,
+                                   CASE WHEN %(volume)s THEN ARRAY[meters_volume_rate(
+                                        %(starts)s, %(rates)s, %(unit)s, cycle_total, %(free)s,
+                                        %(package)s, %(rounding)s)]
+                                        ELSE %(rates)s::numeric[] END,
+                                   quantity, before, provider_cost,
                                    %(flats)s::numeric[], %(free)s, %(package)s, %(rounding)s,
                                    peak, counts) p
                 WHERE %(rate_type)s = 'fixed' OR provider_cost IS NOT NULL) found ON true
@@ -74,7 +81,8 @@ meters_kinds(%(kinds)s::text[], input_tokens, output_tokens, COALESCE(cache_read
 _KEPT = f"""
 WITH placed AS (
     SELECT connection_id, created_at, charged, provider_cost, {_COUNTED} AS quantity,
-           {_KINDS} AS counts, position_before AS before, peak_before AS peak
+           {_KINDS} AS counts, position_before AS before, peak_before AS peak,
+           0::numeric AS cycle_total
       FROM meters_usagerequest
      WHERE merchant_id = %(merchant)s AND meter_id = %(meter)s AND id >= %(first)s
        AND status = 'completed')
@@ -83,19 +91,28 @@ WITH placed AS (
 # It counts otherwise: positions are made anew from the connection's first request on.
 _ANEW = f"""
 WITH counted AS (
-    SELECT id, connection_id, subscription_id, cycle_index, created_at, charged, provider_cost,
-           {_COUNTED} AS quantity, {_KINDS} AS counts
+    SELECT id, connection_id, subscription_id, cycle_index, created_at, charged, fee, price_id,
+           provider_cost, quantity AS was_counted, {_COUNTED} AS quantity, {_KINDS} AS counts
       FROM meters_usagerequest
      WHERE merchant_id = %(merchant)s AND meter_id = %(meter)s AND status = 'completed'),
+prices AS (
+    SELECT id AS price_id, unit, free_allowance, package_size, package_rounding,
+           tier_starts || volume_starts AS starts, tier_rates || volume_rates AS rates,
+           volume_starts <> '{{}}' AS by_volume
+      FROM meters_meterprice WHERE meter_id = %(meter)s),
 placed AS (
-    SELECT connection_id, created_at, charged, provider_cost, quantity, counts,
-           NULL::numeric AS peak,
+    SELECT connection_id, created_at, provider_cost, quantity, counts,
+           charged - CASE WHEN by_volume AND fee > 0 THEN fee - round(fee * meters_volume_rate(
+               starts, rates, unit, sum(was_counted) OVER cycle, free_allowance, package_size,
+               package_rounding) / rates[1], 10) ELSE 0 END AS charged,
+           NULL::numeric AS peak, sum(quantity) OVER cycle AS cycle_total,
            COALESCE(sum(quantity) OVER (
                PARTITION BY connection_id,
                             CASE WHEN %(window)s = 'cycle' THEN subscription_id END,
                             CASE WHEN %(window)s = 'cycle' THEN cycle_index END
                ORDER BY id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
-      FROM counted)
+      FROM counted JOIN prices USING (price_id)
+    WINDOW cycle AS (PARTITION BY connection_id, subscription_id, cycle_index))
 {_SUMS}
 """  # noqa: S608
 
@@ -121,6 +138,7 @@ def replay(meter: Meter, *, terms: prices.Terms, since: datetime, until: datetim
         "free": price.free_allowance,
         "package": price.package_size,
         "rounding": price.package_rounding,
+        "volume": terms.tier_mode == MeterPrice.TierMode.VOLUME,
         "wallet": terms.base_cost_payer == MeterPrice.Payer.WALLET,
         "window": terms.tier_window,
         "since": since,
@@ -134,10 +152,14 @@ def replay(meter: Meter, *, terms: prices.Terms, since: datetime, until: datetim
 
 
 def _counts_alike(meter: Meter, terms: prices.Terms) -> bool:
-    """Whether every version so far counts as the draft does, so that positions hold."""
+    """Whether every version so far counts as the draft does, so that positions hold. Tiers by
+    volume are counted by whole cycles."""
+    if terms.tier_mode == MeterPrice.TierMode.VOLUME:
+        return False
     others = MeterPrice.objects.filter(meter=meter).exclude(
         unit=terms.price.unit,
         token_basis=terms.price.token_basis,
         tier_window=terms.tier_window,
+        volume_starts=[],
     )
     return not others.exists()

@@ -1,4 +1,20 @@
--- Settlements of prices by volume (meters/volume.py): of one merchant in all they name, and final.
+-- Prices by volume (meters/volume.py): the rate of a cycle, and settlements, which are of one
+-- merchant in all they name, and final.
+
+-- The rate of the tier that a count over a whole cycle reaches; starts, allowance and packages in
+-- the unit of the price, the count as it is counted (minutes in seconds).
+CREATE OR REPLACE FUNCTION meters_volume_rate(
+    p_starts numeric[], p_rates numeric[], p_unit text, p_total numeric, p_free numeric,
+    p_package numeric, p_rounding text
+) RETURNS numeric LANGUAGE sql IMMUTABLE AS $$
+    SELECT t.rate
+      FROM unnest(p_starts, p_rates) WITH ORDINALITY AS t (start, rate, place),
+           LATERAL (SELECT CASE p_unit WHEN 'minutes' THEN 60 ELSE 1 END AS scale) s
+     WHERE t.place = 1
+        OR t.start * s.scale < meters_billable(
+               p_total, p_free * s.scale, p_package * s.scale, p_rounding)
+     ORDER BY t.place DESC LIMIT 1
+$$;
 
 ALTER TABLE meters_volumesettlement
     ADD CONSTRAINT volume_settlement_of_merchant UNIQUE (merchant_id, id),

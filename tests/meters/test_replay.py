@@ -100,6 +100,52 @@ def test_a_draft_is_what_the_pure_code_says(terms: prices.Terms) -> None:
     assert any(bill.change for bill in found.values())
 
 
+FALLING = (pricing.Tier(Decimal(0), Decimal(4)), pricing.Tier(Decimal(7_000_000), Decimal("2.5")))
+
+
+@pytest.mark.parametrize("basis", ["input+output", "output"])
+@pytest.mark.parametrize("package", [0, 1_000_000])
+def test_a_draft_by_volume_is_at_the_rate_its_cycles_reach(basis: str, package: int) -> None:
+    setting = Setting()
+    use(setting, *AMOUNTS)
+    terms = prices.Terms(
+        tiers=FALLING, tier_mode="volume", tier_window="cycle", token_basis=basis,
+        package_size=Decimal(package),
+    )  # fmt: skip
+    totals: dict[Any, Decimal] = defaultdict(Decimal)
+    for row in UsageRequest.objects.order_by("pk"):
+        spent = pricing.Usage(input_tokens=row.input_tokens, output_tokens=row.output_tokens)
+        totals[row.connection_id] += pricing.quantity(terms.price, spent)
+    expected = {
+        key: pricing.volume_fee(
+            terms.price, billed=pricing.billable(terms.price, total), total=total
+        )
+        for key, total in totals.items()
+    }
+    reached = {pricing.volume_tier(terms.price, total) for total in totals.values()}
+    assert reached == {0, 1} or basis == "input+output"
+    found = {key: bill.draft for key, bill in run(setting, terms).items()}
+    assert found.keys() == expected.keys()
+    for key, draft in found.items():
+        assert abs(draft - expected[key]) <= Decimal("1e-9")
+
+
+def test_what_was_charged_by_volume_is_what_it_comes_to() -> None:
+    setting = Setting()
+    terms = prices.Terms(tiers=FALLING, tier_mode="volume", tier_window="cycle")
+    prices.publish(setting.meter, terms=terms, actor="ana", now=setting.merchant.now())
+    use(setting, *AMOUNTS)
+    for draft in (terms, prices.Terms(tiers=FALLING[:1])):
+        for bill in run(setting, draft).values():
+            live = sum(
+                row.charged for row in UsageRequest.objects.filter(connection=bill.connection_id)
+            )
+            # Past the seventh million all of it is at 2.5 in place of 4.
+            reached = live > 28
+            assert bill.charged == (live * Decimal("2.5") / 4 if reached else live)
+            assert bill.draft == (bill.charged if draft is terms else live)
+
+
 def test_usage_before_the_window_counts_for_the_tiers_and_not_for_the_bill() -> None:
     setting = Setting()
     (person, _) = use(setting, (8_000_000, 0))

@@ -29,6 +29,7 @@ from lava.api.openapi.schemas import (
     ROLLOVER,
     ROUNDING,
     STRING,
+    TIER_MODE,
     TIME,
     UNIT,
     WHOLE,
@@ -83,6 +84,7 @@ _TIERS = listed(
 )
 _METER = {
     "token_basis?": BASIS,
+    "tier_mode?": TIER_MODE,
     "tier_window?": WINDOW,
     "base_cost_payer?": PAYER,
     "free_allowance?": text(30),

@@ -109,6 +109,7 @@ UNIT = choice(*MeterPrice.Unit.values)
 RATE_TYPE = choice(*MeterPrice.RateType.values)
 BASIS = choice(*MeterPrice.TokenBasis.values)
 WINDOW = choice(*MeterPrice.TierWindow.values)
+TIER_MODE = choice(*MeterPrice.TierMode.values)
 ROUNDING = choice(*MeterPrice.PackageRounding.values)
 EVENT = choice(*events.NAMES)
 
@@ -447,6 +448,7 @@ SCHEMAS: dict[str, Schema] = {
             "name": STRING,
             "rate_type": RATE_TYPE,
             "token_basis": BASIS,
+            "tier_mode": TIER_MODE,
             "tier_window": WINDOW,
             "base_cost_payer": PAYER,
             "service_charge_payer": PAYER,
