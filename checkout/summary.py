@@ -13,29 +13,15 @@ from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from django.utils.translation import gettext, gettext_noop
+from django.utils.translation import gettext
 from moneyed import Money
 
 from billing import locales, money, periods
 from billing.models import CreditBundle, Plan, Subscription
-from checkout import intervals
+from checkout import intervals, prices
 
+# Lines of prices that are shown; those past them are folded away.
 MOST_RATES = 8
-_MILLION = Decimal(1_000_000)
-# The word a meter's name may already carry, and what a price of the unit is per.
-_UNITS = {
-    "tokens_1m": (gettext_noop("tokens"), gettext_noop("per million")),
-    "characters_1m": (gettext_noop("characters"), gettext_noop("per million")),
-    "minutes": (gettext_noop("minutes"), gettext_noop("per minute")),
-    "requests": (gettext_noop("requests"), gettext_noop("per request")),
-}
-# What a rate by kind of token is for.
-_KINDS = {
-    "input": gettext_noop("input"),
-    "output": gettext_noop("output"),
-    "cache_read": gettext_noop("cached input"),
-    "cache_write": gettext_noop("input written to the cache"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +37,12 @@ class Amount:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
+    """A line of prices; one without an amount is a note to the lines above it."""
+
     label: str
     amount: Amount
+    # Whether it goes on with the meter of the line above.
+    goes_on: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +52,12 @@ class Row:
     label: str
     text: str = ""
     rates: Sequence[Rate] = ()
+    # The prices past the first few, folded away, and of how many meters they are.
+    more: Sequence[Rate] = ()
+
+    @property
+    def more_meters(self) -> int:
+        return sum(not rate.goes_on for rate in self.more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +115,9 @@ def of_plan(plan: Plan, *, now: datetime, zone: str) -> Summary:
         credits = money.display(plan.included_credit, currency)
         gives = gettext("{credits} of credits {every}").format(credits=credits, every=every)
         rows.append(Row(gettext("You get"), gives))
-    prices = rates(plan)
-    if prices:
-        rows.append(Row(gettext("Credits buy"), rates=prices))
+    shown, folded = rates(plan)
+    if shown:
+        rows.append(Row(gettext("Credits buy"), rates=shown, more=folded))
     today = day(now, zone, year=True)
     pays = gettext("Nothing today") if plan.is_free else _paid_today(plan.price, today)
     rows.append(Row(gettext("You pay"), pays))
@@ -198,83 +194,35 @@ def of_bundle_for(bundle: CreditBundle, *, balance: Decimal) -> Summary:
     )
 
 
-def rates(plan: Any) -> list[Rate]:
-    """What the plan's meters cost, a line for each tier.
+def rates(plan: Any) -> tuple[list[Rate], list[Rate]]:
+    """What the plan's meters cost, a line for each rate and one for what else a price has: the
+    meters of the first few lines, and those to fold away.
 
     The meters are read through the plan's own relation: they belong to a room next door.
     """
-    found: list[tuple[str, Decimal | None, str]] = []
     attached = plan.meters.filter(archived_at=None).exclude(price=None).select_related("price")
-    for meter in attached.order_by("name", "id"):
-        found += _tiers(meter, plan.currency)
-    more = len(found) - MOST_RATES
-    shown = found[:MOST_RATES]
-    amounts = iter(
-        column([(amount, plan.currency) for _, amount, _ in shown if amount is not None])
-    )
-    lines = [
-        Rate(label, next(amounts) if amount is not None else Amount(text))
-        for label, amount, text in shown
+    found = [
+        line
+        for meter in attached.order_by("name", "id")
+        for line in prices.lines(
+            meter.name, meter.price, plan.currency, interval=plan.billing_interval
+        )
     ]
-    if more > 0:
-        lines.append(Rate(gettext("and {count} more").format(count=more), Amount("")))
-    return lines
+    starts = [place for place, line in enumerate(found) if not line.goes_on] + [len(found)]
+    cut = max([place for place in starts if place <= MOST_RATES and place] or starts[1:2] or [0])
+    return _rates(found[:cut], plan.currency), _rates(found[cut:], plan.currency)
 
 
-def _tiers(meter: Any, currency: str) -> list[tuple[str, Decimal | None, str]]:
-    price = meter.price
-    noun, per = _UNITS[price.unit]
-    word, per = gettext(noun), gettext(per)
-    named = noun in meter.name.lower() or word.lower() in meter.name.lower()
-    lines: list[tuple[str, Decimal | None, str]] = []
-    for index, tier in enumerate(price.tiers):
-        if price.rate_type == "percentage":
-            label = gettext("{meter}, on the provider’s price").format(meter=meter.name)
-            amount, text = None, locales.percent(tier.rate)
-        elif price.unit in ("tokens_1m", "characters_1m"):
-            label = f"{meter.name}, {per}" if named else f"{meter.name}, {per} {word}"
-            amount, text = tier.rate, ""
-        else:
-            label = meter.name if named else f"{meter.name}, {per}"
-            amount, text = tier.rate, ""
-        if price.base_cost_payer == "wallet":
-            label = (
-                gettext("{label}, plus that price")
-                if amount is None
-                else gettext("{label}, plus its cost")
-            ).format(label=label)
-        if tier.kind:
-            kind = gettext(_KINDS[tier.kind])
-            label = f"{label}, {kind}" if index == 0 else kind
-        elif index:
-            label = gettext("after {count} {units}").format(count=_quantity(tier.start), units=word)
-        else:
-            label = _begun(label, price, word)
-        if tier.flat:
-            label = gettext("{label}, plus {amount} once").format(
-                label=label, amount=money.display(tier.flat, currency)
-            )
-        lines.append((label, amount, text))
-    return lines
-
-
-def _begun(label: str, price: Any, word: str) -> str:
-    """What else the first tier's line says: what is free, and the packages that are paid whole."""
-    if price.free_allowance:
-        label = gettext("{label}, {count} {units} free").format(
-            label=label, count=_quantity(price.free_allowance), units=word
+def _rates(lines: Sequence[prices.Line], currency: str) -> list[Rate]:
+    amounts = iter(column([(line.rate, currency) for line in lines if line.rate is not None]))
+    return [
+        Rate(
+            line.label,
+            next(amounts) if line.rate is not None else Amount(line.text),
+            goes_on=line.goes_on,
         )
-    if price.package_size:
-        label = gettext("{label}, in packages of {count} {units}").format(
-            label=label, count=_quantity(price.package_size), units=word
-        )
-    return label
-
-
-def _quantity(count: Decimal) -> str:
-    if count >= _MILLION and count % (_MILLION / 10) == 0:
-        return gettext("{count} million").format(count=locales.number(count / _MILLION))
-    return locales.number(count)
+        for line in lines
+    ]
 
 
 def _unused(plan: Plan) -> str:

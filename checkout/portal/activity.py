@@ -20,8 +20,7 @@ from django.utils.translation import gettext, gettext_noop
 
 from billing import locales, money, receipts
 from billing.models import Connection, CreditGrant, LedgerEntry
-from checkout import languages, summary
-from checkout.portal import reading
+from checkout import languages, prices, summary
 from checkout.summary import Amount
 
 Kind = LedgerEntry.Kind
@@ -171,7 +170,7 @@ def _lines(connection: Connection, groups: list[list[Any]]) -> Iterator[Line]:
         yield Line(
             at=newest.occurred_at,
             what=_what(newest, request),
-            used=reading.quantity(request["price__unit"], request["quantity"]) if request else "",
+            used=prices.used(request["price__unit"], request["quantity"]) if request else "",
             receipt=receipt,
             url=languages.with_language(receipts.address(payment))
             if payment is not None and receipt

@@ -13,11 +13,12 @@ from decimal import Decimal
 from typing import Any
 
 from django.db.models import F, Sum
-from django.utils.translation import gettext, gettext_noop, ngettext
+from django.utils.text import capfirst
+from django.utils.translation import gettext
 
 from billing import credits, locales, money, receipts, topups
 from billing.models import Connection, Payment, Plan, Subscription
-from checkout import intervals, languages, summary
+from checkout import intervals, languages, prices, summary
 from checkout.summary import Amount
 
 Change = Subscription.PendingChange
@@ -26,13 +27,6 @@ ZERO = Decimal(0)
 PACE_AFTER = timedelta(hours=24)
 FURTHEST_PACE = timedelta(days=365)
 MOST_RECEIPTS = 6
-
-_A_UNIT = {
-    "tokens_1m": gettext_noop("{price} a million"),
-    "characters_1m": gettext_noop("{price} a million"),
-    "minutes": gettext_noop("{price} a minute"),
-    "requests": gettext_noop("{price} a request"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +50,8 @@ class Used:
     name: str
     quantity: str
     price: str
+    # The price whole, where a few words are not; empty where they are.
+    terms: str
     charged: Decimal
     amount: Amount
     width: str
@@ -83,15 +79,15 @@ def usage(connection: Connection, current: Subscription) -> Usage:
         .order_by("-charged", "name")
     )
     plan: Any = current.plan
-    prices = {meter.price_id: meter.price for meter in plan.meters.select_related("price")}
+    offered = {meter.price_id: meter.price for meter in plan.meters.select_related("price")}
     charged = sum((row["charged"] for row in rows), ZERO)
     currency = connection.currency
     column = summary.column([(row["charged"], currency) for row in rows] + [(charged, currency)])
     lines = [
         Used(
             name=row["name"],
-            quantity=quantity(row["unit"], row["rated"]),
-            price=price(prices.get(row["version"]), currency),
+            quantity=prices.used(row["unit"], row["rated"]),
+            **_price(offered.get(row["version"]), plan),
             charged=row["charged"],
             amount=column[index],
             width=_percent(row["charged"], charged),
@@ -104,6 +100,17 @@ def usage(connection: Connection, current: Subscription) -> Usage:
         charged=charged,
         total=column[-1],
     )
+
+
+def _price(price: Any, plan: Plan) -> dict[str, str]:
+    """What a meter costs now, in a few words and whole; empty where it is off the plan."""
+    if price is None:
+        return {"price": "", "terms": ""}
+    whole = prices.tell(price, plan.currency, interval=plan.billing_interval)
+    return {
+        "price": prices.brief(price, plan.currency),
+        "terms": "" if prices.is_plain(price) else capfirst(whole),
+    }
 
 
 def parts(balance: credits.Balance, used: Usage, *, plan: Plan, collecting: Decimal) -> list[Part]:
@@ -318,44 +325,6 @@ def papers(connection: Connection) -> list[Paper]:
         )
         for row in rows
     ]
-
-
-def quantity(unit: str, amount: Decimal) -> str:
-    """How much was used, as people say it: 12,480 tokens, 4 min 12 s, 1,624 min. Minutes are
-    counted in seconds."""
-    if unit == "minutes":
-        minutes, rest = divmod(amount, 60)
-        # The signs of minute and second are the same everywhere.
-        if minutes >= 100:
-            return f"{locales.number(minutes)} min"
-        short = f"{locales.number(rest)} s" if rest else ""
-        return f"{minutes:f} min {short}".strip() if minutes else short or "0 s"
-    one = 1 if amount == 1 else 2
-    words = {
-        "tokens_1m": ngettext("{count} token", "{count} tokens", one),
-        "characters_1m": ngettext("{count} character", "{count} characters", one),
-        "requests": ngettext("{count} request", "{count} requests", one),
-    }
-    said = words.get(unit) or ngettext("{count} unit", "{count} units", one)
-    return said.format(count=locales.number(amount))
-
-
-def price(version: Any, currency: str) -> str:
-    """What a meter costs now, in a few words; empty where it is off the plan."""
-    if version is None:
-        return ""
-    plain = not (any(version.tier_flats) or version.free_allowance or version.package_size)
-    if len(version.tier_rates) != 1 or not plain:
-        return gettext("Several rates")
-    rate = version.tier_rates[0]
-    if version.rate_type == "percentage":
-        said = gettext("{percent} of its cost").format(percent=locales.percent(rate))
-    else:
-        price = money.display(rate, currency)
-        said = gettext(_A_UNIT[version.unit]).format(price=price)
-    if version.base_cost_payer == "wallet":
-        return gettext("{price}, plus cost").format(price=said)
-    return said
 
 
 def _percent(part: Decimal, whole: Decimal) -> str:

@@ -16,6 +16,7 @@ from django.db.models.functions import TruncDate
 
 from billing import ids, money
 from billing.models import Connection, CreditGrant, Plan, Subscription
+from checkout import prices as words
 from lava.console import charts, moments, rates, timeline
 from meters import prices, pricing
 from meters.models import Meter, MeterPosition, UsageRequest
@@ -213,16 +214,15 @@ def _standing(price: Any, position: Decimal, currency: str) -> tuple[str, str]:
     """Where a position (seconds for minutes) stands in a price: its tier, and what is paid now."""
     tiers: list[pricing.Tier] = price.tiers
     if tiers[0].kind:
-        return "", rates.describe(price, currency)
+        return "", words.tell(price, currency)
     scale = 60 if price.unit == "minutes" else 1
     if position < price.free_allowance * scale:
-        free = rates.plain_count(price.free_allowance)
-        return "", f"now free, up to {free} {rates.WORDS[price.unit].many}"
+        return "", f"now free, up to {words.count(price.unit, price.free_allowance)}"
     counted = pricing.billable(prices.of(price).price, position)
     place = max(place for place, tier in enumerate(tiers) if tier.start * scale <= counted)
-    note = rates.tier_rate(price, place, currency)
+    note = words.rate(price, tiers[place].rate, currency)
     here = f", tier {place + 1} of {len(tiers)}" if len(tiers) > 1 else ""
-    return here, f"now {note}" if price.rate_type == "fixed" else f"{note} of cost"
+    return here, f"now {note}"
 
 
 def chart(

@@ -16,7 +16,8 @@ from django.views.decorators.http import require_GET
 
 from billing import errors, ids
 from billing.models import Connection, Merchant, Payment, Plan
-from lava.console import access, connections, payments, rates
+from checkout import prices
+from lava.console import access, connections, payments
 from meters.models import Meter, UsageRequest
 
 FEW = 8
@@ -88,7 +89,7 @@ def results(merchant: Merchant, text: str) -> dict[str, list[Any]]:
         "people": [(row, connections.tag(row)) for row in people],
         "plans": list(plans[:FEW]),
         "meters": [
-            (row, rates.describe(row.price, merchant.currency))
+            (row, prices.brief(row.price, merchant.currency))
             for row in counted.select_related("price").order_by("name")[:FEW]
             if row.price is not None
         ],

@@ -15,12 +15,14 @@ from django.db.models import Count, Q
 from django.http import Http404, HttpResponse
 from django.shortcuts import render
 from django.urls import URLPattern, path
+from django.utils.text import capfirst
 from django.views.decorators.http import require_GET, require_POST
 
 from billing import errors, money
 from billing.models import Connection, Plan, Subscription
+from checkout import prices as words
 from lava.console import access, charts, meters, numbers, periods, rates, typed
-from meters import prices, replay
+from meters import prices, pricing, replay
 from meters.models import Meter
 from meters.replay import Bill
 
@@ -96,7 +98,7 @@ def choose(request: access.ConsoleRequest) -> HttpResponse:
             "meters": [
                 (
                     row,
-                    rates.describe(row.price, merchant.currency),
+                    words.tell(row.price, merchant.currency),
                     *earned.get(row.pk, (ZERO, "")),
                 )
                 for row in rows.order_by("name", "id")
@@ -147,8 +149,8 @@ def try_price(request: access.ConsoleRequest, key: str) -> HttpResponse:
         "console/whatif/result.html",
         {
             "meter": meter,
-            "draft": rates.spell(terms, currency),
-            "today": rates.spell(price, currency),
+            "draft": words.tell(terms, currency),
+            "today": words.tell(price, currency),
             "days": days,
             "ranges": RANGES,
             "posted": [
@@ -217,10 +219,8 @@ def _tiers(price: Any, terms: Any, currency: str) -> list[dict[str, Any]]:
 
     if old[0].kind:
         return [
-            _compared(
-                rates.KINDS[kind].capitalize(), _of_kind(old, kind), _of_kind(new, kind), shown
-            )
-            for kind in rates.KINDS
+            _compared(capfirst(words.kind(kind)), _of_kind(old, kind), _of_kind(new, kind), shown)
+            for kind in pricing.KINDS
             if any(tier.kind == kind for tier in (*old, *new))
         ]
     starts = sorted({tier.start for tier in (*old, *new)})

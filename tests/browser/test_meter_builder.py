@@ -41,7 +41,7 @@ def test_every_model_is_built_by_hand_with_its_figures_beside_it(
     page.get_by_label("Free allowance").check()
     page.get_by_label("Free tokens").fill("2,000,000")
     expect(page.get_by_label("Count for life")).to_be_visible()
-    expect(calculator).to_contain_text("first 2,000,000 tokens free")
+    expect(calculator).to_contain_text("the first 2 million tokens are free")
     expect(calculator).to_contain_text("$30.00")
     page.get_by_label("Packages").check()
     page.get_by_label("Size of a package").fill("3,000,000")
@@ -79,7 +79,7 @@ def test_every_model_is_built_by_hand_with_its_figures_beside_it(
 
     # The same meter by kind of token: nothing of the rest is sent.
     page.get_by_label("By kind").check()
-    for label, rate in (("Input", "3"), ("Output", "15"), ("Cached input, read", "0.3")):
+    for label, rate in (("Input", "3"), ("Output", "15"), ("Cached input", "0.3")):
         page.get_by_label(label, exact=True).fill(rate)
     expect(page.get_by_label("Free allowance")).to_be_hidden()
     page.get_by_label("of them are output").fill("2,000,000")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -34,6 +35,25 @@ def known(shop: cn.Shop, phone: str = PHONE) -> Connection:
     customer.email = "mara@tallgrass.example"
     customer.save()
     return cn.subscribe(shop.plan, now=shop.now, connection=connection)
+
+
+def make_meters(shop: cn.Shop) -> None:
+    """A meter of every model of a price, on the plan."""
+    merchant, plan = shop.merchant, shop.plan
+    factories.make_meter(
+        merchant, plan, slug="code", tiers=[("0", "3"), ("10000000", "2")],
+        tier_flats=[Decimal(0), Decimal(5)], tier_window="cycle", token_basis="output",
+    )  # fmt: skip
+    factories.make_meter(
+        merchant, plan, slug="images", unit="requests", tiers=[("0", "0.04")],
+        free_allowance=Decimal(100), package_size=Decimal(10),
+    )  # fmt: skip
+    factories.make_meter(
+        merchant, plan, slug="models", tiers=[("0", "3"), ("0", "15"), ("0", "0.3")],
+        tier_kinds=["input", "output", "cache_read"],
+    )  # fmt: skip
+    factories.make_meter(merchant, plan, slug="tools", tiers=[("0", "20")], rate_type="percentage")
+    factories.make_meter(merchant, plan, slug="vision", unit="requests", tiers=[("0", "0.0125")])
 
 
 def confirmed(session: CheckoutSession) -> CheckoutSession:
@@ -118,6 +138,23 @@ def test_a_new_customer_by_keyboard_alone(
     page.go_back()
     expect(page.get_by_role("heading", name="You have $25.00 of credits")).to_be_visible()
     assert [row[1] for row in cn.taken(shop.merchant)] == [2500]
+    assert said == []
+
+
+def test_every_model_of_a_price_on_the_first_page(
+    card_network: CardNetwork, shop: cn.Shop, page: Page
+) -> None:
+    said = listen(page)
+    make_meters(shop)
+    session = make_session(shop.merchant, plan=shop.plan)
+    for language in ("en", "de"):
+        page.goto(f"{session.url}?locale={language}")
+        look(page, f"00-prices-{language}", dark=language == "en")
+    more = page.locator("summary")
+    more.focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("Vision, pro Anfrage")).to_be_visible()
+    look(page, "00-prices-open")
     assert said == []
 
 

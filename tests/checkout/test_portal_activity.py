@@ -74,6 +74,20 @@ def test_what_used_it_adds_up_with_what_is_left(books: Books) -> None:
     assert abs(sum(widths) - 100) < Decimal("0.05")
     assert [line.quantity for line in used.lines] == ["2,157,600 tokens", "4 min 12 s"]
     assert [line.price for line in used.lines] == ["$1.00 a million", "$0.009 a minute"]
+    assert [line.terms for line in used.lines] == ["", ""]
+
+
+def test_a_price_of_more_than_one_rate_is_told_whole_below_its_meter(books: Books) -> None:
+    meter = factories.make_meter(
+        books.merchant, books.plan, slug="code", tiers=[("0", "3"), ("1000000", "2")],
+        tier_window="cycle",
+    )  # fmt: skip
+    report(books.key, books.connection, "a", meter_slug=meter.slug, input_tokens=1_000_000)
+    (line,) = reading.usage(books.connection, books.current).lines
+    assert line.price == "$2.00 to $3.00 a million"
+    assert line.terms == (
+        "$3.00 a million tokens, $2.00 after 1 million tokens; the count starts again every month"
+    )
 
 
 def test_use_past_the_credits_is_said_as_owed(books: Books) -> None:
@@ -135,19 +149,3 @@ def test_somebody_elses_lines_are_not_read(books: Books) -> None:
     other = factories.make_connection(books.merchant, now=books.merchant.now())
     factories.give(other, "99", now=books.merchant.now())
     assert all(row.change.main != "+$99.00" for row in books.rows())
-
-
-@pytest.mark.parametrize(
-    ("unit", "amount", "said"),
-    [
-        ("minutes", "30", "30 s"),
-        ("minutes", "1890", "31 min 30 s"),
-        ("minutes", "97440", "1,624 min"),
-        ("minutes", "0.5", "0.5 s"),
-        ("tokens_1m", "12480", "12,480 tokens"),
-        ("requests", "1", "1 request"),
-        ("characters_1m", "2000", "2,000 characters"),
-    ],
-)
-def test_quantities_are_said_as_people_say_them(unit: str, amount: str, said: str) -> None:
-    assert reading.quantity(unit, Decimal(amount).quantize(Decimal("0.000001"))) == said

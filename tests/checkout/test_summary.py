@@ -5,6 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from django.template.loader import render_to_string
 
 from billing import locales, plans
 from checkout import summary
@@ -58,9 +59,10 @@ def test_prices_show_every_digit_and_line_up() -> None:
     minutes.name = "Transcription minutes"
     minutes.save()
     factories.make_meter(merchant, plan, slug="chat", tiers=[("0", "3"), ("10000000", "2")])
-    assert [(r.label, r.amount.main, r.amount.pad) for r in summary.rates(plan)] == [
+    assert [(r.label, r.amount.main, r.amount.pad) for r in summary.rates(plan)[0]] == [
         ("Chat, per million tokens", "$3.00", "0"),
         ("after 10 million tokens", "$2.00", "0"),
+        ("The count never starts again", "", ""),
         ("Transcription minutes", "$0.009", ""),
     ]
 
@@ -74,13 +76,13 @@ def test_rates_by_kind_of_token_name_their_kind() -> None:
         tiers=[("0", "3"), ("0", "15"), ("0", "0.3")],
         tier_kinds=["input", "output", "cache_read"],
     )
-    assert [(rate.label, rate.amount.main) for rate in summary.rates(plan)] == [
+    assert [(rate.label, rate.amount.main) for rate in summary.rates(plan)[0]] == [
         ("Chat, per million tokens, input", "$3.00"),
         ("output", "$15.00"),
         ("cached input", "$0.30"),
     ]
     with locales.speak("de"):
-        labels = [rate.label for rate in summary.rates(plan)]
+        labels = [rate.label for rate in summary.rates(plan)[0]]
     assert labels[1:] == ["Ausgabe", "zwischengespeicherte Eingabe"]
 
 
@@ -95,18 +97,38 @@ def test_what_is_free_packages_and_flat_amounts_are_said() -> None:
         free_allowance=Decimal(100_000),
         package_size=Decimal(1000),
     )
-    assert [rate.label for rate in summary.rates(plan)] == [
-        "Chat, per million tokens, 100,000 tokens free, in packages of 1,000 tokens",
-        "after 10 million tokens, plus $5.00 once",
+    assert [rate.label for rate in summary.rates(plan)[0]] == [
+        "Chat, per million tokens",
+        "after 10 million tokens",
+        "The first 100,000 tokens are free and not counted; sold in packages of 1,000 tokens; "
+        "a package you begin is paid whole; plus $5.00 once you pass 10 million tokens; "
+        "the count never starts again",
     ]
+    assert [bool(rate.amount.main) for rate in summary.rates(plan)[0]] == [True, True, False]
+
+
+def test_prices_past_the_first_few_are_folded_away_and_none_is_left_out() -> None:
+    merchant = factories.make_merchant()
+    plan = factories.make_plan(merchant)
+    for number in range(11):
+        factories.make_meter(merchant, plan, slug=f"meter-{number:02}", tiers=[("0", "3")])
+    rows = {row.label: row for row in summary.of_plan(plan, now=NOW, zone="UTC").rows}
+    shown, more = rows["Credits buy"].rates, rows["Credits buy"].more
+    assert (len(shown), len(more)) == (8, 3)
+    factories.make_meter(merchant, plan, slug="long", tiers=[(str(n), "3") for n in range(9)])
+    assert [len(part) for part in summary.rates(plan)] == [10, 11]
+    page = render_to_string(
+        "checkout/_rows.html", {"summary": summary.of_plan(plan, now=NOW, zone="UTC")}
+    )
+    assert "and 11 more" in page and page.count("per million tokens") == 12
 
 
 def test_a_share_of_the_providers_price_is_said_as_such() -> None:
     merchant = factories.make_merchant()
     plan = factories.make_plan(merchant)
     factories.make_meter(merchant, plan, tiers=[("0", "20")], rate_type="percentage")
-    (rate,) = summary.rates(plan)
-    assert (rate.label, rate.amount.main) == ("Chat, on the provider\u2019s price", "20%")
+    (rate,) = summary.rates(plan)[0]
+    assert (rate.label, rate.amount.main) == ("Chat, of the provider\u2019s price", "20%")
 
 
 def test_digits_past_the_cent_are_muted_from_one_up() -> None:

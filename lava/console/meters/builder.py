@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from django.utils.text import capfirst
+
 from billing import errors, money
+from checkout import prices as words
 from lava.console import access, rates, typed
 from meters import prices, pricing
 from meters.models import Meter, MeterPrice
@@ -16,11 +19,12 @@ ZERO = Decimal(0)
 CHOICES = ("unit", "token_basis", "tier_window", "base_cost_payer")
 # What a price may have beside its rate, each behind a box of its own.
 OPTIONS = ("with_allowance", "with_packages", "with_flats")
+# What stands below the rate of each kind of tokens.
 KINDS = {
-    "input": ("Input", "What you send to the model and it had not cached."),
-    "output": ("Output", "What the model writes."),
-    "cache_read": ("Cached input, read", "Left empty, it pays the rate of input."),
-    "cache_write": ("Cached input, written", "Left empty, it pays the rate of input."),
+    "input": "What you send to the model and it had not cached.",
+    "output": "What the model writes.",
+    "cache_read": "Left empty, it pays the rate of input.",
+    "cache_write": "Left empty, it pays the rate of input.",
 }
 # The calculator's own fields, kept when the page comes back.
 ASKED = ("quantity", "output", "cache_read", "cache_write", "cost")
@@ -85,12 +89,12 @@ class Builder:
         return [
             {
                 "name": f"rate_{kind}",
-                "label": label,
-                "help": words,
+                "label": capfirst(words.kind(kind)),
+                "help": help_text,
                 "value": self.form.text(f"rate_{kind}"),
                 "problem": self.form.problems.get(f"rate_{kind}", ""),
             }
-            for kind, (label, words) in KINDS.items()
+            for kind, help_text in KINDS.items()
         ]
 
     def terms(self, base: prices.Terms | None = None) -> prices.Terms:
@@ -172,10 +176,10 @@ class Builder:
         if self.by_kind:
             if form.text("unit") != "tokens_1m":
                 form.problems["kind"] = "Only tokens have kinds. Choose Tokens, or another price."
-            for box, words in zip(OPTIONS, ("allowance", "packages", "flat amounts"), strict=True):
+            for box, many in zip(OPTIONS, ("allowance", "packages", "flat amounts"), strict=True):
                 if form.text(box):
                     form.problems[box] = (
-                        f"Rates by kind of token have no {words}. Untick it, or choose another "
+                        f"Rates by kind of token have no {many}. Untick it, or choose another "
                         "price."
                     )
         elif self.rate_type == "percentage" and form.text("with_packages"):

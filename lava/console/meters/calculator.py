@@ -8,9 +8,11 @@ from typing import Any
 
 from django.http import JsonResponse
 from django.template.loader import render_to_string
+from django.utils.text import capfirst
 from django.views.decorators.http import require_POST
 
 from billing import errors, money
+from checkout import prices
 from lava.console import access, charts, rates, typed
 from lava.console.meters.builder import Builder, Row, read
 from meters import pricing
@@ -78,7 +80,7 @@ def calculation(builder: Builder, *, currency: str) -> dict[str, Any]:
         context["problem"] = _missing(trial)
         return context
     price = terms.price
-    context["spelled"] = rates.spell(terms, currency)
+    context["spelled"] = prices.tell(terms, currency)
     if price.rate_type == "percentage" and cost is None:
         context["problem"] = "Write what the provider charges you for it."
     else:
@@ -209,7 +211,7 @@ def _slices(
         tier = price.tiers[part.tier]
         is_flat = bool(tier.flat) and not part.quantity and bool(fee.quantity)
         shown = rates.rate(tier.rate, currency) if price.rate_type == "fixed" else None
-        name = rates.KINDS[tier.kind].capitalize() if tier.kind else str(part.tier + 1)
+        name = capfirst(prices.kind(tier.kind)) if tier.kind else str(part.tier + 1)
         rows.append(
             {
                 "name": f"{name}, flat" if is_flat else name,

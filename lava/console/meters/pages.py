@@ -16,6 +16,7 @@ from django.views.decorators.http import require_GET, require_POST
 
 from billing import errors
 from billing.models import Connection, Plan, Subscription
+from checkout import prices as words
 from lava.console import access, numbers, rates, trail, typed
 from lava.console.meters.builder import Builder, Row, facts, filled, read
 from lava.console.meters.calculator import calculation
@@ -42,7 +43,7 @@ def listing(request: access.ConsoleRequest) -> HttpResponse:
         if meter.price is None:
             continue
         meter.customers = sum(on_plan.get(plan.pk, 0) for plan in meter.plans.all())
-        price = rates.describe(meter.price, merchant.currency)
+        price = words.tell(meter.price, merchant.currency)
         shown.append((meter, price, rates.WORDS[meter.price.unit].many))
     return render(request, "console/meters/list.html", {"meters": shown})
 
@@ -192,7 +193,7 @@ def _in_use(merchant: Any, meter: Meter) -> dict[str, Any]:
         "used_in_30_days": _counted(used[0], unit),
         "charged_in_30_days": used[1],
         "versions": [
-            (version, rates.spell(version, merchant.currency))
+            (version, words.tell(version, merchant.currency))
             for version in MeterPrice.objects.filter(meter=meter).order_by("-version")[:20]
         ],
         "code": _code(meter, connection),

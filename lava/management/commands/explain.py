@@ -20,6 +20,7 @@ from django.db import transaction
 
 from billing import errors, ids, money, receipts, statements
 from billing.models import Connection, CreditGrant, LedgerEntry
+from checkout import prices
 from meters import proofs
 from meters.models import UsageRequest
 
@@ -28,12 +29,6 @@ _NOUNS = {
     "characters_1m": "characters",
     "minutes": "min",
     "requests": "requests",
-}
-_PER = {
-    "tokens_1m": "a million",
-    "characters_1m": "a million",
-    "minutes": "a min",
-    "requests": "each",
 }
 
 
@@ -169,7 +164,7 @@ def _proof_lines(proof: proofs.Proof, zone: ZoneInfo, currency: str) -> Iterator
     )
     for part in proof.slices:
         rate = (
-            f"{money.display(part.rate, currency)} {_PER[price.unit]}"
+            prices.rate(price, part.rate, currency)
             if price.rate_type == "fixed"
             else f"{part.rate.normalize():f} % of the provider's "
             f"{money.display(request.provider_cost or Decimal(0), currency)}"

@@ -9,7 +9,7 @@ from html import unescape
 import pytest
 
 from billing import money
-from lava.console import rates
+from checkout import prices as words_of
 from meters import prices, pricing
 from meters.models import Meter, MeterPrice, UsageRequest
 from meters.pricing import Tier
@@ -48,43 +48,46 @@ MODELS: dict[str, tuple[Fields, prices.Terms, str]] = {
     "flat amounts": (
         FLATS,
         prices.Terms(tiers=[tier("0", "5", "5"), tier("1000000", "2")]),
-        "$5.00 a million, $2.00 a million after 1,000,000 tokens; once $5.00 in tier 1; "
-        "counted for life",
+        "$5.00 a million tokens, $2.00 after 1 million tokens; plus $5.00 with the first use; "
+        "the count never starts again",
     ),
     "one rate with a flat amount": (
         {"with_flats": "on", "tier-0-flat": "0.50"},
         prices.Terms(tiers=[tier("0", "5", "0.5")]),
-        "$5.00 a million; $0.50 once; counted for life",
+        "$5.00 a million tokens; plus $0.50 with the first use; the count never starts again",
     ),
     "allowance": (
         ALLOWANCE,
         prices.Terms(
             tiers=[tier("0", "5")], free_allowance=Decimal(500_000), tier_window="cycle"
         ),
-        "$5.00 a million; first 500,000 tokens free; counted anew each cycle",
+        "$5.00 a million tokens; the first 500,000 tokens are free; "
+        "the count starts again each billing period",
     ),
     "packages down": (
         PACKAGES,
         prices.Terms(
             tiers=[tier("0", "5")], package_size=Decimal(1000), package_rounding="down"
         ),
-        "$5.00 a million; a package of 1,000 is paid when used up; counted for life",
+        "$5.00 a million tokens; sold in packages of 1,000 tokens; "
+        "each is paid once it is used up; the count never starts again",
     ),
     "packages up": (
         PACKAGES | {"package_rounding": "up"},
         prices.Terms(tiers=[tier("0", "5")], package_size=Decimal(1000)),
-        "$5.00 a million; a package of 1,000 begun is paid; counted for life",
+        "$5.00 a million tokens; sold in packages of 1,000 tokens; "
+        "a package you begin is paid whole; the count never starts again",
     ),
     "kinds": (
         KINDS,
         prices.Terms(tiers=FOUR),
-        "input $3.00, output $15.00, cached input read $0.3000, cached input written $3.75 "
-        "a million",
+        "input $3.00, output $15.00, cached input $0.30, input written to the cache $3.75 "
+        "a million tokens",
     ),
     "kinds without a cache": (
         KINDS | {"rate_cache_read": "", "rate_cache_write": "", "token_basis": "output"},
         prices.Terms(tiers=FOUR[:2]),
-        "input $3.00, output $15.00 a million",
+        "input $3.00, output $15.00 a million tokens",
     ),
     "a share with an allowance": (
         {"kind": "percent", "unit": "requests", "tier-0-rate": "20", "with_allowance": "on",
@@ -93,7 +96,8 @@ MODELS: dict[str, tuple[Fields, prices.Terms, str]] = {
             tiers=[tier("0", "20")], rate_type="percentage", unit="requests",
             free_allowance=Decimal(10),
         ),
-        "20 % of the provider’s cost; first 10 requests free; counted for life",
+        "20% of the provider’s price; the first 10 requests are free; "
+        "the count never starts again",
     ),
     "all at once": (
         FLATS | ALLOWANCE | PACKAGES | {"base_cost_payer": "wallet"},
@@ -102,9 +106,10 @@ MODELS: dict[str, tuple[Fields, prices.Terms, str]] = {
             package_size=Decimal(1000), package_rounding="down", tier_window="cycle",
             base_cost_payer="wallet",
         ),
-        "$5.00 a million, $2.00 a million after 1,000,000 tokens; first 500,000 tokens free; "
-        "a package of 1,000 is paid when used up; once $5.00 in tier 1; counted anew each cycle; "
-        "plus the provider’s cost",
+        "$5.00 a million tokens, $2.00 after 1 million tokens; plus the provider’s price; "
+        "the first 500,000 tokens are free and not counted; sold in packages of 1,000 tokens; "
+        "each is paid once it is used up; plus $5.00 with the first use that is paid; "
+        "the count starts again each billing period",
     ),
 }  # fmt: skip
 
@@ -137,7 +142,7 @@ def test_what_is_typed_is_published_shown_in_words_and_saved_again_unchanged(
     meter, client = made(ours, fields), ours.client()
     assert meter.price is not None
     assert prices.of(meter.price) == terms
-    assert rates.spell(meter.price, "USD") == words
+    assert words_of.tell(meter.price, "USD") == words
     where = on("meter", key=meter.public_id)
     page = client.get(where).content.decode()
     # In its history and in the preview beside the form.
@@ -269,7 +274,7 @@ def test_the_calculator_prices_each_kind_of_token_as_it_is_charged(ours: Shop) -
     }  # fmt: skip
     told = ours.client().post(on("meter-calculate"), form).json()
     assert Decimal(told["fee"]) == Decimal("3.03")
-    assert "Cached input read" in told["html"]
+    assert "Cached input" in told["html"]
     meter = made(ours, KINDS)
     prices.attach(meter, ours.sandbox.plan)
     ours.sandbox.meter = meter
@@ -279,7 +284,7 @@ def test_the_calculator_prices_each_kind_of_token_as_it_is_charged(ours: Shop) -
     )  # fmt: skip
     assert row.fee == Decimal("3.03")
     detail = ours.client().get(on("request", key=row.public_id)).content.decode()
-    assert "Cached input written" in detail and "Tier 1" not in detail
+    assert "Input written to the cache" in detail and "Tier 1" not in detail
     person = on("connection", key=ours.sandbox.connection.public_id)
     assert "tier 4 of 4" not in ours.client().get(person).content.decode()
 
@@ -353,19 +358,16 @@ def test_what_if_compares_kinds_and_what_stands_beside_the_rates(ours: Shop) -> 
     where = on("meter-what-if", key=meter.public_id)
     form = meter_form(ours, ours.sandbox) | KINDS
     page = client.post(where, form | {"rate_cache_read": "0.6"}).content.decode()
-    row = page.split("<td>Cached input read</td>")[1].split("</tr>")[0]
+    row = page.split("<td>Cached input</td>")[1].split("</tr>")[0]
     assert "$0.3000" in row and "$0.6000" in row and "+100.0 %" in row
     page = client.post(where, meter_form(ours, ours.sandbox) | ALLOWANCE).content.decode()
-    assert "The draft asks" in page and "<td>Cached input read</td>" not in page
+    assert "The draft asks" in page and "<td>Cached input</td>" not in page
 
 
 def test_the_list_says_what_a_price_has_beside_its_rate(ours: Shop) -> None:
     made(ours, ALLOWANCE | PACKAGES)
     page = ours.client().get(on("meters")).content.decode()
-    assert (
-        "$5.00 a million; first 500,000 tokens free; a package of 1,000 is paid when used up"
-        in page
-    )
+    assert "$5.00 a million tokens; the first 500,000 tokens are free and not counted" in page
 
 
 def test_every_kind_that_can_be_priced_has_a_field(ours: Shop) -> None:
