@@ -221,6 +221,9 @@ def _standing(price: Any, position: Decimal, currency: str) -> tuple[str, str]:
     counted = pricing.billable(prices.of(price).price, position)
     place = max(place for place, tier in enumerate(tiers) if tier.start * scale <= counted)
     note = words.rate(price, tiers[place].rate, currency)
+    if price.tier_mode == "volume" and place:
+        first = words.rate(price, tiers[0].rate, currency)
+        return f", tier {place + 1} of {len(tiers)}", f"now {first}, in the end {note} for all"
     here = f", tier {place + 1} of {len(tiers)}" if len(tiers) > 1 else ""
     return here, f"now {note}"
 

@@ -116,10 +116,15 @@ function tiers(form) {
     kind === "kinds"
       ? "Input, output and cached input each have a rate of their own."
       : kind === "tiers"
-      ? `Each tier prices only the ${word[0]} inside it.`
+      ? "The more is used, the less, or more, it costs."
       : kind === "percent"
         ? "Send the provider’s cost with each request."
         : "The same price from the first unit on.";
+  const mode = form.querySelector("[data-mode-help]:not(.lv-error)");
+  if (mode) mode.textContent =
+    value(form, "tier_mode") === "volume"
+      ? `All ${word[0]} of a cycle cost what the tier they reach says. Each pays the first tier’s price, and the rest comes back as credit when the cycle ends.`
+      : `Each tier prices only the ${word[0]} inside it, at once.`;
   const unit = form.querySelector("[data-unit-help]");
   if (unit) {
     unit.textContent = {

@@ -77,6 +77,21 @@ def test_every_model_is_built_by_hand_with_its_figures_beside_it(
         2_000_000, 3_000_000, "down",
     )  # fmt: skip
 
+    # All of a cycle at one rate: no flat amounts, and it always starts again.
+    page.get_by_label("Flat amounts").uncheck()
+    page.get_by_label("All of a cycle").check()
+    expect(page.get_by_label("Flat amounts")).to_be_hidden()
+    expect(page.get_by_label("Count for life")).to_be_hidden()
+    # Of 12 million 2 are free; the 10 are 4 packages begun, 3 used up: 9 million at 2.
+    expect(calculator).to_contain_text("$18.00")
+    expect(calculator).to_contain_text("$27.00 is charged as it is used; $9.00 comes back")
+    picture(page, "meter-volume")
+    assert axe.violations(page) == []
+    page.get_by_role("button", name="Publish version 2").click()
+    expect(page.get_by_role("status")).to_contain_text("Version 2 counts")
+    by_volume = MeterPrice.objects.get(meter=row, version=2)
+    assert (by_volume.tier_mode, by_volume.tier_window) == ("volume", "cycle")
+
     # The same meter by kind of token: nothing of the rest is sent.
     page.get_by_label("By kind").check()
     for label, rate in (("Input", "3"), ("Output", "15"), ("Cached input", "0.3")):
@@ -88,14 +103,14 @@ def test_every_model_is_built_by_hand_with_its_figures_beside_it(
     expect(calculator).to_contain_text("$49.20")
     picture(page, "meter-kinds")
     assert axe.violations(page) == []
-    page.get_by_role("button", name="Publish version 2").click()
-    expect(page.get_by_role("status")).to_contain_text("Version 2 counts")
-    latest = MeterPrice.objects.get(meter=row, version=2)
+    page.get_by_role("button", name="Publish version 3").click()
+    expect(page.get_by_role("status")).to_contain_text("Version 3 counts")
+    latest = MeterPrice.objects.get(meter=row, version=3)
     assert latest.tier_kinds == ["input", "output", "cache_read"]
     assert (latest.free_allowance, latest.tier_flats) == (0, [])
     # As it stands it is no change, and the button says so.
     page.get_by_label("Output", exact=True).fill("16")
-    expect(page.get_by_role("button", name="Publish version 3")).to_be_visible()
+    expect(page.get_by_role("button", name="Publish version 4")).to_be_visible()
     page.get_by_label("Output", exact=True).fill("15.00")
     expect(page.get_by_role("button", name="Save", exact=True)).to_be_visible()
     # Another unit has no kinds of tokens.

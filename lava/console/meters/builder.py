@@ -16,7 +16,7 @@ from meters import prices, pricing
 from meters.models import Meter, MeterPrice
 
 ZERO = Decimal(0)
-CHOICES = ("unit", "token_basis", "tier_window", "base_cost_payer")
+CHOICES = ("unit", "token_basis", "tier_mode", "tier_window", "base_cost_payer")
 # What a price may have beside its rate, each behind a box of its own.
 OPTIONS = ("with_allowance", "with_packages", "with_flats")
 # What stands below the rate of each kind of tokens.
@@ -97,6 +97,12 @@ class Builder:
             for kind, help_text in KINDS.items()
         ]
 
+    @property
+    def by_volume(self) -> bool:
+        form = self.form
+        fixed = form.text("kind") == "tiers" and self.rate_type == "fixed"
+        return fixed and form.text("tier_mode") == "volume"
+
     def terms(self, base: prices.Terms | None = None) -> prices.Terms:
         """The terms as typed; what is wrong becomes a problem at its field.
 
@@ -111,7 +117,9 @@ class Builder:
             unit=form.text("unit"),
             # Rates by kind of token count them all.
             token_basis="input+output" if self.by_kind else form.text("token_basis"),
-            tier_window=form.text("tier_window"),
+            tier_mode="volume" if self.by_volume else "graduated",
+            # Tiers by volume are settled with each cycle.
+            tier_window="cycle" if self.by_volume else form.text("tier_window"),
             base_cost_payer=form.text("base_cost_payer"),
             free_allowance=self._count("with_allowance", "free_allowance", "Free allowance"),
             package_size=self._count("with_packages", "package_size", "Packages"),
@@ -182,6 +190,11 @@ class Builder:
                         f"Rates by kind of token have no {many}. Untick it, or choose another "
                         "price."
                     )
+        elif self.by_volume and form.text("with_flats"):
+            form.problems["with_flats"] = (
+                "Tiers that price all of a cycle have no flat amounts. Untick it, or let a tier "
+                "price the units inside it."
+            )
         elif self.rate_type == "percentage" and form.text("with_packages"):
             form.problems["with_packages"] = (
                 "A share of cost has no packages. Untick it, or choose another price."

@@ -67,6 +67,7 @@ def calculation(builder: Builder, *, currency: str) -> dict[str, Any]:
         "quantity": month.quantity,
         "output": month.output,
         "by_kind": builder.by_kind,
+        "by_volume": builder.by_volume,
         "fee": None,
         "problem": "",
         "rows": [],
@@ -92,6 +93,7 @@ def calculation(builder: Builder, *, currency: str) -> dict[str, Any]:
                 "or a larger month."
             )
             return context
+        first = fee_of(price.live, month, cost).amount
         paid = fee.amount
         if terms.base_cost_payer == "wallet" and cost is not None:
             paid += cost
@@ -99,6 +101,9 @@ def calculation(builder: Builder, *, currency: str) -> dict[str, Any]:
             "fee": fee,
             "paid": paid,
             "rows": _slices(price, fee, month.quantity, currency),
+            # Charged while the month runs, where less is due in the end.
+            "charged": first if first != fee.amount else None,
+            "comes_back": first - fee.amount,
             "packages": packages(price, month.quantity),
             "package_size": price.package_size,
             "cost": cost,
@@ -163,6 +168,8 @@ def fee_of(price: pricing.Price, month: Month, cost: Decimal | None) -> pricing.
             cache_write_tokens=int(month.cache_write),
         )
         return pricing.price(price, spent, before=ZERO)
+    if price.tier_mode == "volume":
+        return _settled(price, month)
     if price.unit == "minutes":
         spent = pricing.Usage(input_seconds=quantity * 60, provider_cost=cost)
         found = pricing.price(price, spent, before=ZERO)
@@ -182,6 +189,17 @@ def fee_of(price: pricing.Price, month: Month, cost: Decimal | None) -> pricing.
     )
     spent = pricing.Usage(input_characters=int(quantity), provider_cost=cost)
     return pricing.price(many, spent, before=ZERO)
+
+
+def _settled(price: pricing.Price, month: Month) -> pricing.Fee:
+    """What a month costs by its volume: one rate for all of it."""
+    counted = month.quantity * (60 if price.unit == "minutes" else 1)
+    place = pricing.volume_tier(price, counted)
+    reached = replace(
+        price, tiers=(replace(price.tiers[place], start=ZERO),), tier_mode="graduated"
+    )
+    found = fee_of(reached, month, None)
+    return replace(found, slices=tuple(replace(part, tier=place) for part in found.slices))
 
 
 def packages(price: pricing.Price, quantity: Decimal) -> int | None:

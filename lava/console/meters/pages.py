@@ -57,6 +57,7 @@ def new(request: access.ConsoleRequest) -> HttpResponse:
             "kind": "rate",
             "unit": "tokens_1m",
             "token_basis": "input+output",
+            "tier_mode": "graduated",
             "tier_window": "lifetime",
             "base_cost_payer": "merchant",
             "tier_rate_type": "fixed",

@@ -29,6 +29,9 @@ FLATS: Fields = {
     "kind": "tiers", "with_flats": "on", "tier-0-flat": "5", "tier-1-start": "1,000,000",
     "tier-1-rate": "2", "tier-1-flat": "",
 }  # fmt: skip
+VOLUME: Fields = {
+    "kind": "tiers", "tier_mode": "volume", "tier-1-start": "1,000,000", "tier-1-rate": "2",
+}  # fmt: skip
 ALLOWANCE: Fields = {
     "with_allowance": "on", "free_allowance": "500,000", "tier_window": "cycle",
 }  # fmt: skip
@@ -77,6 +80,15 @@ MODELS: dict[str, tuple[Fields, prices.Terms, str]] = {
         prices.Terms(tiers=[tier("0", "5")], package_size=Decimal(1000)),
         "$5.00 a million tokens; sold in packages of 1,000 tokens; "
         "a package you begin is paid whole; the count never starts again",
+    ),
+    "by volume": (
+        VOLUME,
+        prices.Terms(
+            tiers=[tier("0", "5"), tier("1000000", "2")], tier_mode="volume", tier_window="cycle"
+        ),
+        "$5.00 a million tokens, $2.00 for all once past 1 million tokens; "
+        "the count starts again each billing period; "
+        "then what you paid above the price you reach comes back",
     ),
     "kinds": (
         KINDS,
@@ -218,6 +230,12 @@ REFUSED: dict[str, tuple[Fields, str]] = {
     "a flat amount in words": (
         {"with_flats": "on", "tier-0-flat": "five"}, "without a sign or letters",
     ),
+    "by volume with flat amounts": (
+        VOLUME | {"with_flats": "on", "tier-0-flat": "5"}, "all of a cycle have no flat amounts",
+    ),
+    "by volume with a rate that rises": (
+        VOLUME | {"tier-1-rate": "9"}, "a rate is no higher than that of the tier before it",
+    ),
     "packages of a share": (
         PACKAGES | {"kind": "percent"}, "A share of cost has no packages. Untick it",
     ),
@@ -265,6 +283,28 @@ def test_the_calculator_prices_flats_allowance_and_packages_as_they_are_charged(
     assert sum(row.fee for row in charged) == Decimal("11")
     detail = client.get(on("request", key=charged[0].public_id)).content.decode()
     assert "Tier 1, flat amount" in detail and "once" in detail
+
+
+@pytest.mark.parametrize(
+    ("unit", "quantity", "fee", "first"),
+    [
+        ("tokens_1m", "2,500,000", "5", "$12.50"),
+        ("minutes", "1,500,000", "3000000", "$7,500,000.00"),
+        ("requests", "1,000,001", "2000002", "$5,000,005.00"),
+    ],
+)
+def test_the_calculator_prices_all_of_a_month_by_its_volume(
+    ours: Shop, unit: str, quantity: str, fee: str, first: str
+) -> None:
+    form = meter_form(ours, ours.sandbox) | VOLUME
+    form |= {"unit": unit, "calculator_quantity": quantity}
+    told = ours.client().post(on("meter-calculate"), form).json()
+    assert Decimal(told["fee"]) == Decimal(fee)
+    assert [part["tier"] for part in told["slices"]] == [1]
+    assert f"{first} is charged as it is used" in told["html"]
+    below = ours.client().post(on("meter-calculate"), form | {"calculator_quantity": "10"}).json()
+    assert [part["tier"] for part in below["slices"]] == [0]
+    assert "comes back" not in below["html"].replace("reach comes back", "")
 
 
 def test_the_calculator_prices_each_kind_of_token_as_it_is_charged(ours: Shop) -> None:
