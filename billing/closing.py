@@ -1,12 +1,16 @@
 """What is settled when a cycle is over, before anything is collected or renewed for the next one.
 
 Billing imports none of the rooms above it, so those that have something to settle (`meters.volume`)
-register it here when the product starts. Called by `billing.renewals`, `upgrades`, `sweep`.
+register it here when the product starts. Called by `billing.renewals`, `upgrades`, `sweep` and
+`forecast`.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Collection
 from datetime import datetime
+from decimal import Decimal
 from typing import Protocol
 from uuid import UUID
 
@@ -23,6 +27,9 @@ class Settler(Protocol):
         """Settle what of a subscription's cycles is over on the merchant's clock (`early`: the
         running one too). Twice it is once."""
 
+    def expected(self, subscription_ids: Collection[UUID]) -> dict[UUID, Decimal]:
+        """What subscriptions would be given when their cycles end, as it stands; others not."""
+
 
 _SETTLERS: list[Settler] = []
 
@@ -37,6 +44,15 @@ def settle(subscription_id: UUID, *, now: datetime, early: bool = False) -> None
     """Settle a subscription's cycles that are over, each room its part."""
     for settler in _SETTLERS:
         settler.settle(subscription_id, now=now, early=early)
+
+
+def expected(subscription_ids: Collection[UUID]) -> dict[UUID, Decimal]:
+    """What subscriptions would be given when their cycles end, as it stands now."""
+    found: dict[UUID, Decimal] = defaultdict(Decimal)
+    for settler in _SETTLERS:
+        for key, amount in settler.expected(subscription_ids).items():
+            found[key] += amount
+    return found
 
 
 def due(now: datetime, merchant: Merchant | None = None) -> list[UUID]:

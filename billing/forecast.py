@@ -18,7 +18,7 @@ from uuid import UUID
 
 from django.db.models import Exists, OuterRef, Q
 
-from billing import credits, money, periods, settlement
+from billing import closing, credits, money, periods, settlement
 from billing.models import Connection, CreditGrant, Merchant, PaymentMethod, Plan, Subscription
 
 ZERO = Decimal(0)
@@ -41,6 +41,8 @@ class What(StrEnum):
     UNPAID_END = "unpaid_end"
     OVERAGE = "overage"
     CREDIT_ENDS = "credit_ends"
+    # What usage cost less by the volume of its cycle.
+    VOLUME = "volume"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +98,17 @@ class _Purse:
     bundle: Decimal = ZERO
     debt: Decimal = ZERO
     has_card: bool = False
+    # What the running cycle will give back when it ends; and once given, until the next begins.
+    comes_back: Decimal = ZERO
+    fresh: Decimal = ZERO
+
+    def give_back(self) -> Decimal:
+        """Pay the debt with what comes back and keep the rest for the next cycle; gives the sum."""
+        amount, self.comes_back = self.comes_back, ZERO
+        paid = min(self.debt, amount)
+        self.debt -= paid
+        self.fresh = amount - paid
+        return amount
 
     def grant(self, amount: Decimal) -> None:
         """Add cycle credits; debt is paid first out of them."""
@@ -121,6 +134,7 @@ def ahead(merchant: Merchant, *, until: datetime, now: datetime) -> Forecast:
     found = list(rows[: MOST_SUBSCRIPTIONS + 1])
     subscriptions = found[:MOST_SUBSCRIPTIONS]
     purses = _purses([row.connection for row in subscriptions], now=now)
+    coming = closing.expected([row.pk for row in subscriptions])
     # Grants that end on their own on the way, by connection.
     ending: dict[UUID, list[CreditGrant]] = defaultdict(list)
     lots = _ending(merchant, until=until).select_related("connection__customer")
@@ -129,6 +143,7 @@ def ahead(merchant: Merchant, *, until: datetime, now: datetime) -> Forecast:
     due: list[Due] = []
     for subscription in subscriptions:
         purse = purses[subscription.connection_id]
+        purse.comes_back = coming.get(subscription.pk, ZERO)
         mine = ending.pop(subscription.connection_id, [])
         due += _of_subscription(subscription, purse, mine, until=until, now=now)
     due += [_lot(lot, now=now) for mine in ending.values() for lot in mine]
@@ -182,6 +197,9 @@ def _of_subscription(
     due += _lots_before_end(subscription, purse, lots, now=now)
     for period in _periods(subscription, until=until, now=now):
         at = max(period.start, now)
+        if purse.comes_back:
+            given = purse.give_back()
+            due.append(Due(at=at, what=What.VOLUME, connection=connection, granted=given))
         if subscription.pending_change == Subscription.PendingChange.CANCELLATION:
             due.append(_end(subscription, purse, What.END, at=at))
             return due
@@ -281,6 +299,7 @@ def _renew(subscription: Subscription, purse: _Purse, *, at: datetime) -> Due:
     if plan.bundle_rollover_type == Plan.Rollover.NONE:
         ended += purse.bundle
         purse.bundle = ZERO
+    purse.bundle, purse.fresh = purse.bundle + purse.fresh, ZERO
     purse.grant(plan.included_credit)
     return Due(
         at=at,
@@ -332,7 +351,7 @@ def _wait(tried: int) -> timedelta:
 def _end(subscription: Subscription, purse: _Purse, what: What, *, at: datetime) -> Due:
     ended = purse.cycle
     if subscription.plan.bundle_rollover_type == Plan.Rollover.NONE:
-        ended += purse.bundle
+        ended += purse.bundle + purse.fresh
     return Due(
         at=at,
         what=what,

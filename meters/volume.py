@@ -4,12 +4,12 @@ While a cycle runs each request pays the first tier's rate (`meters.pricing`). W
 that was counted decides the tier, its rate is asked for all units, and the difference is given back
 as credits that pay debt first (money.md, Fee models). `settle` may run any number of times, at any
 time: it gives what is missing, under the connection's lock. Registered with `billing.closing` by
-`meters.apps`; `quote` tells what a running cycle would come to.
+`meters.apps`; `outcomes` and `expected` tell what running cycles would come to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -37,25 +37,34 @@ ZERO = Decimal(0)
 ACTOR = "Lava"
 BATCH = 500
 
-# What each version of a meter's price charged in one cycle. `billed` is what of the count its
-# tiers saw: past an allowance, in whole packages.
+# What each version of a meter's price charged in each cycle of some subscriptions, and what was
+# given back of it. `billed` is what of the count its tiers saw: past an allowance, in whole
+# packages.
 _CHARGED = """
-SELECT r.price_id, sum(r.fee), sum(b.billed)
-  FROM meters_usagerequest r
+SELECT p.scope, p."window", p.quantity, r.price_id, sum(r.fee), sum(b.billed),
+       (SELECT COALESCE(sum(v.amount), 0) FROM meters_volumesettlement v
+         WHERE v.subscription_id = p.scope AND v.cycle_index = p."window"
+           AND v.price_id = r.price_id)
+  FROM meters_meterposition p
+  JOIN meters_usagerequest r
+       ON r.connection_id = p.connection_id AND r.meter_id = p.meter_id
+      AND r.subscription_id = p.scope AND r.cycle_index = p."window" AND r.status = 'completed'
   CROSS JOIN LATERAL (
        SELECT COALESCE(sum((part->>1)::numeric), 0) AS billed
          FROM jsonb_array_elements(r.slices) part) b
- WHERE r.connection_id = %s AND r.meter_id = %s AND r.subscription_id = %s AND r.cycle_index = %s
-   AND r.status = 'completed'
- GROUP BY r.price_id
+ WHERE p.scope = ANY (%s) AND p.unsettled
+ GROUP BY p.scope, p."window", p.quantity, r.price_id
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a version of a price comes to in a cycle. `total` is what the meter counted, `billed`
-    what of it this version billed, in its unit; money in the connection's currency."""
+    """What a version of a price comes to in a cycle of a subscription. `total` is what the meter
+    counted, `billed` what of it this version billed, in its unit; money in the connection's
+    currency."""
 
+    subscription_id: UUID
+    cycle_index: int
     price: MeterPrice
     total: Decimal
     billed: Decimal
@@ -104,35 +113,39 @@ def settle(subscription_id: UUID, *, now: datetime, early: bool = False) -> list
     Cycles that are over at `now`, the merchant's instant; with `early` the running one too, since a
     change of plan is about to end it. What is used in it after that is settled when it ends.
     """
-    owner = Subscription.objects.filter(pk=subscription_id).values_list("connection_id", flat=True)
-    positions = MeterPosition.objects.filter(scope=subscription_id, unsettled=True)
-    if not positions.exists():
+    waiting = MeterPosition.objects.filter(scope=subscription_id, unsettled=True)
+    if not waiting.exists():
         return []
-    connection = ledger.lock(owner.get())
+    owner = Subscription.objects.values_list("connection_id", flat=True).get(pk=subscription_id)
+    connection = ledger.lock(owner)
     subscription = Subscription.objects.get(pk=subscription_id)
+    last = subscription.cycle_index
     if not early and subscription.status in Subscription.CURRENT and subscription.cycle_end > now:
-        positions = positions.filter(window__lt=subscription.cycle_index)
+        last -= 1
     made = []
-    for position in positions.order_by("window", "meter_id"):
-        if connection.status != Connection.Status.DELETED:
-            made += [
-                _give(connection, subscription, position, outcome, now=now)
-                for outcome in _outcomes(position)
-            ]
-        positions.filter(window=position.window, meter_id=position.meter_id).update(unsettled=False)
+    if connection.status != Connection.Status.DELETED:
+        made = [
+            _give(connection, subscription, outcome, now=now)
+            for outcome in outcomes([subscription_id])
+            if outcome.cycle_index <= last
+        ]
+    waiting.filter(window__lte=last).update(unsettled=False)
     return made
 
 
-def quote(subscription: Subscription, meter: Meter) -> list[Outcome]:
-    """What a meter's usage in the running cycle comes to as it stands, by version of its price;
-    empty for graduated ones."""
-    position = MeterPosition.objects.filter(
-        connection_id=subscription.connection_id,
-        scope=subscription.pk,
-        window=subscription.cycle_index,
-        meter=meter,
-    ).first()
-    return list(_outcomes(position)) if position is not None else []
+def expected(subscription_ids: Collection[UUID]) -> dict[UUID, Decimal]:
+    """What subscriptions would be given back as their usage stands; those with nothing left out."""
+    found: dict[UUID, Decimal] = {}
+    for outcome in outcomes(subscription_ids):
+        if outcome.due:
+            found[outcome.subscription_id] = found.get(outcome.subscription_id, ZERO) + outcome.due
+    return found
+
+
+def given(merchant: Merchant, *, start: datetime, end: datetime) -> Decimal:
+    """What was given back to a merchant's customers in `[start, end)`."""
+    rows = VolumeSettlement.objects.of(merchant).filter(created_at__gte=start, created_at__lt=end)
+    return rows.aggregate(total=Sum("amount"))["total"] or ZERO
 
 
 def is_settled(*, subscription_id: UUID, cycle_index: int, price: MeterPrice) -> bool:
@@ -143,63 +156,56 @@ def is_settled(*, subscription_id: UUID, cycle_index: int, price: MeterPrice) ->
     return bool(rows.exists())
 
 
-def _outcomes(position: MeterPosition) -> Iterator[Outcome]:
-    """What each version by volume comes to in the cycle of a position, oldest first."""
-    where = (position.connection_id, position.meter_id, position.scope, position.window)
+def outcomes(subscription_ids: Collection[UUID]) -> list[Outcome]:
+    """What each version by volume comes to in the cycles that are not settled, oldest first."""
     with database.cursor() as cursor:
-        cursor.execute(_CHARGED, where)
-        sums: dict[UUID, tuple[Decimal, Decimal]] = {
-            key: (charged, billed) for key, charged, billed in cursor.fetchall()
-        }
-    given: dict[UUID, Decimal] = dict(
-        VolumeSettlement.objects.filter(
-            subscription_id=position.scope, cycle_index=position.window, price__in=list(sums)
-        )
-        .values_list("price")
-        .annotate(Sum("amount"))
-        .order_by()
-    )
-    for price in MeterPrice.objects.filter(pk__in=list(sums)).order_by("version"):
+        cursor.execute(_CHARGED, [list(subscription_ids)])
+        rows = cursor.fetchall()
+    versions = MeterPrice.objects.select_related("meter").in_bulk({row[3] for row in rows})
+    found = []
+    for subscription_id, window, total, price_id, charged, billed, before in rows:
+        price = versions[price_id]
         if price.tier_mode != MeterPrice.TierMode.VOLUME:
             continue
         terms = prices.of(price).price
-        charged, billed = sums[price.pk]
-        tier = pricing.volume_tier(terms, position.quantity)
-        fee = pricing.volume_fee(terms, billed=billed, total=position.quantity)
-        yield Outcome(
-            price=price,
-            total=position.quantity,
-            billed=billed,
-            tier=tier,
-            charged=charged,
-            # In the first tier it was charged what it costs, each request rounded for itself.
-            fee=fee if tier else charged,
-            given=given.get(price.pk, ZERO),
+        tier = pricing.volume_tier(terms, total)
+        fee = pricing.volume_fee(terms, billed=billed, total=total)
+        found.append(
+            Outcome(
+                subscription_id=subscription_id,
+                cycle_index=window,
+                price=price,
+                total=total,
+                billed=billed,
+                tier=tier,
+                charged=charged,
+                # In the first tier it was charged what it costs, each request rounded for itself.
+                fee=fee if tier else charged,
+                given=before,
+            )
         )
+    return sorted(
+        found, key=lambda row: (row.cycle_index, str(row.price.meter_id), row.price.version)
+    )
 
 
 def _give(
-    connection: Connection,
-    subscription: Subscription,
-    position: MeterPosition,
-    outcome: Outcome,
-    *,
-    now: datetime,
+    connection: Connection, subscription: Subscription, outcome: Outcome, *, now: datetime
 ) -> VolumeSettlement:
-    meter = Meter.objects.get(pk=position.meter_id)
+    meter = outcome.price.meter
     grant_id = credits.grant(
         connection,
         source=CreditGrant.Source.VOLUME,
         amount=outcome.due,
         now=now,
-        reason=_reason(meter, position, outcome, currency=connection.currency),
+        reason=_reason(meter, outcome, currency=connection.currency),
         actor=ACTOR,
     )
     row = VolumeSettlement(
         merchant=connection.merchant,
         connection=connection,
         subscription=subscription,
-        cycle_index=position.window,
+        cycle_index=outcome.cycle_index,
         meter=meter,
         price=outcome.price,
         total=outcome.total,
@@ -229,11 +235,13 @@ def _give(
     return row
 
 
-def _reason(meter: Meter, position: MeterPosition, outcome: Outcome, *, currency: str) -> str:
+def _reason(meter: Meter, outcome: Outcome, *, currency: str) -> str:
     """What was counted and what it costs, for the ledger's line."""
-    rate = money.display(outcome.price.tiers[outcome.tier].rate, currency)
-    return (
-        f"{meter.name}, cycle {position.window + 1}: {outcome.total.normalize():f} counted, so the"
-        f" rate is {rate}: {money.display(outcome.fee, currency)} instead of"
-        f" {money.display(outcome.charged, currency)}"
-    )[:255]
+    rate, fee, charged = (
+        money.display(amount, currency)
+        for amount in (outcome.price.tiers[outcome.tier].rate, outcome.fee, outcome.charged)
+    )
+    counted = (
+        f"{meter.name}, cycle {outcome.cycle_index + 1}: {outcome.total.normalize():f} counted"
+    )
+    return f"{counted}, so the rate is {rate}: {fee} instead of {charged}"[:255]

@@ -158,6 +158,8 @@ def told(row: Due) -> dict[str, Any]:
         parts.append("Cancelled")
     if row.what in (What.END, What.UNPAID_END) and row.ended:
         parts.append(f"{show(row.ended)} of credit ends with it")
+    if row.what == What.VOLUME:
+        parts.append(f"{show(row.granted)} comes back for the volume of the cycle")
     if row.what == What.CREDIT_ENDS:
         parts.append(f"{show(row.ended)} reaches its end")
     return {
@@ -170,6 +172,7 @@ def told(row: Due) -> dict[str, Any]:
             What.UNPAID_END: "Plan ends unpaid",
             What.OVERAGE: "Overage charged" if row.pays else "Overage tried",
             What.CREDIT_ENDS: "Credit ends",
+            What.VOLUME: "Volume discount",
         }[row.what],
         "who": str(row.connection),
         "url": f"/console/connections/{row.connection.public_id}",

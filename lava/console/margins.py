@@ -21,6 +21,7 @@ from billing import ids
 from billing.models import Connection, Merchant, Plan
 from lava.console import access, numbers, periods
 from lava.console.periods import Period
+from meters import volume
 
 SHOWN = 25
 ZERO = Decimal(0)
@@ -112,6 +113,7 @@ def page(request: access.ConsoleRequest) -> HttpResponse:
             "models": by_model(merchant, period),
             "customers": named(merchant, customers),
             "losing": len(losing),
+            "volume": volume.given(merchant, start=period.start, end=period.end),
             "count": len(customers.rows),
             "currency": merchant.currency,
         },

@@ -6,6 +6,7 @@ that this stays possible, and rates have all ten decimals.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -111,6 +112,41 @@ def oracle(
 
 def half_up(exact: Fraction) -> Decimal:
     return Decimal(int(exact * TEN + Fraction(1, 2))).scaleb(-10)
+
+
+@st.composite
+def volumes(draw: st.DrawFn) -> pricing.Price:
+    """A price by volume: at least two tiers, whose rates fall or stay."""
+    price = draw(prices().filter(lambda found: len(found.tiers) > 1))
+    falling = sorted((tier.rate for tier in price.tiers), reverse=True)
+    tiers = tuple(
+        pricing.Tier(tier.start, rate) for tier, rate in zip(price.tiers, falling, strict=True)
+    )
+    return replace(price, tiers=tiers, tier_mode="volume")
+
+
+@given(price=volumes(), parts=st.lists(st.integers(0, 90), min_size=1, max_size=6))
+def test_by_volume_all_units_cost_the_rate_of_the_last_one(
+    price: pricing.Price, parts: list[int]
+) -> None:
+    """While it runs every request pays the first rate; in the end each unit pays the rate of the
+    last one that was counted, and nothing was charged too little but a rounding."""
+    pricing.validate(price)
+    first = price.tiers[0].rate
+    position, charged, billed = Decimal(0), Decimal(0), Decimal(0)
+    for part in parts:
+        fee = pricing.price(price, used(price, counts(price, part)), before=position)
+        assert all(found.tier == 0 for found in fee.slices)
+        position += fee.quantity
+        charged += fee.amount
+        billed += sum(found.quantity for found in fee.slices)
+    units = seen(price, int(position))
+    assert billed == units
+    assert abs(charged - units * first / DIVISOR[price.unit]) <= len(parts) * Decimal("1e-10")
+    reached = price.tiers[tier_of(price, units)].rate if units else first
+    settled = pricing.volume_fee(price, billed=billed, total=position)
+    assert settled == half_up(Fraction(units) * Fraction(reached) / DIVISOR[price.unit])
+    assert settled <= charged + len(parts) * Decimal("1e-10")
 
 
 @given(price=prices(), counted=st.integers(0, 400), before=st.integers(0, 400))

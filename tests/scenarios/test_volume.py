@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from billing import clock, connections, credits, errors, upgrades
+from billing import clock, connections, credits, errors, forecast, upgrades
 from billing.models import Connection, CreditGrant, Event, LedgerEntry, Payment
 from lava.demo.card_network.process import CardNetwork
 from meters import prices, pricing, usage, volume
@@ -229,9 +229,15 @@ def test_what_the_running_cycle_would_come_to(card_network: CardNetwork) -> None
     shop = Shop()
     connection = shop.subscribe()
     shop.use(connection, "a", "12")
-    (outcome,) = volume.quote(connection.subscription, shop.by_volume)
+    (outcome,) = volume.outcomes([connection.subscription.pk])
     assert (outcome.tier, outcome.charged, outcome.fee, outcome.due) == (1, 12, 6, 6)
     assert given(connection) == []
+    # The clock says it before it moves.
+    end = connection.subscription.cycle_end
+    told = forecast.ahead(shop.merchant, until=end, now=shop.now)
+    assert [(row.what, row.granted, row.asked) for row in told.rows] == [
+        ("volume", 6, 0), ("renewal", 25, 25),
+    ]  # fmt: skip
 
 
 @pytest.mark.django_db(transaction=True)
