@@ -21,16 +21,17 @@ from django.db import connection as database
 from billing import credits, money, overage, subscriptions
 from billing.settlement import paid, unpaid
 from lava.demo.sim.world import open_world
-from meters import pricing, usage
+from meters import pricing, usage, volume
 from tests import factories
 from tests.billing import test_draw_properties, test_races, test_told_life
 from tests.billing.test_draw_properties import TEN, Lot
 from tests.card_network import card_network, running_card_network
 from tests.meters import test_charge, test_fee_models, test_voids
+from tests.scenarios import test_volume
 
 __all__ = ["card_network", "running_card_network"]
 
-Test = Any
+Story = Any
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def run(sql: str) -> None:
         cursor.execute(sql)
 
 
-def told(name: str) -> Test:
+def told(name: str) -> Story:
     """One of the lives told in full."""
 
     def play() -> None:
@@ -140,7 +141,7 @@ def published_halves() -> None:
 
 ORDER = "ORDER BY priority, expires_at NULLS LAST, pool, origin_at, id"
 
-MUTANTS: dict[str, tuple[Any, Test]] = {
+MUTANTS: dict[str, tuple[Any, Story]] = {
     "the draw goes by age alone": (
         Sql("billing_spend", ORDER, "ORDER BY origin_at, id"), draw_order,
     ),
@@ -265,6 +266,22 @@ MUTANTS: dict[str, tuple[Any, Test]] = {
         Python(overage, "_begin",
                "money.floor_minor(connection.debt - connection.collecting, connection.currency)",
                "money.floor_minor(connection.debt, connection.currency) + 1"), silent,
+    ),
+    "what a cycle gave back is forgotten": (
+        Python(volume, "outcomes", "given=before", "given=ZERO"),
+        test_volume.test_settled_early_the_rest_is_given_at_the_end,
+    ),
+    "a running cycle is settled by its volume": (
+        Python(volume, "settle", "last -= 1", "last -= 0"),
+        test_volume.test_settled_early_the_rest_is_given_at_the_end,
+    ),
+    "a volume on the boundary reaches the next tier": (
+        Python(pricing, "volume_tier", "< reached", "<= reached"),
+        test_volume.test_a_count_on_the_boundary_is_still_in_the_lower_tier,
+    ),
+    "usage at a price by volume is not kept for its settlement": (
+        Sql("meters_charge", "price.volume_starts <> '{}'", "false"),
+        test_volume.test_free_plans_that_renew_in_sets_are_settled_too,
     ),
     "a void does not step the count back": (
         Python(usage, "_step_back", "- row.quantity", "- 0"), rolls_over,

@@ -80,9 +80,14 @@ def test_the_difference_is_given_back_when_the_cycle_is_over(card_network: CardN
     assert VolumeSettlement.objects.count() == 1
 
 
-def test_a_count_on_the_boundary_is_still_in_the_lower_tier(card_network: CardNetwork) -> None:
-    shop = Shop()
-    connection = shop.subscribe()
+def free() -> tuple[Shop, Connection]:
+    """A customer of a plan that costs nothing: no card has a part in it."""
+    shop = Shop(price="0", when_depleted="block")
+    return shop, factories.make_subscription(shop.plan, now=shop.now).connection
+
+
+def test_a_count_on_the_boundary_is_still_in_the_lower_tier() -> None:
+    shop, connection = free()
     shop.use(connection, "a", "10")
     shop.renew(connection)
     assert VolumeSettlement.objects.get().amount == 0 and given(connection) == []
@@ -106,9 +111,20 @@ def test_what_is_owed_is_less_before_the_card_is_charged(card_network: CardNetwo
     assert (connection.debt, total(shop, connection)) == (0, Decimal(25))
 
 
-def test_free_plans_that_renew_in_sets_are_settled_too(card_network: CardNetwork) -> None:
-    shop = Shop(price="0", when_depleted="block")
-    connection = factories.make_subscription(shop.plan, now=shop.now).connection
+def test_settled_early_the_rest_is_given_at_the_end() -> None:
+    shop, connection = free()
+    subscription = connection.subscription
+    shop.use(connection, "a", "12")
+    for _ in range(2):
+        volume.settle(subscription.pk, now=shop.now, early=True)
+    shop.use(connection, "b", "2")
+    assert volume.settle(subscription.pk, now=shop.now) == []
+    shop.renew(connection)
+    assert given(connection) == [Decimal(6), Decimal(1)]
+
+
+def test_free_plans_that_renew_in_sets_are_settled_too() -> None:
+    shop, connection = free()
     shop.use(connection, "a", "20")
     shop.renew(connection)
     assert given(connection) == [Decimal(10)]
