@@ -71,6 +71,12 @@ def clients_dir(node_path: str) -> Path:
 
 
 from tests.card_network import card_network, running_card_network
+from tests.kept import KEPT, kept
 from tests.product import product
 
-__all__ = ["card_network", "product", "running_card_network"]
+__all__ = ["card_network", "kept", "product", "running_card_network"]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    KEPT.begin(item)
