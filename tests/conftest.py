@@ -70,11 +70,22 @@ def clients_dir(node_path: str) -> Path:
     return folder
 
 
+from pytest_django import DjangoDbBlocker
+
+from tests import template
 from tests.card_network import card_network, running_card_network
 from tests.kept import KEPT, kept
 from tests.product import product
 
 __all__ = ["card_network", "kept", "product", "running_card_network"]
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(
+    django_db_modify_db_settings_parallel_suffix: None, django_db_blocker: DjangoDbBlocker
+) -> None:
+    with django_db_blocker.unblock():
+        template.use()
 
 
 @pytest.hookimpl(tryfirst=True)
