@@ -75,9 +75,10 @@ from pytest_django import DjangoDbBlocker
 from tests import template
 from tests.card_network import card_network, running_card_network
 from tests.kept import KEPT, kept
+from tests.meters.gateway.live import gateway_server
 from tests.product import product
 
-__all__ = ["card_network", "kept", "product", "running_card_network"]
+__all__ = ["card_network", "gateway_server", "kept", "product", "running_card_network"]
 
 
 @pytest.fixture(scope="session")
