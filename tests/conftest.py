@@ -70,7 +70,25 @@ def clients_dir(node_path: str) -> Path:
     return folder
 
 
+from pytest_django import DjangoDbBlocker
+
+from tests import template
 from tests.card_network import card_network, running_card_network
+from tests.kept import KEPT, kept
+from tests.meters.gateway.live import gateway_server
 from tests.product import product
 
-__all__ = ["card_network", "product", "running_card_network"]
+__all__ = ["card_network", "gateway_server", "kept", "product", "running_card_network"]
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(
+    django_db_modify_db_settings_parallel_suffix: None, django_db_blocker: DjangoDbBlocker
+) -> None:
+    with django_db_blocker.unblock():
+        template.use()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    KEPT.begin(item)

@@ -32,7 +32,29 @@ class TenantQuerySet(models.QuerySet[Any]):
         return row
 
 
-class Tenant(models.Model):
+class Keyed(models.Model):
+    """A row whose key is a ULID, made when the row is first saved."""
+
+    id = models.UUIDField(primary_key=True, editable=False)
+
+    class Meta:
+        abstract = True
+
+    @property
+    def _books_are_sandbox(self) -> bool:
+        """Which books the key names; what belongs to a whole organization names the live ones."""
+        return False
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        if self.pk is None:
+            self.pk = ids.new(sandbox=self._books_are_sandbox)
+        if self._state.adding:
+            # Else Django, seeing a key, would first send an UPDATE that finds nothing.
+            kwargs.setdefault("force_insert", True)
+        super().save(*args, **kwargs)
+
+
+class Tenant(Keyed):
     """A row that belongs to one merchant.
 
     `merchant` leads every hot key, so that a larger installation can be split by it; the composite
@@ -42,7 +64,6 @@ class Tenant(models.Model):
 
     ID_PREFIX: ClassVar[str]
 
-    id = models.UUIDField(primary_key=True, editable=False)
     # Its index is the unique key (merchant, id) that the walls need.
     merchant = models.ForeignKey(
         "billing.Merchant", on_delete=models.PROTECT, related_name="+", db_index=False
@@ -53,10 +74,10 @@ class Tenant(models.Model):
     class Meta:
         abstract = True
 
-    def save(self, *args: Any, **kwargs: Any) -> None:
-        if self.pk is None:
-            self.pk = ids.new(sandbox=self.merchant.is_sandbox)
-        super().save(*args, **kwargs)
+    @property
+    def _books_are_sandbox(self) -> bool:
+        sandbox: bool = self.merchant.is_sandbox
+        return sandbox
 
     @property
     def public_id(self) -> str:

@@ -17,7 +17,7 @@ from django.db import models
 from django.utils import timezone
 
 from billing import ids
-from billing.models.base import Tenant, bounded, credit_field
+from billing.models.base import Keyed, Tenant, bounded, credit_field
 
 
 class UserManager(BaseUserManager["User"]):
@@ -85,10 +85,9 @@ class User(AbstractBaseUser):
         return "".join(word[0] for word in words[:2]).upper()
 
 
-class Organization(models.Model):
+class Organization(Keyed):
     """A business: what its customers know it by, and its team. It has two `Merchant`s."""
 
-    id = models.UUIDField(primary_key=True, editable=False)
     name = models.CharField(max_length=80)
     slug = models.SlugField(max_length=40, unique=True)
     brand_color = models.CharField(
@@ -128,11 +127,6 @@ class Organization(models.Model):
     def __str__(self) -> str:
         return self.name
 
-    def save(self, *args: Any, **kwargs: Any) -> None:
-        if self.pk is None:
-            self.pk = ids.new(sandbox=False)
-        super().save(*args, **kwargs)
-
     @property
     def live(self) -> Merchant:
         return self.merchants.get(mode=Merchant.Mode.LIVE)
@@ -169,13 +163,12 @@ class Membership(models.Model):
         return f"{self.user}, {self.get_role_display()}"
 
 
-class Invitation(models.Model):
+class Invitation(Keyed):
     """A place in a team offered to an e-mail address; `billing.team` makes, spends and ends it.
 
     Only the hash of its link is kept; the link works once, until it ends or is taken back.
     """
 
-    id = models.UUIDField(primary_key=True, editable=False)
     organization = models.ForeignKey(
         Organization, on_delete=models.CASCADE, related_name="invitations"
     )
@@ -202,11 +195,6 @@ class Invitation(models.Model):
 
     def __str__(self) -> str:
         return f"{self.email}, {self.get_role_display()}"
-
-    def save(self, *args: Any, **kwargs: Any) -> None:
-        if self.pk is None:
-            self.pk = ids.new(sandbox=False)
-        super().save(*args, **kwargs)
 
     @property
     def public_id(self) -> str:
@@ -254,7 +242,7 @@ def _valid_zone(name: str) -> None:
         raise ValidationError("Choose a time zone of the IANA list, such as Europe/Amsterdam.")
 
 
-class Merchant(models.Model):
+class Merchant(Keyed):
     """One set of books of an organization: live or sandbox. Everything hangs on one of the two.
 
     The sandbox has its own clock: `now()` is real time plus `clock_offset`, which only
@@ -265,7 +253,6 @@ class Merchant(models.Model):
         LIVE = "live", "Live"
         SANDBOX = "sandbox", "Sandbox"
 
-    id = models.UUIDField(primary_key=True, editable=False)
     organization = models.ForeignKey(
         Organization, on_delete=models.PROTECT, related_name="merchants"
     )
@@ -296,10 +283,9 @@ class Merchant(models.Model):
     def __str__(self) -> str:
         return f"{self.organization.name} ({self.get_mode_display().lower()})"
 
-    def save(self, *args: Any, **kwargs: Any) -> None:
-        if self.pk is None:
-            self.pk = ids.new(sandbox=self.is_sandbox)
-        super().save(*args, **kwargs)
+    @property
+    def _books_are_sandbox(self) -> bool:
+        return self.is_sandbox
 
     @property
     def public_id(self) -> str:

@@ -21,9 +21,9 @@ from lava.console.gateway import snippets
 from meters.gateway import keyring, spendkeys
 from meters.models import ProviderKey
 from tests.clients.aimock import FOLDER, PROGRAM, SAID, Aimock
-from tests.meters.gateway.live import PROVIDER_KEY, Shop, chat, server, settled, shop, sound
+from tests.meters.gateway.live import PROVIDER_KEY, Shop, chat, settled, shop, sound
 
-__all__ = ["server", "shop"]
+__all__ = ["shop"]
 
 NODE = shutil.which("node") or ""
 # 150 tokens at 3 a million.

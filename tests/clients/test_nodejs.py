@@ -17,6 +17,14 @@ from tests.clients.node import NEWER, Client, check_types
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.xdist_group("node")]
 
 
+@pytest.fixture(scope="module")
+def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Client]]:
+    """Every client of the module; TypeScript, slow to start, looks at all their answers at once."""
+    made: list[Client] = []
+    yield made
+    check_types(made, tmp_path_factory.mktemp("answers"))
+
+
 @pytest.fixture
 def shop(
     node_path: str,
@@ -24,8 +32,8 @@ def shop(
     live_server: Any,
     card_network: Any,
     settings: Any,
-    tmp_path: Path,
-) -> Iterator[Any]:
+    clients: list[Client],
+) -> Any:
     settings.LAVA_BASE_URL = live_server.url
     at = (node_path, clients_dir)
 
@@ -38,8 +46,8 @@ def shop(
         lava = Client(*at, key, live_server.url)
         newer = Client(*at, key, live_server.url, NEWER)
 
-    yield Shop()
-    check_types([Shop.lava, Shop.newer], tmp_path)
+    clients += [Shop.lava, Shop.newer]
+    return Shop()
 
 
 def test_a_customer_is_charged_and_metered_through_the_client(shop: Any) -> None:

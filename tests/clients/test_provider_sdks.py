@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.meters.gateway.live import Shop, server, settled, shop, sound
+from tests.meters.gateway.live import Shop, settled, shop, sound
 
-__all__ = ["server", "shop"]
+__all__ = ["shop"]
 
 PYTHONS = os.environ.get("LAVA_SDK_PYTHONS", sys.executable).split(":")
 

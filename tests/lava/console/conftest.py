@@ -1,25 +1,35 @@
-"""Two businesses side by side, whose people sign in quickly."""
+"""Two businesses side by side, made once a module."""
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 import pytest
 
+from tests.kept import Kept
 from tests.lava.console.shop import Shop
 
+OURS = partial(Shop, "Northwind", number=1)
+THEIRS = partial(Shop, "Zanzibar", number=2)
 
-@pytest.fixture(autouse=True)
-def quick_passwords(settings: Any) -> None:
-    """Slow hashes are the product's; what is tested here stands beside them."""
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+@pytest.fixture(scope="class")
+def _ours(kept: Kept) -> None:
+    kept.open("ours", OURS)
+
+
+@pytest.fixture(scope="class")
+def _theirs(kept: Kept) -> None:
+    kept.open("theirs", THEIRS)
 
 
 @pytest.fixture
-def ours(db: None) -> Shop:
-    return Shop("Northwind", number=1)
+def ours(_ours: None, db: None, kept: Kept) -> Shop:
+    shop: Shop = kept.give("ours", OURS)
+    return shop
 
 
 @pytest.fixture
-def theirs(db: None) -> Shop:
-    return Shop("Zanzibar", number=2)
+def theirs(_theirs: None, db: None, kept: Kept) -> Shop:
+    shop: Shop = kept.give("theirs", THEIRS)
+    return shop

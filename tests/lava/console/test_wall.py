@@ -502,19 +502,20 @@ def test_the_owner_is_answered(ours: Shop) -> None:
         assert "no-store" in answer["Cache-Control"], (name, method)
 
 
-@pytest.mark.parametrize("role", Role.values)
+@pytest.mark.parametrize("role", [role for role in Role.values if role != Role.OWNER])
 def test_a_role_is_answered_or_refused_by_its_rights(ours: Shop, role: str) -> None:
+    """The owner, whom nothing is refused, has the test above."""
     client, member = ours.client(role), ours.member(role)
+    before = everything(ours)
     for name, method, permission in EVERY:
         if tenancy.may(member, permission):
             with undone():
                 answer = ask(client, CASES[name], name, method, ours, ours.sandbox)
             assert answer.status_code < 400, (name, method)
         else:
-            before = everything(ours)
             answer = ask(client, CASES[name], name, method, ours, ours.sandbox)
             assert answer.status_code == 403, (name, method)
-            assert everything(ours) == before, (name, method)
+    assert everything(ours) == before
 
 
 def test_no_role_but_the_owner_may_do_everything(ours: Shop) -> None:
@@ -546,7 +547,7 @@ def test_another_merchants_id_is_not_found_and_changes_nothing(ours: Shop, their
         answer = ask(client, CASES[name], name, method, theirs, theirs.sandbox)
         assert answer.status_code == 404, (name, method)
         assert theirs.word.encode() not in answer.content, (name, method)
-        assert everything(theirs) == before, (name, method)
+    assert everything(theirs) == before
 
 
 def test_an_id_of_the_live_books_is_not_found_in_the_sandbox(ours: Shop) -> None:
@@ -602,12 +603,31 @@ def test_the_pages_do_show_their_own(ours: Shop) -> None:
         assert ours.sandbox.word in page, name
 
 
+# Parameters that choose among names of ours, or name a day: no id means anything there.
+CHOICES = {"state", "show", "mail", "language", "day", "from"}
+
+
+def worth_asking(parameter: str, books: Books) -> list[str]:
+    """What of these books could mean something to a parameter: their words, and their ids.
+
+    One that is named after a kind of row takes ids of that kind alone (`billing.ids.parse`): it is
+    asked for these, and for one of another kind.
+    """
+    words = [books.word, f"{books.word.lower()}-job", books.connection.customer.phone, "ZA-1"]
+    if parameter in CHOICES:
+        return words
+    kind = getattr(books, parameter, None)
+    if kind is None:
+        return [*words, *books.public_ids]
+    fitting = [one for one in books.public_ids if one.startswith(f"{kind.ID_PREFIX}_")]
+    return [*words, *fitting, books.payment.public_id]
+
+
 def test_a_filter_by_another_merchants_id_or_words_finds_nothing(ours: Shop, theirs: Shop) -> None:
     client = ours.client()
-    wanted = [*theirs.sandbox.public_ids, theirs.word, "zanzibar-job", "+14155552001", "ZA-1"]
     for name, case in CASES.items():
         for parameter in case.asks:
-            for value in wanted:
+            for value in worth_asking(parameter, theirs.sandbox):
                 answer = client.get(address(name, {}), {parameter: value})
                 assert answer.status_code in (200, 404), (name, parameter, value)
                 # What was asked for may be repeated in its field; nothing else of theirs is shown.

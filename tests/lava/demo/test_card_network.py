@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -13,12 +12,6 @@ import pytest
 import stripe
 
 from lava.demo.card_network.process import CardNetwork
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CardNetwork]:
-    with CardNetwork(tmp_path_factory.mktemp("network") / "state.sqlite3") as running:
-        yield running
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ it all."""
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -12,12 +11,6 @@ import pytest
 import stripe
 
 from lava.demo.card_network.process import CardNetwork
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CardNetwork]:
-    with CardNetwork(tmp_path_factory.mktemp("network") / "state.sqlite3") as running:
-        yield running
 
 
 @pytest.fixture

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import stripe
 
 from lava.demo.card_network.process import CardNetwork
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CardNetwork]:
-    with CardNetwork(tmp_path_factory.mktemp("network") / "state.sqlite3") as running:
-        yield running
 
 
 @pytest.fixture

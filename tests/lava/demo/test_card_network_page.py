@@ -82,12 +82,6 @@ POLICY = (
 
 
 @pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CardNetwork]:
-    with CardNetwork(tmp_path_factory.mktemp("network") / "state.sqlite3") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def site(network: CardNetwork) -> Iterator[str]:
     """A page of the product's kind; `/parent?<sandbox>` holds it in an iframe of another origin."""
 

@@ -51,12 +51,6 @@ PAYMENT = {"mode": "payment", "amount": 2500, "currency": "usd"}
 
 
 @pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CardNetwork]:
-    with CardNetwork(tmp_path_factory.mktemp("network") / "state.sqlite3") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def site(network: CardNetwork) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

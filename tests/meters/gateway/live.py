@@ -216,10 +216,11 @@ def sound(shop: Shop) -> None:
     assert shop.connection.held == 0
 
 
-@pytest.fixture(scope="module")
-def server(
+@pytest.fixture(scope="session")
+def gateway_server(
     django_db_setup: Any, django_db_blocker: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
+    """One a test worker, for every module that plays on a live gateway."""
     with django_db_blocker.unblock():
         running = Server(tmp_path_factory.mktemp("gateway"))
     try:
@@ -229,6 +230,6 @@ def server(
 
 
 @pytest.fixture
-def shop(server: Server, transactional_db: Any) -> Iterator[Shop]:
-    yield Shop(server)
+def shop(gateway_server: Server, transactional_db: Any) -> Iterator[Shop]:
+    yield Shop(gateway_server)
     time.sleep(0)

@@ -15,9 +15,9 @@ from meters.gateway import keyring, spendkeys
 from meters.gateway.models import ForwardToken
 from meters.gateway.spendkeys import Limits
 from tests import factories
-from tests.meters.gateway.live import Shop, chat, server, settled, shop, sound
+from tests.meters.gateway.live import Shop, chat, settled, shop, sound
 
-__all__ = ["server", "shop"]
+__all__ = ["shop"]
 
 
 def make(shop: Shop, **limits: Any) -> tuple[ForwardToken, str]:

@@ -11,9 +11,9 @@ import pytest
 from meters.gateway import keyring
 from meters.models import RequestCost
 from tests import factories
-from tests.meters.gateway.live import PROVIDER_KEY, Server, Shop, chat, server, settled, shop, sound
+from tests.meters.gateway.live import PROVIDER_KEY, Server, Shop, chat, settled, shop, sound
 
-__all__ = ["server", "shop"]
+__all__ = ["shop"]
 
 
 def test_a_call_is_forwarded_measured_and_charged(shop: Shop) -> None:
@@ -167,9 +167,11 @@ def test_credits_that_do_not_cover_it_block_before_the_provider_is_called(shop: 
     sound(poor)
 
 
-def test_a_missing_limit_does_not_hold_everything(server: Server, transactional_db: object) -> None:
+def test_a_missing_limit_does_not_hold_everything(
+    gateway_server: Server, transactional_db: object
+) -> None:
     """LiteLLM #27509. 4,096 tokens at 1,000 a million would be 4.096."""
-    shop = Shop(server, credit="0.60", tiers=[("0", "1000")])
+    shop = Shop(gateway_server, credit="0.60", tiers=[("0", "1000")])
     assert shop.ask().status_code == 200
     limited = shop.ask(json=chat(max_tokens=4096))
     assert limited.status_code == 402

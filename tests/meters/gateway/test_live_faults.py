@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -26,7 +25,6 @@ from tests.meters.gateway.live import (
     Server,
     Shop,
     chat,
-    server,
     settled,
     shop,
     sound,
@@ -34,7 +32,7 @@ from tests.meters.gateway.live import (
 from tests.meters.gateway.upstream_server import Script, Upstream
 from tests.product import eventually
 
-__all__ = ["server", "shop"]
+__all__ = ["shop"]
 
 SSE = "text/event-stream"
 OUR = "/v1/forward/replay/v1/chat/completions"
@@ -61,9 +59,10 @@ FEE = Decimal("0.00045")
 
 
 def test_two_hundred_at_once_pass_no_more_than_the_credits_cover(
-    server: Server, transactional_db: object
+    gateway_server: Server, transactional_db: object
 ) -> None:
     """A balance for 10 calls of 1 each; also LiteLLM #40095, concurrent first requests."""
+    server = gateway_server
     shop = Shop(server, credit="10", unit="requests", tiers=[("0", "1")])
     token = shop.token()
 
@@ -315,9 +314,9 @@ def test_an_endless_answer_hurts_no_other_call(shop: Shop, replay: Upstream) -> 
 
 
 def test_a_killed_process_leaves_nothing_free_twice_or_held(
-    transactional_db: object, tmp_path: Path
+    gateway_server: Server, transactional_db: object
 ) -> None:
-    server = Server(tmp_path)
+    server = gateway_server
     try:
         shop = Shop(server)
         headers = {"authorization": f"Bearer {shop.token()}"}
@@ -364,4 +363,5 @@ def test_a_killed_process_leaves_nothing_free_twice_or_held(
         assert shop.ask().status_code == 200
         sound(shop)
     finally:
-        server.stop()
+        if server.process.poll() is not None:
+            server.process = server.start()
