@@ -105,9 +105,20 @@ def page(
 
 
 def csv_lines(connection: Connection) -> Iterator[str]:
-    """The whole ledger as CSV, the newest first, a few thousand lines at a time."""
-    names = ("time", "what", "used", "credits", "left after", "currency", "receipt")
-    yield _csv(list(names))
+    """The whole ledger as CSV, the newest first, a few thousand lines at a time. Its words are in
+    the language of now; instants and amounts are written for machines."""
+    # A spreadsheet takes a file without the mark for Windows' letters.
+    yield "\ufeff" + _csv(
+        [
+            gettext("Time"),
+            gettext("What"),
+            gettext("Used"),
+            gettext("Credits"),
+            gettext("Left after"),
+            gettext("Currency"),
+            gettext("Receipt"),
+        ]
+    )
     below: int | None = None
     while True:
         found = list(_entries(connection, below=below)[: CHUNK + 1])

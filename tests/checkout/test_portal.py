@@ -299,6 +299,35 @@ def test_nobody_is_led_to_the_sign_in(current: Subscription, step: str) -> None:
     assert not CheckoutSession.objects.exists()
 
 
+@pytest.mark.parametrize(
+    ("language", "heads", "given", "planned"),
+    [
+        (
+            "de",
+            "Zeit,Was,Verbraucht,Guthaben,Rest danach,Währung,Beleg",
+            "Guthaben geschenkt",
+            "Guthaben aus Studio",
+        ),
+        (
+            "es",
+            "Hora,Qué,Usado,Crédito,Queda,Moneda,Recibo",
+            "Crédito regalado",
+            "Crédito de Studio",
+        ),
+    ],
+    ids=["de", "es"],
+)
+def test_the_file_of_all_lines_is_in_the_customers_language(
+    guest: Guest, current: Subscription, language: str, heads: str, given: str, planned: str
+) -> None:
+    factories.give(current.connection, "5", now=current.merchant.now())
+    answer = guest.get("csv", locale=language)
+    first, *lines = answer.getvalue().decode().splitlines()
+    assert first == "\ufeff" + heads
+    assert [line.split(",")[1] for line in lines] == [given, planned]
+    assert [line.split(",")[3] for line in lines] == ["5.0000000000", "25.0000000000"]
+
+
 # --- The plan ------------------------------------------------------------------------------------
 
 

@@ -140,9 +140,9 @@ def test_the_file_has_every_line_and_no_formula(
     monkeypatch.setattr(activity, "CHUNK", 3)
     rows = list(csv.DictReader(io.StringIO("".join(activity.csv_lines(books.connection)))))
     assert len(rows) == 8
-    assert rows[0]["what"] == "'=cmd|calc"
-    assert rows[0]["credits"] == "-0.0010000000"
-    assert rows[0]["left after"] == "24.9930000000"
+    assert rows[0]["What"] == "'=cmd|calc"
+    assert rows[0]["Credits"] == "-0.0010000000"
+    assert rows[0]["Left after"] == "24.9930000000"
 
 
 def test_somebody_elses_lines_are_not_read(books: Books) -> None:

@@ -3,119 +3,32 @@ checked by `submit`, confirmed without a redirect; what Stripe would refuse is r
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 import stripe
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
-from lava.demo.card_network.process import CardNetwork
-from tests.browser.conftest import browser
+from tests.lava.demo.card_page import (
+    browser,
+    client,
+    confirm,
+    fill,
+    last_change,
+    make_intent,
+    open_element,
+    page,
+    site,
+)
 
-__all__ = ["browser"]
+__all__ = ["browser", "client", "page", "site"]
 pytestmark = pytest.mark.browser
-
-PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Pay</title>
-<script src="{network}/v3/"></script></head><body><main><div id="box"></div></main></body></html>"""
-POLICY = "default-src 'none'; script-src 'self' 'unsafe-eval' {network}; connect-src {network}"
-OPEN = """([locale, options, country]) => {
-  window.stripe = Stripe('pk_test_local', {locale});
-  window.elements = stripe.elements({allowedPaymentMethodTypes: ['card'],
-    setupFutureUsage: 'off_session', ...options});
-  window.element = elements.create('payment', {
-    fields: {billingDetails: {name: 'never', email: 'never'}},
-    defaultValues: {billingDetails: {address: {country}}},
-  });
-  window.changes = [];
-  element.on('change', (event) => changes.push(event));
-  element.mount('#box');
-}"""
-CONFIRM = """async ([secret, submit]) => {
-  if (submit) {
-    const {error} = await elements.submit();
-    if (error) return {error};
-  }
-  const how = secret.startsWith('pi_') ? 'confirmPayment' : 'confirmSetup';
-  try {
-    return await stripe[how]({elements, clientSecret: secret, redirect: 'if_required',
-      confirmParams: {return_url: 'https://shop.example/',
-        payment_method_data: {billing_details: {name: 'Mara', email: 'mara@shop.example'}}}});
-  } catch (error) {
-    return {thrown: error.message};
-  }
-}"""
-PAYMENT = {"mode": "payment", "amount": 2500, "currency": "usd"}
-
-
-@pytest.fixture(scope="module")
-def site(network: CardNetwork) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            data = PAGE.format(network=network.url).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html; charset=utf-8")
-            self.send_header("Content-Length", str(len(data)))
-            self.send_header("Content-Security-Policy", POLICY.format(network=network.url))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    server.server_close()
-
-
-@pytest.fixture
-def page(browser: Browser, site: str) -> Iterator[Page]:
-    opened = browser.new_page()
-    opened.goto(site)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def client(network: CardNetwork) -> stripe.StripeClient:
-    return stripe.StripeClient("sk_test_local", base_addresses={"api": network.url})
-
-
-def open_element(page: Page, *, locale: str = "en", country: str = "US", **options: Any) -> None:
-    page.evaluate(OPEN, [locale, options or PAYMENT, country])
-
-
-def fill(page: Page, number: str = "4242424242424242") -> None:
-    page.get_by_label("Card number").fill(number)
-    page.get_by_label("Expiration date").fill("0836")
-    page.get_by_label("Security code").fill("123")
-    page.get_by_label("ZIP code").fill("04101")
-
-
-def confirm(page: Page, secret: object, *, submit: bool = True) -> dict[str, Any]:
-    found: dict[str, Any] = page.evaluate(CONFIRM, [secret, submit])
-    return found
-
-
-def make_intent(client: stripe.StripeClient, **more: Any) -> stripe.PaymentIntent:
-    params: Any = {
-        "amount": 2500,
-        "currency": "usd",
-        "customer": client.v1.customers.create({}).id,
-        "setup_future_usage": "off_session",
-        "allowed_payment_method_types": ["card"],
-    }
-    return client.v1.payment_intents.create(params | more)
 
 
 def test_it_pays_and_keeps_the_card(page: Page, client: stripe.StripeClient) -> None:
     open_element(page)
     fill(page)
-    assert page.evaluate("changes.at(-1)") == {
+    assert last_change(page) == {
         "elementType": "payment",
         "complete": True,
         "empty": False,

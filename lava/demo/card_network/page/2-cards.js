@@ -30,13 +30,12 @@ function luhn(digits) {
 const problem = (code, message) => ({ type: 'validation_error', code, message });
 
 /*
- * One entry a kind of element: how it looks to the browser, how its text is formatted, and what is
+ * One entry a kind of field: how it looks to the browser, how its text is formatted, and what is
  * wrong with it. `check(text, done)` answers {complete, error}; `done` says that the field was left,
  * so that "incomplete" is only said then.
  */
 const KINDS = {
   cardNumber: {
-    label: 'Card number',
     placeholder: '1234 1234 1234 1234',
     autocomplete: 'cc-number',
     numeric: true,
@@ -66,7 +65,6 @@ const KINDS = {
     missing: problem('incomplete_number', 'Your card number is incomplete.'),
   },
   cardExpiry: {
-    label: 'Expiry date, month and year',
     placeholder: 'MM / YY',
     autocomplete: 'cc-exp',
     numeric: true,
@@ -110,23 +108,21 @@ const KINDS = {
     missing: problem('incomplete_expiry', "Your card's expiration date is incomplete."),
   },
   cardCvc: {
-    label: 'Security code',
     placeholder: 'CVC',
     autocomplete: 'cc-csc',
     numeric: true,
-    format(text, _, group) {
-      return digitsOf(text).slice(0, group.cvcLength());
+    format(text, _, cvcLength) {
+      return digitsOf(text).slice(0, cvcLength());
     },
-    check(text, done, group) {
+    check(text, done, cvcLength) {
       const length = digitsOf(text).length;
-      if (length === 3 || length === group.cvcLength()) return { complete: true };
+      if (length === 3 || length === cvcLength()) return { complete: true };
       return done && length
         ? { error: problem('incomplete_cvc', "Your card's security code is incomplete.") } : {};
     },
     missing: problem('incomplete_cvc', "Your card's security code is incomplete."),
   },
   postalCode: {
-    label: 'Postal code',
     placeholder: 'ZIP',
     autocomplete: 'postal-code',
     numeric: false,

@@ -49,13 +49,12 @@ const THEME = {
 class PaymentField {
   constructor(group, options) {
     this._group = group;
-    this._options = options || {};
     this._listeners = new Map();
     this._cells = [];
     this._sent = '';
     this._root = node('div');
-    const country = this._options.defaultValues?.billingDetails?.address?.country;
-    const address = this._options.fields?.billingDetails?.address;
+    const country = options?.defaultValues?.billingDetails?.address?.country;
+    const address = options?.fields?.billingDetails?.address;
     const kinds = ['cardNumber', 'cardExpiry', 'cardCvc'];
     if (address !== 'never' && WITH_POSTAL_CODE.includes(country)) kinds.push('postalCode');
     const labels = LABELS[group.locale] || LABELS.en;
@@ -66,21 +65,21 @@ class PaymentField {
   }
 
   _add(kind, text) {
-    const box = node('div');
-    const field = this._group.add(kind, { ariaLabel: text });
-    const label = node('label', {}, text);
-    label.htmlFor = field.inputId;
-    const said = node('p');
-    said.id = `${field.inputId}-problem`;
-    said.hidden = true;
-    box.setAttribute('aria-describedby', said.id);
-    const cell = { kind, box, label, said, field, whole: node('div') };
-    cell.whole.append(label, box, said);
+    const cell = { kind, whole: node('div'), label: node('label', {}, text), box: node('div') };
+    cell.field = new CardField(kind, {
+      heard: (name) => (name === 'change' ? this._changed(cell) : this._moved(cell, name)),
+      cvcLength: () => this._cvcLength(),
+    });
+    const { input } = cell.field;
+    cell.said = node('p');
+    cell.said.id = `${input.id}-problem`;
+    cell.said.hidden = true;
+    cell.label.htmlFor = input.id;
+    input.setAttribute('aria-describedby', cell.said.id);
+    cell.box.append(input);
+    cell.box.addEventListener('click', () => input.focus());
+    cell.whole.append(cell.label, cell.box, cell.said);
     this._root.append(cell.whole);
-    field.on('change', (event) => this._changed(cell, event));
-    field.on('focus', () => this._moved(cell, 'focus'));
-    field.on('blur', () => this._moved(cell, 'blur'));
-    field.on('escape', () => this._emit('escape'));
     this._cells.push(cell);
   }
 
@@ -93,43 +92,13 @@ class PaymentField {
         'are currently on the page. Make sure the element exists on the page before calling mount().');
     }
     container.replaceChildren(this._root);
-    for (const cell of this._cells) cell.field.mount(cell.box);
     setTimeout(() => this._emit('ready'), 0);
-    return this;
-  }
-
-  unmount() {
-    for (const cell of this._cells) cell.field.unmount();
-    this._root.remove();
-    return this;
-  }
-
-  destroy() {
-    this.unmount();
-    for (const cell of this._cells) cell.field.destroy();
-    this._listeners.clear();
-    this._group.forgetPayment();
     return this;
   }
 
   on(name, handler) {
     if (!this._listeners.has(name)) this._listeners.set(name, new Set());
     this._listeners.get(name).add(handler);
-    return this;
-  }
-
-  off(name, handler) {
-    if (handler) this._listeners.get(name)?.delete(handler);
-    else this._listeners.delete(name);
-    return this;
-  }
-
-  focus() {
-    this._cells[0].field.focus();
-  }
-
-  update(options) {
-    this._options = { ...this._options, ...options };
     return this;
   }
 
@@ -156,21 +125,13 @@ class PaymentField {
       assignStyle(cell.said.style, {
         marginTop: `calc(${unit} * 2)`, color: theme.colorDanger, ...rules['.Error'],
       });
-      cell.field.update({
-        style: {
-          base: {
-            color: theme.colorText, fontFamily: theme.fontFamily, fontSize: theme.fontSizeBase,
-            lineHeight: rules['.Input']?.lineHeight || '1.5', fontSmoothing: 'antialiased',
-            '::placeholder': { color: theme.colorTextPlaceholder },
-          },
-        },
-      });
       this._box(cell);
     }
   }
 
   _box(cell) {
     const { _theme: theme, _rules: rules } = this;
+    const { error } = cell.field;
     const focused = cell.focused ? {
       outline: `2px solid ${theme.colorPrimary}`, outlineOffset: '-2px',
       boxShadow: theme.focusBoxShadow || 'none', ...rules['.Input:focus'],
@@ -179,8 +140,13 @@ class PaymentField {
       boxSizing: 'border-box', padding: '12px', border: `1px solid ${theme.colorTextPlaceholder}`,
       borderRadius: theme.borderRadius, background: theme.colorBackground, cursor: 'text',
       ...rules['.Input'], lineHeight: 'normal', ...focused,
-      ...(cell.error ? { borderColor: theme.colorDanger, ...rules['.Input--invalid'] } : {}),
+      ...(error ? { borderColor: theme.colorDanger, ...rules['.Input--invalid'] } : {}),
     });
+    cell.field.dress({
+      color: (error && rules['.Input--invalid']?.color) || theme.colorText,
+      fontFamily: theme.fontFamily, fontSize: theme.fontSizeBase,
+      lineHeight: rules['.Input']?.lineHeight || '1.5', fontSmoothing: 'antialiased',
+    }, theme.colorTextPlaceholder);
   }
 
   // What happens to it
@@ -191,13 +157,12 @@ class PaymentField {
     this._emit(name);
   }
 
-  _changed(cell, event) {
-    cell.complete = event.complete;
-    cell.empty = event.empty;
-    this._say(cell, event.error);
+  _changed(cell) {
+    if (cell.kind === 'cardNumber') this._numberChanged();
+    this._say(cell);
     const value = {
-      complete: this._cells.every((each) => each.complete),
-      empty: this._cells.every((each) => each.empty !== false),
+      complete: this._cells.every(({ field }) => field.complete),
+      empty: this._cells.every(({ field }) => !field.value),
       collapsed: false,
       value: { type: 'card' },
     };
@@ -208,8 +173,13 @@ class PaymentField {
     }
   }
 
-  _say(cell, error) {
-    cell.error = error;
+  _numberChanged() {
+    const code = this._field('cardCvc');
+    if (code?.value) code.check();
+  }
+
+  _say(cell) {
+    const { error } = cell.field;
     cell.said.textContent = error ? PROBLEMS[this._group.locale]?.[error.code] || error.message : '';
     cell.said.hidden = !error;
     this._box(cell);
@@ -217,18 +187,116 @@ class PaymentField {
 
   /** The last check: says what is missing, leads to the first of it, and gives that error. */
   finish() {
-    let first;
-    for (const cell of this._cells) {
-      const error = cell.field.finish();
-      this._say(cell, error);
-      if (error && !first) first = { cell, error };
-    }
-    first?.cell.field.focus();
-    return first && { ...first.error, message: first.cell.said.textContent };
+    const wrong = this._cells.filter((cell) => cell.field.finish());
+    wrong[0]?.field.input.focus();
+    return wrong[0] && { ...wrong[0].field.error, message: wrong[0].said.textContent };
+  }
+
+  /** {error} of the first field that is not complete, else the card's details and postal code. */
+  read() {
+    const error = this.finish();
+    if (error) return { error };
+    const text = (kind) => this._field(kind)?.value || '';
+    const expiry = digitsOf(text('cardExpiry'));
+    return {
+      card: {
+        number: digitsOf(text('cardNumber')),
+        exp_month: expiry.slice(0, 2),
+        exp_year: expiry.slice(2),
+        cvc: digitsOf(text('cardCvc')),
+      },
+      postalCode: text('postalCode').trim() || undefined,
+    };
+  }
+
+  _field(kind) {
+    return this._cells.find((cell) => cell.kind === kind)?.field;
+  }
+
+  _cvcLength() {
+    const number = digitsOf(this._field('cardNumber').value);
+    return brandOf(number).cvc || (number ? 3 : 4);
   }
 
   _emit(name, event) {
     const told = { elementType: 'payment', ...event };
     for (const handler of [...(this._listeners.get(name) || [])]) handler(told);
+  }
+}
+
+class Elements {
+  constructor(options, locale) {
+    this._options = options || {};
+    this._payment = null;
+    this._submitted = false;
+    this.locale = this._options.locale || locale || 'en';
+    this._check();
+  }
+
+  create(kind, options) {
+    if (kind !== 'payment') throw new Error(`The local card network has no element '${kind}'.`);
+    if (this._payment) throw new Error('Can only create one Element of type payment.');
+    this._payment = new PaymentField(this, options);
+    return this._payment;
+  }
+
+  update(options) {
+    this._options = { ...this._options, ...options };
+    this._submitted = false;
+    this._check();
+    if (options.appearance) this._payment?.dress();
+  }
+
+  /** What Stripe refuses when elements are made without an intent. */
+  _check() {
+    const { mode, amount, currency } = this._options;
+    // docs.stripe.com/changelog/endive/2026-09-30: taken away from elements too.
+    if ('paymentMethodTypes' in this._options) {
+      throw new Error('paymentMethodTypes is no longer supported; use allowedPaymentMethodTypes.');
+    }
+    if (!['payment', 'setup'].includes(mode)) throw new Error(`mode '${mode}' is not modelled here.`);
+    if (mode === 'payment' && !(Number.isInteger(amount) && amount > 0)) {
+      throw new Error('Invalid value for elements(): amount must be greater than 0.');
+    }
+    if (mode === 'payment' && !/^[a-z]{3}$/.test(String(currency))) {
+      throw new Error('Invalid value for elements(): currency must be a code in lower case.');
+    }
+  }
+
+  get appearance() {
+    return this._options.appearance || {};
+  }
+
+  /** Checks what was entered; must come before a confirmation. */
+  async submit() {
+    const error = this._payment?.finish();
+    this._submitted = !error;
+    return error ? { error } : { selectedPaymentMethod: 'card' };
+  }
+
+  /** Throws or gives an error where Stripe would: not submitted, or made for something else. */
+  misfit(intent) {
+    if (!this._submitted) {
+      throw new Error('elements.submit() must be called before the payment is confirmed.');
+    }
+    const { mode, amount, currency, setupFutureUsage = null } = this._options;
+    const paying = intent.object === 'payment_intent';
+    const differs = [
+      ['mode', mode, paying ? 'payment' : 'setup'],
+      ...(paying ? [
+        ['amount', amount, intent.amount],
+        ['currency', currency, intent.currency],
+        ['setup_future_usage', setupFutureUsage, intent.setup_future_usage],
+      ] : []),
+    ].find(([, told, is]) => told !== is);
+    return differs && {
+      type: 'invalid_request_error',
+      message: `The intent's ${differs[0]} (${differs[2]}) is not what elements() was told ` +
+        `(${differs[1]}).`,
+    };
+  }
+
+  read() {
+    return this._payment.read();
   }
 }

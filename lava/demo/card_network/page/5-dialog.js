@@ -60,7 +60,7 @@ function askCardholder(intent) {
   });
   dialog.id = `card-network-dialog-${++counter}`;
   dialog.className = 'CardNetworkDialog';
-  const veil = adoptSheet(`#${dialog.id}`, { '::backdrop': { background: palette.veil } });
+  const veil = adoptRule(`#${dialog.id}::backdrop`, { background: palette.veil });
   const title = node('h2', {
     font: 'inherit', fontSize: '16px', fontWeight: '600', lineHeight: '24px', margin: '4px 0 0',
     color: palette.ink,
@@ -104,7 +104,7 @@ function askCardholder(intent) {
     const end = (approved) => {
       dialog.close();
       dialog.remove();
-      document.adoptedStyleSheets = document.adoptedStyleSheets.filter((s) => s !== veil);
+      dropRule(veil);
       returnTo?.focus?.();
       resolve(approved);
     };

@@ -1,4 +1,4 @@
-/* Stripe(publishableKey): payment methods, confirmation, 3-D Secure. What a page sees. */
+/* Stripe(publishableKey): elements, confirmation, 3-D Secure. What a page sees. */
 
 const FAMILIES = {
   payment_intents: { result: 'paymentIntent', failure: 'last_payment_error' },
@@ -35,55 +35,6 @@ class StripeInstance {
     return this._confirmWith('setup_intents', options);
   }
 
-  async createPaymentMethod(data) {
-    if (data?.type !== 'card') throw new Error("The local card network has cards only.");
-    const read = this._methodData(data);
-    if (read.error) return { error: read.error };
-    const { value, error } = await call('POST', '/v1/payment_methods', this._key, read.data);
-    return error ? { error } : { paymentMethod: value };
-  }
-
-  confirmCardPayment(clientSecret, data, options) {
-    return this._confirm(clientSecret, 'payment_intents', data, options);
-  }
-
-  confirmCardSetup(clientSecret, data, options) {
-    return this._confirm(clientSecret, 'setup_intents', data, options);
-  }
-
-  retrievePaymentIntent(clientSecret) {
-    return this._retrieve(clientSecret);
-  }
-
-  retrieveSetupIntent(clientSecret) {
-    return this._retrieve(clientSecret);
-  }
-
-  async handleNextAction({ clientSecret }) {
-    const found = await this._retrieve(clientSecret);
-    const intent = found.paymentIntent || found.setupIntent;
-    return intent ? this._act(clientSecret, intent) : found;
-  }
-
-  handleCardAction(clientSecret) {
-    return this.handleNextAction({ clientSecret });
-  }
-
-  /** {error} or {data: the parameters of a payment method}, from an element and billing details. */
-  _methodData(data) {
-    const field = data.card;
-    if (!(field instanceof CardField)) throw new Error('`card` must be a mounted card element.');
-    const read = field.group.read();
-    if (read.error) return { error: read.error };
-    const billing = { ...data.billing_details };
-    if (read.postalCode) {
-      billing.address = { postal_code: read.postalCode, ...billing.address };
-    }
-    const out = { type: 'card', card: read.card, billing_details: billing };
-    if (data.metadata) out.metadata = data.metadata;
-    return { data: out };
-  }
-
   /** `confirmPayment` and `confirmSetup`: with a Payment Element, or with a saved card's id. */
   async _confirmWith(family, { elements, clientSecret, confirmParams = {}, redirect }) {
     if (redirect !== 'if_required' || !confirmParams.return_url) {
@@ -109,19 +60,7 @@ class StripeInstance {
     return this._send(clientSecret, family, params);
   }
 
-  async _confirm(clientSecret, family, data, options) {
-    const { payment_method: method, ...params } = data || {};
-    if (typeof method === 'string') {
-      params.payment_method = method;
-    } else if (method) {
-      const read = this._methodData({ type: 'card', ...method });
-      if (read.error) return { error: read.error };
-      params.payment_method_data = read.data;
-    }
-    return this._send(clientSecret, family, params, options);
-  }
-
-  async _send(clientSecret, family, params, options) {
+  async _send(clientSecret, family, params) {
     const secret = readSecret(clientSecret);
     if (secret.family !== family) throw new Error('The secret is of another kind of intent.');
     const path = `/v1/${family}/${secret.id}/confirm`;
@@ -129,7 +68,6 @@ class StripeInstance {
       ...params, client_secret: clientSecret, use_stripe_sdk: true,
     });
     if (error) return { error };
-    if (options && options.handleActions === false) return { [FAMILIES[family].result]: value };
     return this._act(clientSecret, value);
   }
 
@@ -155,12 +93,6 @@ class StripeInstance {
   _ask(clientSecret) {
     const { id, family } = readSecret(clientSecret);
     return call('GET', `/v1/${family}/${id}`, this._key, { client_secret: clientSecret });
-  }
-
-  async _retrieve(clientSecret) {
-    const { family } = readSecret(clientSecret);
-    const { value, error } = await this._ask(clientSecret);
-    return error ? { error } : { [FAMILIES[family].result]: value };
   }
 }
 
