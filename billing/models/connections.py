@@ -212,7 +212,7 @@ class Subscription(Tenant):
     pending_change = models.CharField(max_length=12, choices=PendingChange, null=True, blank=True)
     # The plan of the next cycle, of a downgrade or a move.
     pending_plan = models.ForeignKey(
-        Plan, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+        Plan, null=True, blank=True, on_delete=models.PROTECT, related_name="+", db_index=False
     )
     cancelled_at = models.DateTimeField(null=True, blank=True)
     ended_at = models.DateTimeField(null=True, blank=True)
@@ -221,7 +221,12 @@ class Subscription(Tenant):
     next_attempt_at = models.DateTimeField(null=True, blank=True)
     # Bought off-session by `billing.topups` when credits fall below the threshold; null: off.
     auto_top_up_bundle = models.ForeignKey(
-        CreditBundle, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+        CreditBundle,
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="+",
+        db_index=False,
     )
     top_up_threshold = credit_field(default=Decimal(0))
     # At most so much money in a calendar month of the merchant's zone; null: no cap.
@@ -239,11 +244,21 @@ class Subscription(Tenant):
                 name="subscription_by_cycle_end",
                 condition=models.Q(status__in=["active", "past_due"]),
             ),
-            models.Index(fields=["connection"], name="subscription_by_connection"),
+            # Few have either; a renewal writes to every index that holds its row.
             models.Index(
                 fields=["merchant"],
                 name="subscription_that_tops_up",
                 condition=models.Q(auto_top_up_bundle__isnull=False),
+            ),
+            models.Index(
+                fields=["auto_top_up_bundle"],
+                name="subscription_by_bundle",
+                condition=models.Q(auto_top_up_bundle__isnull=False),
+            ),
+            models.Index(
+                fields=["pending_plan"],
+                name="subscription_by_next_plan",
+                condition=models.Q(pending_plan__isnull=False),
             ),
         ]
         constraints = [
@@ -308,8 +323,13 @@ class Cycle(Tenant):
         db_index=False,
         db_constraint=False,
     )
+    # Found by its unique key with the index.
     subscription = models.ForeignKey(
-        Subscription, on_delete=models.PROTECT, related_name="cycles", db_constraint=False
+        Subscription,
+        on_delete=models.PROTECT,
+        related_name="cycles",
+        db_index=False,
+        db_constraint=False,
     )
     index = models.PositiveIntegerField()
     # The plan it was sold on, and the rule its bounds come from: `place` intervals after `anchor`,
@@ -330,6 +350,7 @@ class Cycle(Tenant):
         blank=True,
         on_delete=models.PROTECT,
         related_name="+",
+        db_index=False,
         db_constraint=False,
     )
     # Of an upgrade: unused credits of the cycle before that were given in payment, and the value
@@ -340,6 +361,13 @@ class Cycle(Tenant):
     created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:
+        indexes = [
+            models.Index(
+                fields=["payment"],
+                name="cycle_by_payment",
+                condition=models.Q(payment__isnull=False),
+            ),
+        ]
         constraints = [
             models.UniqueConstraint(
                 fields=["subscription", "index"], name="a_cycle_is_opened_once"

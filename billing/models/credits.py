@@ -86,6 +86,7 @@ class CreditGrant(Tenant):
         blank=True,
         on_delete=models.PROTECT,
         related_name="grants",
+        db_index=False,
         db_constraint=False,
     )
     bundle = models.ForeignKey(
@@ -114,6 +115,11 @@ class CreditGrant(Tenant):
                 "id",
                 name="grant_in_draw_order",
                 condition=models.Q(is_spent=False),
+            ),
+            models.Index(
+                fields=["payment"],
+                name="grant_by_payment",
+                condition=models.Q(payment__isnull=False),
             ),
         ]
         constraints = [

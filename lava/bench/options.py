@@ -17,5 +17,6 @@ class Options:
     clients: int
     connections: int
     requests: int
+    subscriptions: int = 100_000
     # The environment that LiteLLM is installed in; empty: it is left out.
     litellm: str = ""

@@ -16,7 +16,7 @@ def link(to: str) -> models.ForeignKey:
 
 
 class Migration(migrations.Migration):
-    dependencies = [("billing", "0003_volume"), ("meters", "0002_charge")]
+    dependencies = [("billing", "0004_volume"), ("meters", "0002_charge")]
 
     operations = [
         migrations.AddField(

@@ -151,6 +151,22 @@ def test_enforce_lets_exactly_the_credits_pass(tmp_path: Path) -> None:
         assert (draw["passed"], draw["refused"], draw["hold"]) == (30, 10, True)
 
 
+@pytest.mark.slow
+def test_renewals_are_measured_beside_their_floor_and_charges_meanwhile(tmp_path: Path) -> None:
+    facts, printed = bench(
+        tmp_path, "renewals", "--rounds", "1", "--seconds", "1", "--subscriptions", "700"
+    )
+    assert facts["correct"] and facts["once"], printed
+    assert facts["renewed"] == facts["subscriptions"] == 700
+    assert set(facts["sides"]) == {"floor", "sets", "one"}
+    for side in (*facts["sides"].values(), *facts["meanwhile"].values()):
+        assert side["median"]["per_s"] > 0
+        assert side["says"] in printed
+    assert facts["ratios"]["sets_rate_of_one"] > 1
+    assert facts["books"][0]["rows"] == facts["acknowledged"] > 0
+    assert facts["books"][0]["broken"] == []
+
+
 @pytest.mark.parametrize(
     ("data", "whole"),
     [

@@ -3,7 +3,8 @@
 `requests`: beside pgbench and beside the naive design. `batch`: batches of 1,000 beside raw COPY.
 `hot`: many clients on one connection. `gateway`: a call to a provider beside the same call without
 the gateway, and LiteLLM where it is installed. `storm`: repeats in the midst of new requests.
-`enforce`: more draws than credits, all at once. `pages`: what a customer's page weighs, and how
+`enforce`: more draws than credits, all at once. `renewals`: subscriptions of price 0 in sets, and
+charges meanwhile. `pages`: what a customer's page weighs, and how
 soon it is there on slow 4G. `up`: how soon it serves its first page, and its memory.
 Exit status 1 when a cent is missing, whatever the speed. Linux; the figures are of this machine and
 this minute, so compare ratios within a run.
@@ -29,6 +30,7 @@ from lava.bench import (
     hot,
     machine,
     pages,
+    renewals,
     report,
     requests,
     scratch,
@@ -44,6 +46,7 @@ CASES = {
     "hot": (hot.run, report.hot),
     "storm": (storm.run, report.storm),
     "enforce": (enforce.run, report.enforce),
+    "renewals": (renewals.run, renewals.table),
     "pages": (pages.run, pages.table),
     "up": (start.run, start.table),
 }
@@ -63,6 +66,9 @@ class Command(BaseCommand):
         )
         parser.add_argument(
             "--requests", type=int, default=2000, help="requests of a storm, of draws (2000)"
+        )
+        parser.add_argument(
+            "--subscriptions", type=int, default=100_000, help="renewals: how many (100000)"
         )
         parser.add_argument(
             "--litellm", default="", metavar="FOLDER",
