@@ -3,9 +3,10 @@
 Above `second_person_above` a refund, or credits given or taken by hand, is not done but asked for:
 an `Approval` that another person with the same right decides within 7 days. Up to
 `support_refunds_up_to` support may refund at all. What is done in small parts counts together: the
-refunds of one payment, the credits a connection was given (or lost) by hand within a day. The only
-writer of `Approval` and of the two limits. Called by the console. Locks: connection, approval,
-then as the act itself; no network in between.
+refunds of one payment, the credits a connection was given (or lost) by hand within a day. Both
+sides are told by mail (`billing.approval_mails`). The only writer of `Approval` and of the two
+limits. Called by the console. Locks: connection, approval, then as the act itself; no network in
+between.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from django.db import transaction
 from django.db.models import Sum
 from moneyed import Money
 
-from billing import credits, errors, ledger, money, refunds, tenancy
+from billing import approval_mails, credits, errors, ledger, money, refunds, tenancy
 from billing.models import (
     Approval,
     Connection,
@@ -149,6 +150,7 @@ def ask(wish: Wish, *, by: User, key: str, at: datetime) -> Approval:
         expires_at=at + LIFE,
     )
     row.save()
+    approval_mails.asked(row, who_may(connection.merchant, row), now=connection.merchant.now())
     return row
 
 
@@ -327,6 +329,8 @@ def _check_open(row: Approval, *, at: datetime) -> None:
 def _decide(row: Approval, state: str, *, by: User, at: datetime) -> Approval:
     row.state, row.decided_by, row.decided_name, row.decided_at = state, by, str(by)[:120], at
     row.save()
+    if state != State.WITHDRAWN:
+        approval_mails.decided(row, now=row.merchant.now())
     return row
 
 

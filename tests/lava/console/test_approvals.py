@@ -19,6 +19,7 @@ from billing.models import (
     LedgerEntry,
     Membership,
     Organization,
+    OutboxMessage,
     Refund,
     User,
 )
@@ -392,3 +393,35 @@ def test_gifts_at_once_do_not_pass_the_limit_together(card_network: cn.CardNetwo
     cn.at_once(10, give)
     given = [amount for _, amount, _ in new_lines(desk.connection, since)]
     assert sum(given) <= 10 and given == [4] * len(given) and given
+
+
+def mails(merchant: Any) -> list[tuple[str, str]]:
+    rows = OutboxMessage.objects.of(merchant).filter(subject__regex="^(Approve|Refused|Approved)")
+    return list(rows.order_by("pk").values_list("to", "subject"))
+
+
+def test_both_sides_are_told_by_mail(desk: Desk) -> None:
+    ann = desk.join(Role.OWNER, "Ann Owner")
+    desk.join(Role.VIEWER, "Vic Looks")
+    desk.give("20")
+    row = Approval.objects.get()
+    told = mails(desk.merchant)
+    # Who may decide, and nobody else.
+    others = {desk.member("Vic Looks").user.email, desk.owner.email}
+    assert {subject for _, subject in told} == {f"Approve or refuse: {row}"}
+    assert desk.member("Ann Owner").user.email in {to for to, _ in told}
+    assert not others & {to for to, _ in told}
+    body = OutboxMessage.objects.of(desk.merchant).get(to=desk.member("Ann Owner").user.email).body
+    assert row.reason in body and f"/console/approvals/{row.public_id}" in body
+    desk.decide(ann, "refuse", answer="Too much")
+    assert mails(desk.merchant)[len(told) :] == [(desk.owner.email, f"Refused: {row}")]
+    assert "Too much" in OutboxMessage.objects.of(desk.merchant).get(to=desk.owner.email).body
+
+
+def test_who_takes_their_request_back_needs_no_mail(desk: Desk) -> None:
+    desk.join(Role.OWNER, "Ann Owner")
+    desk.give("20")
+    row = Approval.objects.get()
+    before = mails(desk.merchant)
+    approvals.withdraw(row, by=row.asked_by, at=timezone.now())
+    assert before and mails(desk.merchant) == before
