@@ -7,13 +7,14 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from django.db import connections as databases
-from django.test import Client
+from django.test import Client, override_settings
 from moneyed import Money
 
 from billing import cards, clock, payments
@@ -37,17 +38,32 @@ def running_card_network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
         yield network
 
 
+def _settings(network: CardNetwork) -> dict[str, Any]:
+    return {
+        "STRIPE_API_BASE": network.url,
+        "STRIPE_JS_URL": f"{network.url}/v3/",
+        "STRIPE_KEYS": {
+            "live": ("sk_live_local", "pk_live_local"),
+            "test": ("sk_test_local", "pk_test_local"),
+        },
+        "STRIPE_WEBHOOK_SECRETS": ["whsec_live_local", "whsec_test_local"],
+    }
+
+
 @pytest.fixture
 def card_network(running_card_network: CardNetwork, settings: Any) -> CardNetwork:
-    settings.STRIPE_API_BASE = running_card_network.url
-    settings.STRIPE_JS_URL = f"{running_card_network.url}/v3/"
-    settings.STRIPE_KEYS = {
-        "live": ("sk_live_local", "pk_live_local"),
-        "test": ("sk_test_local", "pk_test_local"),
-    }
-    settings.STRIPE_WEBHOOK_SECRETS = ["whsec_live_local", "whsec_test_local"]
+    for name, value in _settings(running_card_network).items():
+        setattr(settings, name, value)
     running_card_network.control("reset", {})
     return running_card_network
+
+
+@contextmanager
+def reached(network: CardNetwork) -> Iterator[None]:
+    """The same for what stands longer than one test."""
+    with override_settings(**_settings(network)):
+        network.control("reset", {})
+        yield
 
 
 def fault(network: CardNetwork, action: str, **order: Any) -> None:

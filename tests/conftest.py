@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Generator
 from pathlib import Path
 
 os.environ["LAVA_CLUSTER"] = "test"
@@ -74,11 +75,20 @@ from pytest_django import DjangoDbBlocker
 
 from tests import template
 from tests.card_network import card_network, running_card_network
+from tests.chromium import CHROMIUM, browser, group
 from tests.kept import KEPT, kept
 from tests.meters.gateway.live import gateway_server
-from tests.product import product
+from tests.product import PRODUCT, empty_product, product
 
-__all__ = ["card_network", "gateway_server", "kept", "product", "running_card_network"]
+__all__ = [
+    "browser",
+    "card_network",
+    "empty_product",
+    "gateway_server",
+    "kept",
+    "product",
+    "running_card_network",
+]
 
 
 @pytest.fixture(scope="session")
@@ -87,6 +97,20 @@ def django_db_modify_db_settings(
 ) -> None:
     with django_db_blocker.unblock():
         template.use()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    group(items)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, None, None]:
+    yield
+    for shared in (CHROMIUM, PRODUCT):
+        shared.after(item, nextitem)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import httpx
 import pytest
 
 from lava.bench import ports
+from tests.shared import Shared
 
 ROOT = Path(__file__).resolve().parent.parent
 START_TIMEOUT_S = 180
@@ -131,11 +132,31 @@ def eventually(ask: Any, *, within_s: float = 30) -> Any:
         time.sleep(0.2)
 
 
-@pytest.fixture(scope="module")
-def product() -> Iterator[Product]:
-    """An empty product, as after `manage.py up --no-demo`."""
+PRODUCT = Shared("product")
+
+
+def _start(end: ExitStack) -> Product:
     running = Product("--no-demo")
-    try:
-        yield running
-    finally:
-        running.remove()
+    end.callback(running.remove)
+    return running
+
+
+@pytest.fixture(scope="module")
+def product() -> Product:
+    """A product without a demo, shared by the group "product": others were at work in it."""
+    running: Product = PRODUCT.start(_start)
+    return running
+
+
+@pytest.fixture
+def empty_product(product: Product) -> Product:
+    """The same, as after `manage.py up --no-demo`: nobody was there yet."""
+
+    def emptied() -> bool:
+        # Refused while the worker or beat is in a table.
+        return product.manage("flush", "--no-input").returncode == 0
+
+    eventually(emptied)
+    answer = httpx.post(f"{product.facts['card_network']['url']}/_control/reset", json={})
+    assert answer.is_success, answer.text
+    return product

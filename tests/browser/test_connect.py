@@ -17,7 +17,7 @@ from billing import keys
 from tests import factories
 from tests.browser.pictures import picture
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.django_db(transaction=True)]
 
 
 def test_yes_sends_a_code_to_the_terminal(page: Page, live_server: Any) -> None:

@@ -81,12 +81,13 @@ def taken(product: Product) -> list[dict[str, Any]]:
 
 
 def test_the_main_job(
-    product: Product,
+    empty_product: Product,
     page: Page,
     parent_page: str,
     node_path: str,
     clients_dir: Path,
 ) -> None:
+    product = empty_product
     # 1. The merchant: first run, a meter, a plan, a key.
     merchant.first_run(page, product, business="Northwind Voice")
     merchant.make_meter(page, product)

@@ -87,27 +87,19 @@ def test_a_taken_port_is_said_in_one_sentence() -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_it_stops_everything_it_started() -> None:
+def test_what_a_kill_leaves_disturbs_no_next_start_which_stops_everything() -> None:
     running = Product("--no-demo")
     try:
         assert len(processes_of(running)) > 8
-        running.stop()
-        assert "Stopped." in running.output()
-        assert processes_of(running) == []
-        assert not (running.state / "up.json").exists()
-    finally:
-        running.remove()
-
-
-def test_a_killed_supervisor_leaves_nothing_that_disturbs_the_next_one() -> None:
-    running = Product("--no-demo")
-    try:
         running.process.kill()
         running.process.wait()
         (running.state / "up.json").unlink()
         running.start()
         assert httpx.get(f"{running.url}/readyz").is_success
+        assert len(processes_of(running)) > 8
         running.stop()
+        assert "Stopped." in running.output()
+        assert not (running.state / "up.json").exists()
         time.sleep(0.5)
         assert processes_of(running) == []
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
+from functools import partial
 from io import StringIO
 from typing import Any
 
@@ -18,18 +19,15 @@ from meters import audit as usage_audit
 from meters import usage
 from tests import card_network as cn
 from tests import factories
-from tests.card_network import card_network, running_card_network
+from tests.kept import Kept
 from tests.meters.test_charge import report
-
-__all__ = ["card_network", "running_card_network"]
 
 pytestmark = pytest.mark.django_db
 
 RULES = (*money_audit.RULES, *usage_audit.RULES)
 
 
-@pytest.fixture
-def books(card_network: CardNetwork) -> cn.Shop:
+def make_books() -> cn.Shop:
     """Two customers: one paid, used over a tier, owed, was charged, bought a pack and renewed."""
     shop = cn.Shop(rollover_type="none")
     factories.make_meter(
@@ -61,6 +59,22 @@ def books(card_network: CardNetwork) -> cn.Shop:
     undone = shop.use(connection, "undone", "2").request
     usage.void(undone, reason="wrong", actor="Ana", now=shop.now)
     cn.subscribe(shop.plan, now=shop.now)
+    return shop
+
+
+def _make_books(network: CardNetwork) -> cn.Shop:
+    with cn.reached(network):
+        return make_books()
+
+
+@pytest.fixture(scope="class")
+def _books(kept: Kept, running_card_network: CardNetwork) -> None:
+    kept.open("books", partial(_make_books, running_card_network))
+
+
+@pytest.fixture
+def books(_books: None, db: None, kept: Kept, running_card_network: CardNetwork) -> cn.Shop:
+    shop: cn.Shop = kept.give("books", partial(_make_books, running_card_network))
     return shop
 
 

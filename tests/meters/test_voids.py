@@ -19,10 +19,7 @@ from meters import usage
 from meters.models import MeterPosition, UsageRequest, Void
 from tests import card_network as cn
 from tests import factories
-from tests.card_network import card_network, running_card_network
 from tests.meters.test_charge import report
-
-__all__ = ["card_network", "running_card_network"]
 
 pytestmark = pytest.mark.django_db
 

@@ -25,11 +25,8 @@ from meters import pricing, usage, volume
 from tests import factories
 from tests.billing import test_draw_properties, test_races, test_told_life
 from tests.billing.test_draw_properties import TEN, Lot
-from tests.card_network import card_network, running_card_network
 from tests.meters import test_charge, test_fee_models, test_voids
 from tests.scenarios import test_volume
-
-__all__ = ["card_network", "running_card_network"]
 
 Story = Any
 

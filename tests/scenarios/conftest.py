@@ -6,10 +6,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.card_network import card_network, running_card_network
-
-__all__ = ["card_network", "running_card_network"]
-
 
 @pytest.fixture(autouse=True)
 def the_books_hold(request: pytest.FixtureRequest) -> Iterator[None]:

@@ -15,11 +15,11 @@ from checkout import offers
 from lava.demo.card_network.process import CardNetwork
 from tests import card_network as cn
 from tests import factories
-from tests.browser.conftest import browser, page, shop
+from tests.browser.conftest import page, shop
 from tests.browser.looking import listen
 from tests.checkout.visitor import Visitor, last_code, make_session
 
-__all__ = ["browser", "page", "shop"]
+__all__ = ["page", "shop"]
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 

@@ -13,9 +13,8 @@ import stripe
 from playwright.sync_api import Browser, Frame, Page
 
 from lava.demo.card_network.process import CardNetwork
-from tests.browser.conftest import browser
 
-__all__ = ["browser", "client", "page", "site"]
+__all__ = ["client", "page", "site"]
 
 PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Pay</title>
 <link rel="stylesheet" href="/page.css"><script src="{network}/v3/"></script>

@@ -9,7 +9,6 @@ from playwright.sync_api import Page, expect
 
 from tests.lava.demo.card_page import (
     begin,
-    browser,
     client,
     confirm,
     fill,
@@ -21,7 +20,7 @@ from tests.lava.demo.card_page import (
     site,
 )
 
-__all__ = ["browser", "client", "page", "site"]
+__all__ = ["client", "page", "site"]
 pytestmark = pytest.mark.browser
 
 ASKS_ONCE = "4000002500003155"

@@ -10,7 +10,6 @@ import stripe
 from playwright.sync_api import Page, expect
 
 from tests.lava.demo.card_page import (
-    browser,
     client,
     confirm,
     fill,
@@ -21,7 +20,7 @@ from tests.lava.demo.card_page import (
     site,
 )
 
-__all__ = ["browser", "client", "page", "site"]
+__all__ = ["client", "page", "site"]
 pytestmark = pytest.mark.browser
 
 
