@@ -30,8 +30,8 @@ def browser(chromium_path: str) -> Iterator[Browser]:
         patched.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
         running = playwright.chromium.launch(executable_path=chromium_path, args=FLAGS)
         yield running
+        pictures.sheets(running)
         running.close()
-        pictures.sheets()
 
 
 @pytest.fixture
