@@ -43,8 +43,8 @@ def _start(path: str, end: ExitStack) -> Browser:
     patched.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
     playwright = end.enter_context(sync_playwright())
     running = playwright.chromium.launch(executable_path=path, args=FLAGS)
-    end.callback(pictures.sheets)
     end.callback(running.close)
+    end.callback(pictures.sheets, running)
     return running
 
 

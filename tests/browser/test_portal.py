@@ -17,6 +17,8 @@ from lava.demo.card_network.process import CardNetwork
 from tests import card_network as cn
 from tests import factories
 from tests.browser import axe
+from tests.browser.keys import press, reach, write
+from tests.browser.looking import listen
 from tests.browser.pictures import picture
 from tests.checkout.visitor import last_code, make_session
 
@@ -140,3 +142,60 @@ def test_a_customer_switches_at_the_checkout(
     picture(page, "checkout-switched")
     page.get_by_role("link", name="See your credits, plan and receipts").click()
     expect(page.get_by_role("heading", name="Your credits and plan")).to_be_visible()
+
+
+def test_the_portals_processes_by_keyboard_alone(
+    shop: cn.Shop, page: Page, live_server: Any, card_network: CardNetwork
+) -> None:
+    known = customer(shop)
+    said = listen(page)
+    page.goto(f"{live_server.url}/portal/{shop.merchant.public_id}")
+    write(page, "Phone number", PHONE.removeprefix("+1"))
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("Enter your code")).to_be_focused()
+    page.keyboard.type(last_code(shop.merchant, PHONE))
+    expect(page.get_by_role("heading", name="Credits left")).to_be_visible()
+
+    press(page, "Cancel plan", role="link")
+    press(page, "Cancel Studio")
+    expect(page.get_by_role("status")).to_contain_text("Your plan is cancelled")
+    press(page, "Keep Studio")
+    expect(page.get_by_role("link", name="Cancel plan")).to_be_visible()
+
+    press(page, "Set up auto top-up", role="link")
+    write(page, "At most in a calendar month", "5")
+    press(page, "Switch on auto top-up")
+    expect(page.get_by_label("At most in a calendar month")).to_be_focused()
+    write(page, "At most in a calendar month", "30")
+    press(page, "Switch on auto top-up")
+    press(page, "Auto top-up", role="switch", key="Space")
+    expect(page.get_by_role("status")).to_contain_text("Auto top-up is off")
+
+    press(page, "Switch plan", role="link")
+    reach(page, page.get_by_role("radio", name="Starter"))
+    page.keyboard.press("ArrowDown")
+    expect(page.get_by_role("radio", name="Pro")).to_be_checked()
+    page.keyboard.press("ArrowUp")
+    press(page, "Continue")
+    press(page, "^Switch on")
+    expect(page.get_by_role("status")).to_contain_text("The switch is planned")
+    press(page, "Keep Studio")
+
+    press(page, "Add credits")
+    press(page, "Continue")
+    write(page, "Full name", "Mara Lindqvist")
+    write(page, "Email for receipts", "mara@tallgrass.example")
+    press(page, "Pay \\$10.00")
+    expect(page.get_by_role("heading", name=re.compile("^You have .* of credits"))).to_be_visible()
+    press(page, "See your credits", role="link")
+
+    press(page, "Replace your card")
+    write(page, "Card number", "5555555555554444")
+    write(page, "Expiration date", "0831")
+    write(page, "Security code", "123")
+    write(page, "ZIP code", "04101")
+    press(page, "Save card")
+    expect(page.get_by_role("heading", name="Your card is saved")).to_be_visible()
+    known.refresh_from_db()
+    assert [row[1] for row in cn.taken(shop.merchant)] == [2500, 1000, 1000]
+    assert said == []

@@ -20,21 +20,10 @@ from tests import card_network as cn
 from tests import factories
 from tests.browser.customer import enter_card
 from tests.browser.looking import listen, look
+from tests.browser.people import PHONE, confirmed, known
 from tests.checkout.visitor import Visitor, last_code, make_session
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
-
-PHONE = "+14155550142"
-
-
-def known(shop: cn.Shop, phone: str = PHONE) -> Connection:
-    """Somebody on the plan, with a card, a name and an address."""
-    connection = factories.make_connection(shop.merchant, phone=phone, now=shop.now)
-    customer = connection.customer
-    customer.first_name, customer.last_name = "Mara", "Lindqvist"
-    customer.email = "mara@tallgrass.example"
-    customer.save()
-    return cn.subscribe(shop.plan, now=shop.now, connection=connection)
 
 
 def make_meters(shop: cn.Shop) -> None:
@@ -54,19 +43,6 @@ def make_meters(shop: cn.Shop) -> None:
     )  # fmt: skip
     factories.make_meter(merchant, plan, slug="tools", tiers=[("0", "20")], rate_type="percentage")
     factories.make_meter(merchant, plan, slug="vision", unit="requests", tiers=[("0", "0.0125")])
-
-
-def confirmed(session: CheckoutSession) -> CheckoutSession:
-    """The session with its phone confirmed, as if in another tab."""
-    visitor = Visitor(session)
-    if session.connection_is_given:
-        assert visitor.post("phone").status_code == 303
-        visitor.post("code", code=last_code(session.merchant, session.buyer.customer.phone))
-    else:
-        visitor.confirm_phone(PHONE)
-    session.refresh_from_db()
-    assert session.state == "verified"
-    return session
 
 
 def test_a_new_customer_by_keyboard_alone(
