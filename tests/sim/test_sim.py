@@ -3,6 +3,7 @@ seen."""
 
 from __future__ import annotations
 
+from datetime import timedelta
 from io import StringIO
 from typing import Any
 
@@ -11,7 +12,8 @@ from django.core.management import call_command
 from django.db import connection as database
 
 from billing.models import LedgerEntry, Merchant
-from lava.demo.sim import play
+from lava.demo.sim import model, play
+from lava.demo.sim.world import Twin, open_world
 from meters.models import UsageRequest
 
 pytestmark = pytest.mark.django_db
@@ -33,6 +35,35 @@ def test_a_seed_plays_the_same_again_and_leaves_nothing_behind() -> None:
     assert not LedgerEntry.objects.exists() and not UsageRequest.objects.exists()
 
 
+def test_what_falls_due_waits_for_a_worker_in_both() -> None:
+    report = play.run(2, months=3, connections=4, look=timedelta(hours=6))
+    assert report.requests > 0
+
+
+def test_a_merchant_lives_the_same_without_the_other() -> None:
+    both = play.run(5, months=2, connections=4)
+    assert play.run(5, months=2, connections=4, merchant=0) + play.run(
+        5, months=2, connections=4, merchant=1
+    ) == (both)
+
+
+def test_what_falls_due_while_somebody_else_acts_is_done_at_the_next_look() -> None:
+    terms = model.Terms(included=5 * model.UNIT, interval="day")
+    with open_world(real=play.START) as world:
+        twin, other = (Twin(world, terms, number=number) for number in (1, 2))
+        twin.subscribe()
+        since, end = world.now, twin.life.current.end
+        world.move(end - timedelta(seconds=1))
+        other.subscribe()
+        other.give(1)
+        assert world.now > end and world.seen(end) is None
+        world.move(end + timedelta(hours=1))
+        assert end < world.seen(end) < world.now
+        twin.life.move(since, world.now, world.seen)
+        assert twin.life.lots[-1].start == world.seen(end)
+        twin.check()
+
+
 def test_a_fault_in_the_product_is_seen_with_its_seed() -> None:
     with database.cursor() as cursor:
         cursor.execute("SELECT pg_get_functiondef('billing_spend'::regproc)")
@@ -42,12 +73,16 @@ def test_a_fault_in_the_product_is_seen_with_its_seed() -> None:
         cursor.execute(broken)
     out = StringIO()
     with pytest.raises(SystemExit) as ended:
-        call_command("simulate", "--seed", "1", "--months", "3", "--connections", "3", stdout=out)
+        call_command(
+            "simulate", "--here", "--seed", "1", "--months", "3", "--connections", "3", stdout=out
+        )
     assert ended.value.code == 1
     assert "Play it again: python3 manage.py simulate --seed 1 --months 3" in out.getvalue()
 
 
 def test_the_command_says_what_was_played(capsys: Any) -> None:
     out = StringIO()
-    call_command("simulate", "--seeds", "2", "--months", "2", "--connections", "2", stdout=out)
+    call_command(
+        "simulate", "--here", "--seeds", "2", "--months", "2", "--connections", "2", stdout=out
+    )
     assert out.getvalue().count("requests charged") == 2

@@ -8,7 +8,7 @@ the same name in money.md; `snapshot` is compared with the database after each s
 from __future__ import annotations
 
 import calendar
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
@@ -468,11 +468,20 @@ class Life:
             moments.append(self.overage_next)
         return min((at for at in moments if at and after < at <= until), default=None)
 
-    def move(self, now: datetime, to: datetime) -> None:
-        """Let time pass; what falls due on the way happens at its own instant."""
+    def move(
+        self,
+        now: datetime,
+        to: datetime,
+        seen: Callable[[datetime], datetime | None] = lambda instant: instant,
+    ) -> None:
+        """Let time pass; what falls due on the way happens at its own instant, or when it is seen
+        (None: nobody has looked yet)."""
         self.sweep(now)
         while (instant := self.next_instant(now, to)) is not None:
-            now = instant
+            looked = seen(instant)
+            if looked is None:
+                return
+            now = looked
             self.sweep(now)
 
     def snapshot(self) -> dict[str, object]:

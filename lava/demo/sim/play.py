@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import heapq
 import random
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -19,8 +20,8 @@ from billing import money
 from billing.models import Payment
 from lava.demo.sim import model
 from lava.demo.sim.model import UNIT, Terms
-from lava.demo.sim.network import DROPPED, LOST
-from lava.demo.sim.world import Disagreement, Twin, World, open_world
+from lava.demo.sim.network import DROPPED, LOST, Network
+from lava.demo.sim.world import Disagreement, Twin, World, apart, open_network
 from lava.management.commands import audit
 
 # (currency, least the card pays in units, smallest step it can pay).
@@ -47,6 +48,21 @@ class Report:
     renewals: int = 0
     declines: int = 0
 
+    def __add__(self, other: Report) -> Report:
+        """The two merchants of a seed, played apart."""
+        acts = dict(self.acts)
+        for name, count in other.acts.items():
+            acts[name] = acts.get(name, 0) + count
+        return Report(
+            self.seed,
+            acts,
+            self.requests + other.requests,
+            self.voids + other.voids,
+            self.payments + other.payments,
+            self.renewals + other.renewals,
+            self.declines + other.declines,
+        )
+
     def __str__(self) -> str:
         acts = ", ".join(f"{count} {name}" for name, count in sorted(self.acts.items()))
         return (
@@ -56,9 +72,18 @@ class Report:
 
 
 def run(
-    seed: int, *, months: int, connections: int, say: Callable[[str], None] = lambda text: None
+    seed: int,
+    *,
+    months: int,
+    connections: int,
+    merchant: int | None = None,
+    kept: bool = False,
+    look: timedelta = timedelta(0),
+    say: Callable[[str], None] = lambda text: None,
 ) -> Report:
-    """Play a seed.
+    """Play a seed: both merchants, or one of them (0, 1), whose dice are its own, so that it lives
+    the same without the other. `kept`: what is written stays, in a database that is thrown away
+    (`world.apart`). `look`: how long what falls due waits for a worker.
 
     Raises:
         lava.demo.sim.world.Disagreement: the product and the model differ, or a rule is broken.
@@ -66,20 +91,31 @@ def run(
     dice = random.Random(seed)
     report = Report(seed)
     start = START + timedelta(days=dice.randrange(365 * 4), hours=dice.randrange(24))
-    with open_world(real=start, **_place(dice)[0]) as first:
-        worlds = [first, World(first.network, **_place(dice)[0])]
+    places = [{"currency": dice.choice(CURRENCIES)[0], "zone": dice.choice(ZONES)} for _ in "12"]
+    playing = range(len(places)) if merchant is None else [merchant]
+    with open_network(real=start, kept=kept) as network:
         twins = []
-        for number in range(connections):
-            world = worlds[number % len(worlds)]
-            twins.append(Twin(world, _terms(dice, world), number=number + 1))
-        _play(dice, twins, until=start + timedelta(days=30 * months), report=report, say=say)
-        _close(worlds, twins, report)
+        for place in playing:
+            world = World(network, look=look, **places[place])
+            own = random.Random(f"{seed}:{place}")
+            twins += [
+                (Twin(world, _terms(own, world), number=number + 1), own)
+                for number in range(place, connections, len(places))
+            ]
+        _play(twins, until=start + timedelta(days=30 * months), report=report, say=say)
+        _close(network, [twin for twin, _ in twins], report)
     return report
 
 
-def _place(dice: random.Random) -> tuple[dict[str, str], int]:
-    currency = dice.choice(CURRENCIES)
-    return {"currency": currency[0], "zone": dice.choice(ZONES)}, currency[1]
+def run_apart(
+    seed: int, merchant: int, *, months: int, connections: int, look: timedelta
+) -> Report:
+    """Play one merchant of a seed in a database of its own."""
+    with apart():
+        return run(
+            seed, months=months, connections=connections, merchant=merchant, kept=True, look=look,
+            say=lambda text: print(f"merchant {merchant + 1}, {text}", file=sys.stderr, flush=True),
+        )  # fmt: skip
 
 
 def _terms(dice: random.Random, world: World) -> Terms:
@@ -116,24 +152,25 @@ def _terms(dice: random.Random, world: World) -> Terms:
 
 
 def _play(
-    dice: random.Random,
-    twins: list[Twin],
+    twins: list[tuple[Twin, random.Random]],
     *,
     until: datetime,
     report: Report,
     say: Callable[[str], None],
 ) -> None:
-    queue = [(_pause(dice, twin.world.now, scale=0.2), place) for place, twin in enumerate(twins)]
+    queue = [
+        (_pause(dice, twin.world.now, scale=0.2), place) for place, (twin, dice) in enumerate(twins)
+    ]
     heapq.heapify(queue)
-    last = {place: twin.world.now for place, twin in enumerate(twins)}
+    last = {place: twin.world.now for place, (twin, _) in enumerate(twins)}
     played = 0
     while queue[0][0] < until:
         at, place = heapq.heappop(queue)
-        twin = twins[place]
+        twin, dice = twins[place]
         if at > twin.world.now:
             twin.world.move(at)
-        twin.life.move(last[place], twin.world.now)
         try:
+            twin.life.move(last[place], twin.world.now, twin.world.seen)
             if twin.life.open:
                 twin.ask()
                 twin.settle()
@@ -148,10 +185,10 @@ def _play(
         if played % 500 == 0:
             say(f"{at:%Y-%m-%d}: {played} acts agree")
         heapq.heappush(queue, (_pause(dice, twin.world.now), place))
-    for place, twin in enumerate(twins):
+    for place, (twin, _) in enumerate(twins):
         if until > twin.world.now:
             twin.world.move(until)
-        twin.life.move(last[place], twin.world.now)
+        twin.life.move(last[place], twin.world.now, twin.world.seen)
         if twin.life.open:
             twin.ask()
 
@@ -216,20 +253,20 @@ def _act(dice: random.Random, twin: Twin) -> str:
     return "second thoughts"
 
 
-def _close(worlds: list[World], twins: list[Twin], report: Report) -> None:
+def _close(network: Network, twins: list[Twin], report: Report) -> None:
     """At the end: every customer, the card network's list, and every rule of the audit."""
     for twin in twins:
         twin.check()
         twin.check_card()
         report.requests += len(twin.life.requests)
         report.voids += sum(request.void for request in twin.life.requests)
-    rows = list(Payment.objects.filter(merchant__in=[world.merchant for world in worlds]))
+    rows = list(Payment.objects.filter(merchant__in={twin.world.merchant for twin in twins}))
     ours = {
         row.public_id: (money.to_minor(row.amount), str(row.amount.currency))
         for row in rows
         if row.status == Payment.Status.SUCCEEDED
     }
-    taken = worlds[0].network.taken()
+    taken = network.taken()
     if ours != taken:
         differ = sorted(set(ours.items()) ^ set(taken.items()))
         raise Disagreement(f"the card network's list differs: {differ[:5]}")

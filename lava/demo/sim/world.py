@@ -1,18 +1,22 @@
 """The product beside the model: a sandbox whose clock stands still, and customers played in both.
 
-`open_world` freezes real time, puts the in-process card network behind `billing.stripe` and keeps
+`open_network` freezes real time, puts the in-process card network behind `billing.stripe` and keeps
 hints from the broker. A `Twin` is one customer: each of its methods does a thing with the product's
 own verbs and with the model, and `check` compares all the database says with all the model says.
-Nothing is left behind: it runs inside a transaction that is rolled back.
+Nothing is left behind: it runs inside a transaction that is rolled back, or, for long lives, in a
+database of its own (`apart`), where old versions of the rows can be cleared away on the way.
 """
 
 from __future__ import annotations
 
+import os
 import secrets
+from bisect import bisect_left
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from operator import itemgetter
 from typing import Any
 from unittest import mock
 
@@ -73,8 +77,17 @@ class Disagreement(AssertionError):
 class World:
     """A merchant's sandbox at an instant, and the card network behind it."""
 
-    def __init__(self, network: Network, *, currency: str = "USD", zone: str = "UTC") -> None:
+    def __init__(
+        self,
+        network: Network,
+        *,
+        currency: str = "USD",
+        zone: str = "UTC",
+        look: timedelta = timedelta(0),
+    ) -> None:
         self.network = network
+        # How often workers look for what is due; 0: at the instant at which it is.
+        self.look = look
         owner = User.objects.create_user(
             f"sim-{secrets.token_hex(8)}@merchant.example", secrets.token_hex(16)
         )
@@ -83,6 +96,10 @@ class World:
         ).sandbox
         self.key = keys.make(self.merchant, name="simulator")[1]
         self.offers: dict[model.Terms, tuple[Plan, CreditBundle, Meter]] = {}
+        # Up to where everything due was done, and the looks that came after instants at which
+        # something fell due: from where, and when.
+        self._done = self.now
+        self._looks: list[tuple[datetime, datetime]] = []
 
     @property
     def now(self) -> datetime:
@@ -96,7 +113,32 @@ class World:
 
     def move(self, to: datetime) -> None:
         """Let time pass in the product; what falls due runs. (The twins move on their own.)"""
-        clock.advance(self.merchant, to=to)
+        self._looked(self.now)
+        if not self.look:
+            clock.advance(self.merchant, to=to)
+            self._done = to
+            return
+        sweep.run(self.merchant, now=self.now)
+        while (
+            due := sweep.next_instant(self.merchant, after=self._done, until=to)
+        ) is not None and due + self.look <= to:
+            clock.advance(self.merchant, to=due + self.look, run=False)
+            self._looked(self.now)
+            sweep.run(self.merchant, now=self.now)
+        if to > self.now:
+            clock.advance(self.merchant, to=to, run=False)
+
+    def _looked(self, at: datetime) -> None:
+        self._looks.append((self._done, at))
+        self._done = at
+
+    def seen(self, instant: datetime) -> datetime | None:
+        """When the product did what fell due at an instant: then, or at the next look, when nobody
+        was looking; None: nobody has looked since."""
+        if instant > self._done:
+            return None
+        place = bisect_left(self._looks, instant, key=itemgetter(0)) - 1
+        return max(instant, self._looks[place][1]) if place >= 0 else instant
 
     def offer(self, terms: model.Terms) -> tuple[Plan, CreditBundle, Meter]:
         """The plan, bundle and meter of some terms, made once."""
@@ -332,11 +374,13 @@ class Twin:
         now = self.world.tick()
         real = now - self.world.merchant.clock_offset
         current = self.connection.subscription
-        if current is not None and current.pk in sweep.renewals_due(real, self.world.merchant):
-            renewals.renew(current.pk, now=now)
+        if current is not None and current.cycle_end <= now:
+            if current.pk in sweep.renewals_due(real, self.world.merchant):
+                renewals.renew(current.pk, now=now)
         sweep.expire(self.connection.pk, now=now)
-        if self.connection.pk in sweep.overage_due(real, self.world.merchant):
-            overage.collect(self.connection.pk, now=now)
+        if Connection.objects.filter(pk=self.connection.pk, owes=True).exists():
+            if self.connection.pk in sweep.overage_due(real, self.world.merchant):
+                overage.collect(self.connection.pk, now=now)
         self.life.sweep(now)
 
     def move_to(self, terms: model.Terms) -> None:
@@ -414,20 +458,47 @@ def instant(text: str) -> datetime:
 
 
 @contextmanager
-def open_world(*, real: datetime | None = None, **terms: Any) -> Iterator[World]:
-    """A world inside a transaction that is rolled back when the block ends. `real` is what the
-    frozen clock shows; not behind the true one, or the audit takes renewals for forgotten."""
+def apart() -> Iterator[None]:
+    """A new database in place of the configured one, dropped when the block ends.
+
+    The role must be allowed to make databases, as for the tests.
+    """
+    name = database.settings_dict["NAME"]
+    database.settings_dict["TEST"]["NAME"] = f"{name}_{os.getpid()}"
+    database.creation.create_test_db(verbosity=0, autoclobber=True, serialize=False)
+    try:
+        with database.cursor() as cursor:
+            # It need not outlive a crash of the machine.
+            cursor.execute("SET synchronous_commit = off")
+        yield
+    finally:
+        database.creation.destroy_test_db(name, verbosity=0)
+
+
+@contextmanager
+def open_network(*, real: datetime | None = None, kept: bool = False) -> Iterator[Network]:
+    """A card network for worlds, in a transaction that is rolled back when the block ends; `kept`:
+    in none, for `apart`. `real` is what the frozen clock shows; not behind the true one, or the
+    audit takes renewals for forgotten."""
     real = real or timezone.now().replace(microsecond=0)
     network = Network()
     with (
         mock.patch("django.utils.timezone.now", lambda: real),
         # Keys are made at the true time; here everything is made at the frozen one.
         mock.patch("billing.ids.made_at", lambda key: real),
-        mock.patch("billing.tasks.hint_overage"),
+        mock.patch("billing.tasks._hint"),
         install(network),
-        transaction.atomic(),
+        nullcontext() if kept else transaction.atomic(),
     ):
         try:
-            yield World(network, **terms)
+            yield network
         finally:
-            transaction.set_rollback(True)
+            if not kept:
+                transaction.set_rollback(True)
+
+
+@contextmanager
+def open_world(*, real: datetime | None = None, **terms: Any) -> Iterator[World]:
+    """A world alone, of which nothing is left."""
+    with open_network(real=real) as network:
+        yield World(network, **terms)
