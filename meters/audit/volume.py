@@ -31,15 +31,19 @@ SETTLEMENTS = """
           FROM seen s, LATERAL (
                SELECT count(*)::int AS tier FROM unnest(s.starts) WITH ORDINALITY x (start, place)
                 WHERE place = 1 OR start * s.scale < s.reached) t),
+    -- Where nothing was given back, a request may have been taken back since.
     requests AS (
-        SELECT w.id, sum(r.fee) AS charged, sum((
+        SELECT w.id, sum(r.quantity) AS total,
+               sum(r.fee) FILTER (WHERE r.price_id = w.price_id) AS charged, sum((
                    SELECT sum((part ->> 1)::numeric) FROM jsonb_array_elements(r.slices) part)
-               ) AS billed
+               ) FILTER (WHERE r.price_id = w.price_id) AS billed
           FROM worked_out w JOIN meters_usagerequest r
-               ON r.connection_id = w.connection_id AND r.price_id = w.price_id
+               ON r.connection_id = w.connection_id AND r.meter_id = w.meter_id
               AND r.subscription_id = w.subscription_id AND r.cycle_index = w.cycle_index
-              AND r.status = 'completed'
-         WHERE w.newest GROUP BY w.id)
+          JOIN meters_meterprice m ON m.id = r.price_id AND m.tier_window = 'cycle'
+          LEFT JOIN meters_void x ON x.request_id = r.id
+         WHERE w.newest AND (x.id IS NULL OR x.created_at > w.created_at)
+         GROUP BY w.id)
     SELECT w.id AS settlement, w.connection_id AS connection, w.fee, w.due, w.amount, w.given
       FROM worked_out w
       LEFT JOIN requests r ON r.id = w.id
@@ -51,7 +55,7 @@ SETTLEMENTS = """
         OR w.amount <> greatest(w.charged - w.fee - w.given, 0)
         OR w.amount <> coalesce(g.amount, 0) OR g.source <> 'volume'
         OR w.newest AND NOT p.unsettled AND (w.total, w.charged, w.billed)
-           IS DISTINCT FROM (p.quantity, coalesce(r.charged, 0), coalesce(r.billed, 0))
+           IS DISTINCT FROM (r.total, r.charged, r.billed)
     UNION ALL
     SELECT NULL, g.connection_id, NULL, NULL, g.amount, NULL
       FROM billing_creditgrant g LEFT JOIN meters_volumesettlement v ON v.grant_id = g.id

@@ -64,6 +64,16 @@ FAMILIES: dict[str, list[Terms]] = {
             overage_cap=8 * UNIT, threshold=3 * UNIT,
         ),
     ],
+    "tiers by volume": [
+        Terms(
+            included=7 * UNIT, interval="day", keeps=False, by_cycle=True, by_volume=True,
+            tiers=TIERS, overage=False,
+        ),
+        Terms(
+            price=900, included=9 * UNIT, interval="week", keeps_bundles=False, by_cycle=True,
+            by_volume=True, tiers=TIERS, threshold=2 * UNIT,
+        ),
+    ],
 }  # fmt: skip
 
 # Amounts with all ten decimals, and round ones.

@@ -40,6 +40,8 @@ class Terms:
     # (from, rate a million) a tier; and whether the count starts again each cycle.
     tiers: Sequence[tuple[int, int]] = ((0, 3 * UNIT), (10_000_000, 2 * UNIT))
     by_cycle: bool = False
+    # One rate for all of a cycle, that of the tier it reaches; settled when it ends.
+    by_volume: bool = False
 
 
 @dataclass(eq=False)
@@ -99,6 +101,11 @@ class Charge:
     taken: bool | None
 
 
+def half_up(exact: Fraction) -> int:
+    """Whole ten-billionths; no amount here is below 0."""
+    return int(exact + Fraction(1, 2))
+
+
 def boundary(anchor: datetime, interval: str, zone: str, number: int) -> datetime:
     """Where cycle `number` begins: the anchor's wall time, so many intervals on."""
     if number == 0:
@@ -128,6 +135,9 @@ class Life:
         self.ended: list[Subscription] = []
         self.requests: list[Request] = []
         self.counts: dict[object, int] = {}
+        # Of tiers by volume: cycles with usage that is not settled, and what was given back.
+        self.unsettled: list[tuple[Subscription, int]] = []
+        self.returned: dict[object, int] = {}
         self.open: dict[str, Charge] = {}
         self.card = True
         self.fault: str | None = None
@@ -217,7 +227,10 @@ class Life:
     # Usage
 
     def fee(self, counted: int, before: int) -> int:
-        """Graduated: each unit pays the rate of its tier; half up, once."""
+        """Graduated: each unit pays the rate of its tier; half up, once. By volume: the first
+        tier's, until the cycle is settled."""
+        if self.terms.by_volume:
+            return half_up(counted * Fraction(self.terms.tiers[0][1], 1_000_000))
         exact = Fraction(0)
         starts = [start for start, _ in self.terms.tiers]
         for (start, rate), stop in zip(
@@ -225,7 +238,27 @@ class Life:
         ):
             part = min(before + counted, stop) - max(before, start)
             exact += max(part, 0) * Fraction(rate, 1_000_000)
-        return int(exact + Fraction(1, 2))
+        return half_up(exact)
+
+    def settle_volume(self, now: datetime) -> None:
+        """Give back what the cycles that are over cost less, at the rate of the tier they reach."""
+        for window in list(self.unsettled):
+            found, index = window
+            if found is self.current and index == found.index and found.end > now:
+                continue
+            self.unsettled.remove(window)
+            total = self.counts[window]
+            tier = max(number for number, (start, _) in enumerate(self.terms.tiers)
+                       if number == 0 or start < total)  # fmt: skip
+            charged = sum(
+                request.fee
+                for request in self.requests
+                if request.window == window and not request.void
+            )
+            cost = half_up(total * Fraction(self.terms.tiers[tier][1], 1_000_000))
+            back = max(charged - cost - self.returned.get(window, 0), 0) if tier else 0
+            self.returned[window] = self.returned.get(window, 0) + back
+            self.add(BUNDLE, "volume", back, now)
 
     def may_use(self, now: datetime) -> bool:
         found = self.current
@@ -262,15 +295,20 @@ class Life:
             self.cycle_overage += need
             draws.append((None, need))
         self.counts[window] = before + counted
+        if self.terms.by_volume and (found, found.index) not in self.unsettled:
+            self.unsettled.append((found, found.index))
         late = happened < found.start
         made = Request(counted, before, fee, draws, found, found.index, late, window)
         self.requests.append(made)
         return made
 
-    def void(self, request: Request, now: datetime) -> None:
-        """Give a request back: to the grants it came from, or off the debt."""
+    def void(self, request: Request, now: datetime) -> bool:
+        """Give a request back: to the grants it came from, or off the debt. False when its cycle
+        was settled by volume, and part of it given back."""
         if request.void:
-            return
+            return True
+        if self.returned.get(request.window):
+            return False
         request.void = True
         self.expire(now)
         for lot, part in request.draws:
@@ -290,6 +328,7 @@ class Life:
                 self.cycle_overage -= part
         self.counts[request.window] -= request.counted
         self.pay_debt(now)
+        return True
 
     # The card
 
@@ -409,6 +448,7 @@ class Life:
     def renew(self, now: datetime) -> None:
         if not self.is_due(now):
             return
+        self.settle_volume(now)
         self.collect(now, cycle_ends=True)
         found = self.current
         assert found is not None
@@ -456,6 +496,7 @@ class Life:
         if found is not None and "renewal" not in self.open and found.end <= now:
             if found.next_try is None or found.next_try <= now:
                 self.renew(now)
+        self.settle_volume(now)
         self.expire(now)
         if self.debt >= self.terms.threshold and self.collecting == 0:
             self.collect(now)

@@ -126,6 +126,14 @@ def _terms(dice: random.Random, world: World) -> Terms:
     one = 100 * minor
     included = dice.choice([0, 5, 25, 40]) * one
     keeps = dice.random() < 0.5
+    tiers = dice.choice(
+        [
+            ((0, 3 * one),),
+            ((0, 3 * one), (1_000_000, one), (3_000_000, one // 7 + 1)),
+            ((0, one // 3), (1_500_000, 2 * one)),
+        ]
+    )
+    by_cycle = dice.random() < 0.4
     return Terms(
         price=dice.choice([0, 0, 500, 2500]),
         included=included,
@@ -140,14 +148,10 @@ def _terms(dice: random.Random, world: World) -> Terms:
         minor=minor,
         minimum=minimum,
         bundle=dice.choice([10 * one, 13 * one + minor]),
-        tiers=dice.choice(
-            [
-                ((0, 3 * one),),
-                ((0, 3 * one), (1_000_000, one), (3_000_000, one // 7 + 1)),
-                ((0, one // 3), (1_500_000, 2 * one)),
-            ]
-        ),
-        by_cycle=dice.random() < 0.4,
+        tiers=tiers,
+        by_cycle=by_cycle,
+        # Tiers that fall may be one rate for all of a cycle.
+        by_volume=by_cycle and len(tiers) == 3 and dice.random() < 0.7,
     )
 
 

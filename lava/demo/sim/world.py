@@ -28,6 +28,7 @@ from moneyed import Money
 from billing import (
     cards,
     clock,
+    closing,
     connections,
     credits,
     errors,
@@ -41,7 +42,15 @@ from billing import (
     subscriptions,
     sweep,
 )  # fmt: skip
-from billing.models import Connection, CreditBundle, Merchant, Payment, Plan, User
+from billing.models import (
+    Connection,
+    CreditBundle,
+    Merchant,
+    Payment,
+    Plan,
+    Subscription,
+    User,
+)
 from billing.settlement import save_card
 from billing.stripe import Card
 from lava.demo.sim import model
@@ -181,6 +190,7 @@ class World:
                     for start, rate in terms.tiers
                 ],
                 tier_window="cycle" if terms.by_cycle else "lifetime",
+                tier_mode="volume" if terms.by_volume else "graduated",
             ),
             actor="simulator",
             now=self.now,
@@ -296,8 +306,13 @@ class Twin:
             return
         now = self.world.tick()
         place %= len(self.rows)
-        usage.void(self.rows[place], reason="wrong", actor="simulator", now=now)
-        self.life.void(self.life.requests[place], now)
+        expected = self.life.void(self.life.requests[place], now)
+        try:
+            usage.void(self.rows[place], reason="wrong", actor="simulator", now=now)
+        except errors.Conflict as refusal:
+            self._agree("void", refusal.code, "cycle_settled" if not expected else None)
+        else:
+            self._agree("void", True, expected)
 
     def give(self, amount: int) -> None:
         now = self.world.tick()
@@ -377,6 +392,9 @@ class Twin:
         if current is not None and current.cycle_end <= now:
             if current.pk in sweep.renewals_due(real, self.world.merchant):
                 renewals.renew(current.pk, now=now)
+        for row in closing.due(real, self.world.merchant):
+            if Subscription.objects.filter(pk=row, connection=self.connection).exists():
+                closing.settle(row, now=now)
         sweep.expire(self.connection.pk, now=now)
         if Connection.objects.filter(pk=self.connection.pk, owes=True).exists():
             if self.connection.pk in sweep.overage_due(real, self.world.merchant):
