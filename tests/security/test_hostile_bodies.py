@@ -123,6 +123,10 @@ QUERIES = [
 ]
 
 
+# One for all: each new one would load the middleware anew, which costs what a refusal costs.
+CLIENT = Client(raise_request_exception=False)
+
+
 def fields_of(schema: dict[str, Any], shapes: dict[str, Any]) -> list[str]:
     if "$ref" in schema:
         schema = shapes[schema["$ref"].rpartition("/")[2]]
@@ -159,7 +163,7 @@ def real(path: str, world: wire.World) -> str:
 
 
 def send(method: str, path: str, raw: bytes, world: wire.World, **headers: str) -> Any:
-    answer = Client(raise_request_exception=False).generic(
+    answer = CLIENT.generic(
         method,
         real(path, world),
         raw,
@@ -244,7 +248,7 @@ def test_verbs_slashes_and_hostile_ids_are_answered_in_the_envelope(path: str) -
         if method.upper() in methods:
             continue
         for slash in ("", "/"):
-            answer = Client(raise_request_exception=False).generic(
+            answer = CLIENT.generic(
                 method.upper(),
                 path.format(**world.ids()) + slash,
                 headers={"Authorization": f"Bearer {world.key}"},
