@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import NamedTuple
 
 from billing.audit.asking import Row, Rule, stream
 
@@ -57,8 +58,7 @@ class Terms:
         return (whole + (1 if over and self.rounds_up else 0)) * self.package
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(NamedTuple):
     """What a request said it used, as stored."""
 
     input_tokens: int

@@ -9,14 +9,15 @@ LINES = """
            e.balance_after
       FROM meters_usagerequest r
       LEFT JOIN (SELECT connection_id, request_id, -sum(amount) AS total, count(*) AS lines,
-                        (array_agg(balance_after ORDER BY seq DESC))[1] AS balance_after,
+                        -- Each draws from what the one before left: the last one's is the least.
+                        min(balance_after) AS balance_after, bool_or(amount > 0) AS rises,
                         min(merchant_id::text) AS merchant
                    FROM billing_ledgerentry WHERE kind = 'usage'
                   GROUP BY connection_id, request_id) e
              ON e.request_id = r.id AND e.connection_id = r.connection_id
      WHERE r.charged <> coalesce(e.total, 0)
         OR jsonb_array_length(r.draws) <> coalesce(e.lines, 0)
-        OR e.balance_after <> r.cycle_remaining + r.bundle_remaining - r.debt_after
+        OR e.balance_after <> r.cycle_remaining + r.bundle_remaining - r.debt_after OR e.rises
         OR e.merchant <> r.merchant_id::text
 """
 
@@ -151,13 +152,13 @@ OVERAGE = """
     SELECT c.id AS connection, c.cycle_overage, coalesce(o.total, 0) AS made
       FROM billing_connection c
       JOIN billing_subscription s ON s.connection_id = c.id AND s.status IN ('active', 'past_due')
-      LEFT JOIN LATERAL (
-        SELECT -sum(e.amount) AS total
-          FROM meters_usagerequest r
-          JOIN billing_ledgerentry e ON e.connection_id = c.id AND e.request_id = r.id
-               AND e.kind = 'usage' AND e.grant_id IS NULL
-         WHERE r.connection_id = c.id AND r.subscription_id = s.id
-           AND r.cycle_index = s.cycle_index AND r.status <> 'voided') o ON true
+      LEFT JOIN (
+        SELECT r.subscription_id, r.cycle_index, -sum(e.amount) AS total
+          FROM billing_ledgerentry e
+          JOIN meters_usagerequest r ON r.id = e.request_id AND r.connection_id = e.connection_id
+         WHERE e.kind = 'usage' AND e.grant_id IS NULL AND r.status <> 'voided'
+         GROUP BY r.subscription_id, r.cycle_index) o
+             ON o.subscription_id = s.id AND o.cycle_index = s.cycle_index
      WHERE c.cycle_overage <> coalesce(o.total, 0)
 """
 

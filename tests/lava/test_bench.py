@@ -12,6 +12,7 @@ import pytest
 from django.core.management.base import CommandError
 
 from lava.bench import gateway, load, scratch, upstream
+from lava.management.commands import audit
 from meters.gateway import readers
 from tests.product import ROOT
 
@@ -165,6 +166,18 @@ def test_renewals_are_measured_beside_their_floor_and_charges_meanwhile(tmp_path
     assert facts["ratios"]["sets_rate_of_one"] > 1
     assert facts["books"][0]["rows"] == facts["acknowledged"] > 0
     assert facts["books"][0]["broken"] == []
+
+
+@pytest.mark.slow
+def test_audit_is_measured_by_rule_and_charges_meanwhile(tmp_path: Path) -> None:
+    facts, printed = bench(
+        tmp_path, "audit", "--rounds", "1", "--seconds", "1", "--requests", "2000"
+    )
+    assert facts["correct"], printed
+    assert facts["lines"] == 2000 + 2 * 20
+    assert set(facts["rules"]) == {rule.name for rule in audit.RULES}
+    assert min(facts["seconds"], facts["under_load_s"]) > 0
+    assert facts["books"][0]["rows"] > 2000 and facts["books"][0]["broken"] == []
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
 from io import StringIO
@@ -14,11 +16,13 @@ from django.db import connection as database
 
 from billing import audit as money_audit
 from billing import overage
+from billing.audit import draws
 from lava.demo.card_network.process import CardNetwork
 from meters import audit as usage_audit
 from meters import usage
 from tests import card_network as cn
 from tests import factories
+from tests.billing.test_renewal_sets import random_state
 from tests.kept import Kept
 from tests.meters.test_charge import report
 
@@ -101,6 +105,26 @@ def test_books_that_hold_are_silent(books: cn.Shop) -> None:
     out = StringIO()
     call_command("audit", stdout=out)
     assert out.getvalue() == ""
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_draw_out_of_order_is_missed_in_the_ledgers_that_are_not_replayed(seed: int) -> None:
+    dice = random.Random(seed)
+    start = datetime(2026, 1, 29, 1, 30, tzinfo=UTC)
+    rows = [random_state(dice, factories.make_merchant(), start) for _ in range(12)]
+    damage("DROP INDEX a_request_draws_once_from_a_grant")
+    for row in rows[::2]:
+        grants = [*row.grants.values_list("pk", flat=True), None]
+        for line in row.entries.filter(kind="usage"):
+            with database.cursor() as cursor:
+                cursor.execute(
+                    "UPDATE billing_ledgerentry SET grant_id = %s WHERE id = %s",
+                    [dice.choice(grants), line.pk],
+                )
+    every = list(draws.draws_out_of_order("SELECT id FROM billing_connection"))
+    assert list(draws.draws_out_of_order()) == every
+    assert {row["connection"] for row in every} <= {row.pk for row in rows[::2]}
+    assert every or seed
 
 
 def drop(table: str, constraint: str) -> str:

@@ -4,8 +4,9 @@
 `hot`: many clients on one connection. `gateway`: a call to a provider beside the same call without
 the gateway, and LiteLLM where it is installed. `storm`: repeats in the midst of new requests.
 `enforce`: more draws than credits, all at once. `renewals`: subscriptions of price 0 in sets, and
-charges meanwhile. `pages`: what a customer's page weighs, and how
-soon it is there on slow 4G. `up`: how soon it serves its first page, and its memory.
+charges meanwhile. `audit`: its rules on many charges, and charges meanwhile. `pages`: what a
+customer's page weighs, and how soon it is there on slow 4G. `up`: how soon it serves its first
+page, and its memory.
 Exit status 1 when a cent is missing, whatever the speed. Linux; the figures are of this machine and
 this minute, so compare ratios within a run.
 """
@@ -24,6 +25,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from lava.bench import (
+    audit,
     batch,
     enforce,
     gateway,
@@ -47,6 +49,7 @@ CASES = {
     "storm": (storm.run, report.storm),
     "enforce": (enforce.run, report.enforce),
     "renewals": (renewals.run, renewals.table),
+    "audit": (audit.run, audit.table),
     "pages": (pages.run, pages.table),
     "up": (start.run, start.table),
 }
@@ -65,7 +68,7 @@ class Command(BaseCommand):
             "--connections", type=int, default=2000, help="customers in the shop (2000)"
         )
         parser.add_argument(
-            "--requests", type=int, default=2000, help="requests of a storm, of draws (2000)"
+            "--requests", type=int, default=2000, help="of a storm, draws, an audit (2000)"
         )
         parser.add_argument(
             "--subscriptions", type=int, default=100_000, help="renewals: how many (100000)"
