@@ -141,13 +141,17 @@ def _terms(body: dict[str, Any], price: MeterPrice | None) -> prices.Terms:
     tiers = _tiers(body)
     if tiers is None and price is None:
         raise errors.Invalid("`tiers` is missing.", param="tiers")
+    mode = chosen("tier_mode", MeterPrice.TierMode.values, told.tier_mode)
+    # Tiers by volume count by cycle: that need not be said.
+    by_volume = mode == MeterPrice.TierMode.VOLUME
+    window = MeterPrice.TierWindow.CYCLE if by_volume else told.tier_window
     return prices.Terms(
         tiers=told.tiers if tiers is None else tiers,
         rate_type=chosen("rate_type", MeterPrice.RateType.values, told.rate_type),
         unit=chosen("tier_type", MeterPrice.Unit.values, told.unit),
         token_basis=chosen("token_basis", MeterPrice.TokenBasis.values, told.token_basis),
-        tier_mode=chosen("tier_mode", MeterPrice.TierMode.values, told.tier_mode),
-        tier_window=chosen("tier_window", MeterPrice.TierWindow.values, told.tier_window),
+        tier_mode=mode,
+        tier_window=chosen("tier_window", MeterPrice.TierWindow.values, window),
         base_cost_payer=chosen("base_cost_payer", MeterPrice.Payer.values, told.base_cost_payer),
         free_allowance=_count(body, "free_allowance", told.free_allowance),
         package_size=_count(body, "package_size", told.package_size),

@@ -192,3 +192,22 @@ def test_bad_counts_are_named_and_change_nothing(fields: dict[str, Any], param: 
     )  # fmt: skip
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
     assert not UsageRequest.objects.exists()
+
+
+def test_tiers_by_volume_over_the_wire_count_by_cycle_without_saying_so() -> None:
+    till = Till()
+    headers = {"Authorization": f"Bearer {till.key}"}
+    told = {
+        "name": "Search", "rate_type": "fixed", "tier_type": "requests", "tier_mode": "volume",
+        "tiers": [{"start": "0", "rate": "0.10"}, {"start": "5", "rate": "0.04"}],
+    }  # fmt: skip
+    answer = Client().post("/v1/meters", told, content_type="application/json", headers=headers)
+    made = answer.json()
+    assert (made["tier_mode"], made["tier_window"]) == ("volume", "cycle")
+    assert [one["start"] for one in made["tiers"]] == [0, 5]
+    # Said otherwise, it is refused.
+    answer = Client().patch(
+        f"/v1/meters/{made['meter_id']}", {"tier_window": "lifetime"},
+        content_type="application/json", headers=headers,
+    )  # fmt: skip
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "tier_window")

@@ -159,8 +159,8 @@ def _proof_lines(proof: proofs.Proof, zone: ZoneInfo, currency: str) -> Iterator
     yield f"request {request.request_id} ({request.public_id}){model}{late}"
     yield (
         f"price   version {price.version} of {price.created_at.astimezone(zone):%Y-%m-%d}, "
-        f"{_number(request.position_before, price.unit)} {_NOUNS[price.unit]} used before"
-        f"{' this cycle' if price.tier_window == 'cycle' else ''}"
+        f"after {_number(request.position_before, price.unit)} {_NOUNS[price.unit]}"
+        f"{' in this cycle' if price.tier_window == 'cycle' else ''}"
     )
     for part in proof.slices:
         rate = (
