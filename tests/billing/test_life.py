@@ -30,8 +30,9 @@ from hypothesis.stateful import (
 from billing import audit as money_audit
 from billing import statements
 from billing.audit import asking
-from lava.demo.sim.model import UNIT, Terms
-from lava.demo.sim.world import Twin, World, open_world, ticks
+from lava.demo.sim.terms import UNIT, Terms
+from lava.demo.sim.twin import Twin
+from lava.demo.sim.world import World, open_world, ticks
 from meters import audit as usage_audit
 from meters import proofs
 

@@ -9,8 +9,9 @@ from datetime import timedelta
 import pytest
 
 from billing import subscriptions
-from lava.demo.sim.model import UNIT, Terms
-from lava.demo.sim.world import Twin, World, open_world
+from lava.demo.sim.terms import UNIT, Terms
+from lava.demo.sim.twin import Twin
+from lava.demo.sim.world import World, open_world
 from lava.management.commands import audit
 
 TIERS = ((0, 3 * UNIT), (2_000_000, 2 * UNIT), (5_000_000, UNIT // 7))

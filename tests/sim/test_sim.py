@@ -12,8 +12,10 @@ from django.core.management import call_command
 from django.db import connection as database
 
 from billing.models import LedgerEntry, Merchant
-from lava.demo.sim import model, play
-from lava.demo.sim.world import Twin, open_world
+from lava.demo.sim import play
+from lava.demo.sim.terms import UNIT, Terms
+from lava.demo.sim.twin import Twin
+from lava.demo.sim.world import open_world
 from meters.models import UsageRequest
 
 pytestmark = pytest.mark.django_db
@@ -48,7 +50,7 @@ def test_a_merchant_lives_the_same_without_the_other() -> None:
 
 
 def test_what_falls_due_while_somebody_else_acts_is_done_at_the_next_look() -> None:
-    terms = model.Terms(included=5 * model.UNIT, interval="day")
+    terms = Terms(included=5 * UNIT, interval="day")
     with open_world(real=play.START) as world:
         twin, other = (Twin(world, terms, number=number) for number in (1, 2))
         twin.subscribe()

@@ -18,10 +18,10 @@ from datetime import UTC, datetime, timedelta
 
 from billing import money
 from billing.models import Payment
-from lava.demo.sim import model
-from lava.demo.sim.model import UNIT, Terms
 from lava.demo.sim.network import DROPPED, LOST, Network
-from lava.demo.sim.world import Disagreement, Twin, World, apart, open_network
+from lava.demo.sim.terms import UNIT, Terms
+from lava.demo.sim.twin import Twin
+from lava.demo.sim.world import Disagreement, World, apart, open_network
 from lava.management.commands import audit
 
 # (currency, least the card pays in units, smallest step it can pay).
@@ -282,4 +282,4 @@ def _close(network: Network, twins: list[Twin], report: Report) -> None:
         raise Disagreement(f"rules are broken: {broken}")
 
 
-__all__ = ["Disagreement", "Report", "model", "run"]
+__all__ = ["Disagreement", "Report", "run"]
