@@ -16,7 +16,6 @@ from django.db import transaction
 
 from billing import clawback, events, money, settlement, stripe
 from billing.models import Connection, Dispute, Payment
-from billing.refunds import NETWORK
 
 ZERO = Decimal(0)
 
@@ -66,7 +65,7 @@ def apply(payment: Payment, *, found: stripe.Dispute, now: datetime) -> Dispute:
     holds_before = before in (Dispute.Status.OPEN, Dispute.Status.LOST)
     holds_now = status in (Dispute.Status.OPEN, Dispute.Status.LOST)
     if holds_now and not holds_before:
-        _take(connection, payment, row, now=now)
+        clawback.take_disputed(connection, payment, row, now=now)
     elif holds_before and not holds_now:
         _give_back(connection, payment, row, now=now)
     row.status = status
@@ -99,21 +98,10 @@ def holding(connection_id: Any) -> Any:
     )
 
 
-def _take(connection: Connection, payment: Payment, row: Dispute, *, now: datetime) -> None:
-    due = clawback.due(payment, row.amount.amount)
-    if payment.purpose == Payment.Purpose.OVERAGE and not payment.flag:
-        # What the card had paid is owed again.
-        due = min(row.amount.amount, payment.amount.amount - payment.refunded)
-    if due <= ZERO:
-        return
-    taken = clawback.take(
-        connection, payment, amount=due, reason="Payment disputed", actor=NETWORK, now=now
-    )
-    row.taken, row.credits_taken, row.debt_made = taken.stored(), taken.credits, taken.debt
-
-
 def _give_back(connection: Connection, payment: Payment, row: Dispute, *, now: datetime) -> None:
-    clawback.give_back(connection, payment, row.taken, reason="Dispute won", actor=NETWORK, now=now)
+    clawback.give_back(
+        connection, payment, row.taken, reason="Dispute won", actor=clawback.NETWORK, now=now
+    )
     row.taken, row.credits_taken, row.debt_made = [], ZERO, ZERO
 
 
