@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
+from typing import Any
 from uuid import UUID
 
 from django.db.models import Case, F, Sum, When
@@ -21,6 +22,8 @@ from billing import credits, ledger, money
 from billing.models import Connection, CreditGrant, Dispute, LedgerEntry, Payment, Refund
 
 ZERO = Decimal(0)
+# Who took or gave money back where no person of the merchant did.
+NETWORK = "Card network"
 _BOUGHT = (CreditGrant.Source.CYCLE, CreditGrant.Source.BUNDLE)
 
 
@@ -57,12 +60,13 @@ def left(payment: Payment) -> Decimal:
     return sum(shares(payment).values(), ZERO)
 
 
-def due(payment: Payment, amount: Decimal) -> Decimal:
+def due(payment: Payment, amount: Decimal, *, besides: UUID | None = None) -> Decimal:
     """The credits that go with giving back `amount` of what was paid: their share, never more in
-    all than was granted. The last part takes what rounding left."""
+    all than was granted. The last part takes what rounding left. `besides`: a dispute that is not
+    counted as having held any back before."""
     whole = granted(payment)
-    before = _taken_before(payment)
-    if amount + _back_before(payment) >= payment.amount.amount:
+    before = _taken_before(payment, besides=besides)
+    if amount + _back_before(payment, besides=besides) >= payment.amount.amount:
         return whole - before
     share = money.round_fee(Fraction(whole) * Fraction(amount) / Fraction(payment.amount.amount))
     return min(share, whole - before)
@@ -91,6 +95,31 @@ def take(
     _write(connection, payment, lines, sign=-1, reason=reason, actor=actor, now=now)
     credits.pay_debt(connection, now=now)
     return Taken(tuple(lines))
+
+
+def take_disputed(connection: Connection, payment: Payment, row: Dispute, *, now: datetime) -> None:
+    """Take what goes with a dispute's amount and is not held back yet; the caller saves the row."""
+    need = due(payment, row.amount.amount, besides=row.pk)
+    if payment.purpose == Payment.Purpose.OVERAGE and not payment.flag:
+        # What the card had paid is owed again.
+        need = min(row.amount.amount, payment.amount.amount - payment.refunded)
+    need -= row.credits_taken + row.debt_made
+    if need <= ZERO:
+        return
+    taken = take(
+        connection, payment, amount=need, reason="Payment disputed", actor=NETWORK, now=now
+    )
+    row.taken = [*row.taken, *taken.stored()]
+    row.credits_taken += taken.credits
+    row.debt_made += taken.debt
+
+
+def take_rest(connection: Connection, payment: Payment, *, now: datetime) -> None:
+    """After a refund failed and its credits were given back: the disputes that hold the same money
+    take what the refund had taken before them."""
+    for row in _disputes(payment, besides=None).order_by("pk"):
+        take_disputed(connection, payment, row, now=now)
+        row.save()
 
 
 def give_back(
@@ -246,13 +275,18 @@ def _write(
         )
 
 
-def _taken_before(payment: Payment) -> Decimal:
+def _disputes(payment: Payment, *, besides: UUID | None) -> Any:
+    """The disputes that hold a payment's money back."""
+    return Dispute.objects.filter(
+        payment=payment, status__in=(Dispute.Status.OPEN, Dispute.Status.LOST)
+    ).exclude(pk=besides)
+
+
+def _taken_before(payment: Payment, *, besides: UUID | None = None) -> Decimal:
     """Credits that refunds and disputes of a payment hold back, as credits or as debt."""
     sums = [
         Refund.objects.filter(payment=payment).exclude(status=Refund.Status.FAILED),
-        Dispute.objects.filter(
-            payment=payment, status__in=(Dispute.Status.OPEN, Dispute.Status.LOST)
-        ),
+        _disputes(payment, besides=besides),
     ]
     total = ZERO
     for rows in sums:
@@ -261,10 +295,8 @@ def _taken_before(payment: Payment) -> Decimal:
     return total
 
 
-def _back_before(payment: Payment) -> Decimal:
+def _back_before(payment: Payment, *, besides: UUID | None = None) -> Decimal:
     """The money that refunds and disputes of a payment have given back."""
-    disputed = Dispute.objects.filter(
-        payment=payment, status__in=(Dispute.Status.OPEN, Dispute.Status.LOST)
-    ).aggregate(sum=Sum("amount"))["sum"]
+    disputed = _disputes(payment, besides=besides).aggregate(sum=Sum("amount"))["sum"]
     refunded = Payment.objects.values_list("refunded", flat=True).get(pk=payment.pk)
     return refunded + (disputed or ZERO)

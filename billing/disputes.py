@@ -15,7 +15,6 @@ from django.db import transaction
 
 from billing import clawback, events, money, settlement, stripe
 from billing.models import Connection, Dispute, Payment
-from billing.refunds import NETWORK
 
 ZERO = Decimal(0)
 
@@ -65,7 +64,7 @@ def apply(payment: Payment, *, found: stripe.Dispute, now: datetime) -> Dispute:
     holds_before = before in Dispute.TAKEN_BACK
     holds_now = status in Dispute.TAKEN_BACK
     if holds_now and not holds_before:
-        _take(connection, payment, row, now=now)
+        clawback.take_disputed(connection, payment, row, now=now)
     elif holds_before and not holds_now:
         _give_back(connection, payment, row, now=now)
     row.status = status
@@ -82,21 +81,10 @@ def status_of(found: stripe.Dispute) -> Dispute.Status:
     return _STATUS.get(found.status, Dispute.Status.OPEN)
 
 
-def _take(connection: Connection, payment: Payment, row: Dispute, *, now: datetime) -> None:
-    due = clawback.due(payment, row.amount.amount)
-    if payment.purpose == Payment.Purpose.OVERAGE and not payment.flag:
-        # What the card had paid is owed again.
-        due = min(row.amount.amount, payment.amount.amount - payment.refunded)
-    if due <= ZERO:
-        return
-    taken = clawback.take(
-        connection, payment, amount=due, reason="Payment disputed", actor=NETWORK, now=now
-    )
-    row.taken, row.credits_taken, row.debt_made = taken.stored(), taken.credits, taken.debt
-
-
 def _give_back(connection: Connection, payment: Payment, row: Dispute, *, now: datetime) -> None:
-    clawback.give_back(connection, payment, row.taken, reason="Dispute won", actor=NETWORK, now=now)
+    clawback.give_back(
+        connection, payment, row.taken, reason="Dispute won", actor=clawback.NETWORK, now=now
+    )
     row.taken, row.credits_taken, row.debt_made = [], ZERO, ZERO
 
 

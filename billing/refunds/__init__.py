@@ -10,10 +10,9 @@ console and the API.
 
 from billing.refunds.asking import intend, refresh, refund, send, sync
 from billing.refunds.previews import Preview, Reach, preview, reach
-from billing.refunds.settling import NETWORK, fail, flag, settle, take_in
+from billing.refunds.settling import fail, flag, settle, take_in
 
 __all__ = [
-    "NETWORK",
     "Preview",
     "Reach",
     "fail",

@@ -27,8 +27,6 @@ from billing import (
 )
 from billing.models import Connection, Payment, Refund
 
-# Who made a refund in the network's own dashboard.
-NETWORK = "Card network"
 ZERO = Decimal(0)
 
 
@@ -91,7 +89,7 @@ def take_in(payment: Payment, *, found: stripe.Refund, now: datetime) -> Refund:
         amount=said,
         key=f"network:{found.id}",
         reason="Made in the card network's dashboard",
-        actor=NETWORK,
+        actor=clawback.NETWORK,
         forced=True,
         refund_id=found.id,
         created_at=now,
@@ -186,6 +184,7 @@ def _fail(connection: Connection, row: Refund, *, code: str, message: str, now: 
     row.status = Refund.Status.FAILED
     row.failure_code, row.failure_message = code[:64], message[:255]
     Payment.objects.filter(pk=row.payment_id).update(refunded=F("refunded") - row.amount.amount)
+    row.payment.refunded -= row.amount.amount
     clawback.give_back(
         connection,
         row.payment,
@@ -206,6 +205,8 @@ def _fail(connection: Connection, row: Refund, *, code: str, message: str, now: 
         currency=str(row.amount.currency),
         code=row.failure_code,
     )
+    row.save()
+    clawback.take_rest(connection, row.payment, now=now)
 
 
 def _revive(connection: Connection, row: Refund, *, now: datetime) -> None:

@@ -232,3 +232,29 @@ def test_a_plan_in_another_currency_is_refused(shop: cn.Shop, connection: Connec
         subscriptions.open(connection, plan=shop.plan, now=shop.now)
     with pytest.raises(errors.Invalid):
         Tab(shop, connection, "one")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_bundle_confirmed_twenty_times_at_once_is_paid_and_given_once(
+    card_network: CardNetwork,
+) -> None:
+    shop = cn.Shop()
+    connection = shop.subscribe()
+    bundle = factories.make_bundle(shop.plan)
+    payment = payments.intend(
+        connection,
+        purpose=Payment.Purpose.BUNDLE,
+        amount=bundle.cost,
+        bundle=bundle,
+        key="pack",
+        now=shop.now,
+    )
+    payments.present(payment, now=shop.now)
+    card_id, now = connection.card.card_id, shop.now
+    answers = cn.at_once(20, lambda: payments.confirm(payment, card_id=card_id, now=now))
+    paid = [answer for answer in answers if isinstance(answer, Payment)]
+    assert paid and {answer.status for answer in paid} <= {"succeeded", "unknown"}, answers
+    payments.refresh(payment, now=now)
+    assert credits.balance(connection, now=now).total == 35
+    assert LedgerEntry.objects.filter(payment=payment, kind="grant").count() == 1
+    assert cn.taken(shop.merchant) == cn.ours(shop.merchant)

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from django.db import OperationalError
+from moneyed import Money
 
-from billing import clock, credits, disputes, errors, refunds
+from billing import audit, clock, credits, disputes, errors, refunds
 from billing.models import Connection, Dispute, Event, LedgerEntry, Payment
 from lava.demo.card_network.process import CardNetwork
 from tests import card_network as cn
@@ -158,3 +159,49 @@ def test_twenty_deliveries_at_once_take_once(card_network: CardNetwork) -> None:
     # On a busy machine some wait in vain for the lock; the network would deliver again.
     assert {type(answer) for answer in answers} <= {Dispute, OperationalError}, answers
     assert clawbacks(connection) == [-10]
+
+
+def test_disputed_under_a_refund_that_fails_the_dispute_takes_what_the_refund_gave_back(
+    card_network: CardNetwork, shop: cn.Shop
+) -> None:
+    connection = shop.subscribe()
+    payment = bought(shop, connection)
+    part = Money(4, "USD")
+    row = refunds.intend(payment, amount=part, reason="x", actor="Ana", key="k", now=shop.now)
+    assert clawbacks(connection) == [-4]
+    dispute = opened(card_network, payment)
+    disputes.sync(payment, dispute, now=shop.now)
+    assert clawbacks(connection) == [-4, -6]
+    assert refunds.send(row, now=shop.now).status == "failed"
+    assert clawbacks(connection) == [-4, -6, 4, -4]
+    found = Dispute.objects.get()
+    assert (found.credits_taken, found.debt_made) == (10, 0)
+    assert balance(shop, connection) == Decimal(25)
+    card_network.control("disputes/close", {"dispute": dispute, "status": "won"})
+    disputes.sync(payment, dispute, now=shop.now)
+    assert balance(shop, connection) == Decimal(35)
+    assert not [rule.name for rule in audit.RULES if rule.rows(1)]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_refunded_and_disputed_at_once_no_more_is_taken_than_was_granted(
+    card_network: CardNetwork,
+) -> None:
+    shop = cn.Shop(when_depleted="block")
+    connection = shop.subscribe()
+    payment = bought(shop, connection)
+    dispute = opened(card_network, payment)
+    turn = iter(range(20))
+
+    def act() -> Any:
+        number = next(turn)
+        if number % 2:
+            return disputes.sync(payment, dispute, now=shop.now)
+        return refunds.refund(
+            payment, reason="asked", actor="Ana", key=f"k{number}", now=shop.now, force=True
+        )
+
+    answers = cn.at_once(20, act)
+    assert any(isinstance(answer, Dispute) for answer in answers), answers
+    assert sum(clawbacks(connection)) == -10
+    assert not [rule.name for rule in audit.RULES if rule.rows(1)]
