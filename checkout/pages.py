@@ -209,7 +209,7 @@ def pay(
     moves = sessions.change(session) != sessions.Change.NONE
     context = frame(session, embedded=embedded, title=gettext("Payment")) | {
         "summary": _offer(session, now=now, saved=saved),
-        "step": "" if saved else _step(session, 3),
+        "step": "" if saved or moves else _step(session, 3),
         "heading": {
             sessions.Means.NONE: gettext("Your details"),
             sessions.Means.SETUP: gettext("Your card"),

@@ -10,7 +10,7 @@ from django.utils.translation import gettext, gettext_noop
 
 from billing import errors
 from billing.models import Dispute
-from checkout import pages, sessions
+from checkout import languages, pages, sessions
 from checkout.models import CheckoutSession
 from checkout.pages import Alert, Page
 
@@ -249,4 +249,6 @@ def page_of_standing(session: CheckoutSession, standing: sessions.Standing, embe
         kind=kind,
         heading=heading.format(**said),
         lead=lead.format(**said),
+        # Whoever has a plan sees there what they have.
+        portal_url=languages.address("portal", session.merchant.public_id) if current else "",
     )

@@ -12,19 +12,20 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from billing import clock
-from billing.models import Connection
+from billing.models import Connection, PaymentMethod, Subscription
 from lava.demo.card_network.process import CardNetwork
 from tests import card_network as cn
 from tests import factories
 from tests.browser import axe
 from tests.browser.keys import press, reach, write
-from tests.browser.looking import listen
+from tests.browser.looking import listen, look
 from tests.browser.pictures import picture
 from tests.checkout.visitor import last_code, make_session
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
 PHONE = "+14155550142"
+STRANGER = "+14155550199"
 
 
 def customer(shop: cn.Shop) -> Connection:
@@ -39,8 +40,13 @@ def customer(shop: cn.Shop) -> Connection:
     )
     minutes.name = "Transcription minutes"
     minutes.save()
+    code = factories.make_meter(
+        shop.merchant, shop.plan, slug="code", tiers=[("0", "3"), ("1000000", "2")],
+        free_allowance=Decimal(500), tier_window="cycle",
+    )  # fmt: skip
     from tests.meters.test_charge import report
 
+    report(shop.key, known, "c", meter_slug=code.slug, input_tokens=1500)
     for number, seconds in enumerate((252, 1890, 30, 63000)):
         report(shop.key, known, f"m{number}", meter_slug="minutes", input_seconds=Decimal(seconds))
     clock.advance(shop.merchant, to=shop.now + timedelta(days=10))
@@ -117,6 +123,65 @@ def test_a_customer_at_the_portal(shop: cn.Shop, page: Page, live_server: Any) -
     expect(page.get_by_role("button", name="Text me a code")).to_be_visible()
     page.go_back()
     assert "Credits left" not in page.content()
+
+
+def test_the_portal_in_every_state(
+    shop: cn.Shop, page: Page, live_server: Any, card_network: CardNetwork
+) -> None:
+    """From nothing used to no plan; each fits a phone, in both themes, and has a way on."""
+    said = listen(page)
+    factories.make_bundle(shop.plan)
+    starter = factories.make_plan(shop.merchant, name="Starter", price="9", credit="9")
+    known = factories.make_connection(shop.merchant, phone=PHONE, now=shop.now)
+    home = f"{live_server.url}/portal/{shop.merchant.public_id}"
+    page.goto(home)
+    page.get_by_label("Phone number").fill("4155550199")
+    page.get_by_role("button", name="Text me a code").click()
+    page.get_by_label("Enter your code").press_sequentially(last_code(shop.merchant, STRANGER))
+    expect(page.get_by_role("heading", name="There is nothing for this number")).to_be_visible()
+    look(page, "portal-nobody")
+    page.get_by_role("button", name="Use another number").click()
+    page.get_by_label("Phone number").fill(PHONE)
+    page.get_by_role("button", name="Text me a code").click()
+    page.get_by_label("Enter your code").press_sequentially(last_code(shop.merchant, PHONE))
+    expect(page.get_by_text("You have no plan at Northwind Voice now")).to_be_visible()
+    look(page, "portal-no-plan", dark=True)
+
+    cn.subscribe(shop.plan, now=shop.now, connection=known)
+    page.reload()
+    expect(page.get_by_text("Nothing was used since")).to_be_visible()
+    look(page, "portal-unused", dark=True)
+    shop.use(known, "a", "30")
+    known.refresh_from_db()
+    page.reload()
+    expect(page.get_by_text("You owe for past use")).to_be_visible()
+    look(page, "portal-owes", dark=True)
+
+    current = known.subscription
+    assert current is not None
+    Subscription.objects.filter(pk=current.pk).update(
+        pending_change="downgrade", pending_plan=starter
+    )
+    page.reload()
+    expect(page.get_by_text("Starter, $9.00 a month")).to_be_visible()
+    look(page, "portal-switch-planned")
+    Subscription.objects.filter(pk=current.pk).update(
+        pending_change=None, pending_plan=None, status="past_due", past_due_since=shop.now
+    )
+    page.reload()
+    expect(page.get_by_text("once its payment has gone through")).to_be_visible()
+    look(page, "portal-past-due")
+    PaymentMethod.objects.filter(connection=known).update(detached_at=shop.now, is_default=False)
+    page.reload()
+    expect(page.get_by_text("No card is saved.")).to_be_visible()
+    page.get_by_role("link", name="Set up auto top-up").click()
+    expect(page.get_by_role("button", name="Save a card first")).to_be_visible()
+    look(page, "portal-top-up-no-card")
+    Connection.objects.filter(pk=known.pk).update(status="disabled")
+    page.goto(home)
+    expect(page.get_by_role("heading", name="You owe")).to_be_visible()
+    look(page, "portal-paused")
+    assert said == []
 
 
 def test_a_customer_switches_at_the_checkout(

@@ -239,6 +239,7 @@ def test_a_returning_customer_in_every_mode(
     look(page, "18-switch", dark=True)
     starter = factories.make_plan(shop.merchant, name="Starter", price="9", credit="9")
     page.goto(confirmed(make_session(shop.merchant, plan=starter)).url)
+    expect(page.get_by_text("Step 3 of 3")).to_be_hidden()
     look(page, "19-switch-later")
     page.get_by_role("button", name=re.compile("^Switch on")).click()
     expect(
@@ -261,6 +262,9 @@ def test_what_is_over_or_cannot_be_bought_says_so(
 
     page.goto(confirmed(make_session(shop.merchant, plan=shop.plan)).url)
     expect(page.get_by_role("heading", name="You already have Studio")).to_be_visible()
+    expect(page.get_by_role("link", name="See your credits, plan and receipts")).to_have_attribute(
+        "href", f"/portal/{shop.merchant.public_id}"
+    )
     look(page, "22-same-plan")
 
     free = factories.make_plan(
