@@ -15,7 +15,7 @@ from billing import connections as verbs
 from billing import credits, errors, subscriptions
 from billing.models import Connection, Plan
 from lava.console import access, connections, moments, trail
-from lava.console.plans import PER
+from lava.console.rates import PER
 
 
 @access.requires("billing.change_connection")

@@ -21,7 +21,7 @@ from django.urls import URLPattern, path
 from billing import approvals, credits, errors, ledger, money
 from billing.models import Connection, CreditGrant, LedgerEntry
 from lava.console import access, connections, dry_runs, second_person, trail, typed
-from lava.console.plans import symbol
+from lava.console.rates import symbol
 
 ZERO = Decimal(0)
 

@@ -15,7 +15,7 @@ from django.views.decorators.http import require_GET
 from billing import errors, ids
 from billing.models import Connection, Plan, Subscription
 from lava.console import access, purse, timeline
-from lava.console.plans import PER
+from lava.console.rates import PER
 
 PAGE = 25
 FILTERS = ("q", "show", "plan")

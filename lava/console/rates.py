@@ -13,7 +13,6 @@ from django.utils.text import capfirst
 
 from billing import money
 from checkout import prices as words
-from lava.console.plans import symbol
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +31,14 @@ WORDS = {
     "minutes": Word("minutes", "minute", "a min", "min"),
     "requests": Word("requests", "request", "each", "req"),
 }
+
+
+PER = {"day": "a day", "week": "a week", "month": "a month", "year": "a year"}
+
+
+def symbol(currency: str) -> str:
+    """What stands before an amount of a currency, e.g. $."""
+    return money.display(Decimal(0), currency).rstrip("0.,")
 
 
 def rate(amount: Decimal, currency: str) -> str:

@@ -32,7 +32,7 @@ from lava.console import (
     trail,
     typed,
 )
-from lava.console.plans import symbol
+from lava.console.rates import symbol
 
 PAGE = 25
 FILTERS = ("status", "connection", "flagged")

@@ -16,7 +16,7 @@ from django.urls import URLPattern, path
 from billing import approvals, errors, tenancy
 from billing.models import Organization
 from lava.console import access, trail, typed
-from lava.console.plans import symbol
+from lava.console.rates import symbol
 
 FIELDS = ("second_person_above", "support_refunds_up_to")
 

@@ -19,7 +19,7 @@ from django.urls import URLPattern, path
 from billing import changes, errors, ids, money, subscriptions, upgrades
 from billing.models import Connection, Payment, Plan, Subscription
 from lava.console import access, connections, dry_runs, moments, trail, typed
-from lava.console.plans import PER
+from lava.console.rates import PER
 
 
 @access.requires("billing.change_connection")

@@ -21,6 +21,7 @@ from billing import errors, moves, plans, tasks
 from billing.models import Plan, PlanMove, Subscription
 from lava.console import access, moments, trail, typed
 from lava.console import plans as pages
+from lava.console.rates import PER
 from meters import prices
 
 # Customers shown of a move before it begins; its counts are of all.
@@ -99,7 +100,7 @@ def move(request: access.ConsoleRequest, key: str) -> HttpResponse:
             "form": form,
             "changes": changes,
             "sums": _sums(plan) if target is not None else {},
-            "per": pages.PER,
+            "per": PER,
             "zone": merchant.time_zone,
         },
         status=422 if form.problems else 200,

@@ -16,7 +16,7 @@ from billing import errors
 from billing.models import Connection, Merchant
 from lava.console import access, connections, moments, trail, typed
 from lava.console.gateway import tokens
-from lava.console.plans import symbol
+from lava.console.rates import symbol
 from meters.gateway import keyring, spendkeys
 from meters.gateway.spendkeys import Limits
 from meters.models import ForwardToken, Meter, ProviderKey

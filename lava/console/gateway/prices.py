@@ -15,7 +15,7 @@ from django.urls import URLPattern, path
 
 from billing import errors
 from lava.console import access, moments, trail, typed
-from lava.console.plans import symbol
+from lava.console.rates import symbol
 from meters import costs
 from meters.gateway import catalog, keyring, providers
 from meters.models import ModelPrice, ProviderKey

@@ -20,7 +20,7 @@ from checkout import prices as words
 from lava.console import access, numbers, rates, trail, typed
 from lava.console.meters.builder import Builder, Row, facts, filled, read
 from lava.console.meters.calculator import calculation
-from lava.console.plans import symbol
+from lava.console.rates import symbol
 from meters import prices
 from meters.models import Meter, MeterPrice
 
