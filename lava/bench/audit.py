@@ -93,11 +93,12 @@ def fill(product: sides.Web, charges: int) -> int:
 def spent(say: Say) -> dict[str, float]:
     """Seconds by rule."""
     found = {}
-    for rule in audit.RULES:
-        since = time.monotonic()
-        rule.rows(5)
-        found[rule.name] = time.monotonic() - since
-        say(f"{found[rule.name]:8.2f} s {rule.name}")
+    with audit.snapshot():
+        for rule in audit.RULES:
+            since = time.monotonic()
+            rule.rows(5)
+            found[rule.name] = time.monotonic() - since
+            say(f"{found[rule.name]:8.2f} s {rule.name}")
     return found
 
 

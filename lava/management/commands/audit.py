@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import sys
 from argparse import ArgumentParser
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django.core.management.base import BaseCommand
@@ -20,14 +22,21 @@ from meters import audit as usage
 RULES = (*money.RULES, *usage.RULES)
 
 
-def broken(limit: int = 100) -> dict[str, list[money.Row]]:
-    """Rows by the name of the rule they break, out of one snapshot; empty when all holds."""
+@contextmanager
+def snapshot() -> Iterator[None]:
+    """One view of the books for all that is asked inside; nothing can be written."""
     with transaction.atomic():
         with connection.cursor() as cursor:
             if not transaction.get_connection().savepoint_ids:
                 cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
                 # Sums over a million lines, in memory and not on the disk that charges wait for.
                 cursor.execute("SET LOCAL work_mem = '64MB'")
+        yield
+
+
+def broken(limit: int = 100) -> dict[str, list[money.Row]]:
+    """Rows by the name of the rule they break, out of one snapshot; empty when all holds."""
+    with snapshot():
         return {rule.name: found for rule in RULES if (found := rule.rows(limit))}
 
 
