@@ -24,11 +24,34 @@ _PRICES = """
       FROM meters_meterprice
 """
 
+# A request that lies in one tier of a fixed rate, with nothing free, flat or by kind, is looked at
+# where it stands, in exact products (a minute has 60 seconds: a quotient): most are like that. All
+# others are walked below.
 _REQUESTS = """
-    SELECT id, connection_id, price_id, input_tokens, output_tokens, cache_read_tokens,
-           cache_write_tokens, input_characters, output_characters, input_seconds, output_seconds,
-           provider_cost, quantity, position_before, peak_before, fee, charged, slices::text
-      FROM meters_usagerequest
+    SELECT r.id, r.connection_id, r.price_id, r.input_tokens, r.output_tokens, r.cache_read_tokens,
+           r.cache_write_tokens, r.input_characters, r.output_characters, r.input_seconds,
+           r.output_seconds, r.provider_cost, r.quantity, r.position_before, r.peak_before, r.fee,
+           r.charged, r.slices::text
+      FROM meters_usagerequest r JOIN meters_meterprice p ON p.id = r.price_id
+     WHERE (p.rate_type = 'fixed' AND p.base_cost_payer = 'merchant' AND p.unit <> 'minutes'
+            AND p.tier_kinds = '{}' AND 0 >= ALL (p.tier_flats) AND p.free_allowance = 0
+            AND p.package_size = 0 AND r.quantity > 0 AND r.charged = r.fee
+            AND r.quantity = CASE p.unit
+                WHEN 'tokens_1m' THEN r.output_tokens
+                    + CASE p.token_basis WHEN 'output' THEN 0 ELSE r.input_tokens END
+                WHEN 'characters_1m' THEN r.input_characters + r.output_characters
+                WHEN 'requests' THEN 1 END
+            AND EXISTS (
+                SELECT FROM unnest(p.tier_starts, p.tier_rates)
+                            WITH ORDINALITY t (start, rate, place)
+                 WHERE t.start <= r.position_before
+                   AND (p.tier_starts[t.place::int + 1] IS NULL
+                        OR r.position_before + r.quantity <= p.tier_starts[t.place::int + 1])
+                   AND r.fee = round(r.quantity * t.rate
+                                     * CASE p.unit WHEN 'requests' THEN 1 ELSE 0.000001 END, 10)
+                   AND r.slices = jsonb_build_array(jsonb_build_array(
+                           t.place - 1, trim_scale(r.quantity)::text, r.fee::text)))
+           ) IS NOT TRUE
 """
 
 

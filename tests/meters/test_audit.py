@@ -165,6 +165,21 @@ def a_call(*, status: str = "completed", charged: str = "charged", ended: str = 
 
 
 DAMAGE: dict[str, tuple[str, list[str]]] = {
+    "a fee in one tier a ten-billionth off": (
+        "fees_recompute",
+        [
+            "UPDATE meters_usagerequest SET fee = fee + 0.0000000001,"
+            " charged = charged + 0.0000000001, slices = jsonb_build_array(jsonb_build_array("
+            "0, slices #>> '{0,1}', (fee + 0.0000000001)::text)) WHERE request_id = 'over'"
+        ],
+    ),
+    "a slice of a tier that there is not": (
+        "fees_recompute",
+        [
+            "UPDATE meters_usagerequest SET slices = jsonb_set(slices, '{0,0}', '1')"
+            " WHERE request_id = 'over'"
+        ],
+    ),
     "a balance a ten-billionth off": (
         "balance_is_the_sum",
         ["UPDATE billing_connection SET balance = balance + 0.0000000001"],
