@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 
-from billing import clock, connections, credits, errors, forecast, upgrades
+from billing import (
+    clock,
+    connections,
+    credits,
+    errors,
+    forecast,
+    sweep,
+    upgrades,
+)
 from billing.models import Connection, CreditGrant, Event, LedgerEntry, Payment
 from lava.demo.card_network.process import CardNetwork
 from meters import prices, pricing, usage, volume
@@ -146,6 +154,33 @@ def test_usage_that_comes_while_the_renewal_waits_for_its_card(card_network: Car
     assert connection.subscription.cycle_index == 1
     assert given(connection) == [Decimal(6), Decimal(1)]
     assert [row.charged - row.fee for row in VolumeSettlement.objects.order_by("pk")] == [6, 7]
+
+
+def test_while_a_renewal_is_declined_only_its_tries_settle(card_network: CardNetwork) -> None:
+    """Else each look of a worker would make a grant of the few requests since the last."""
+    shop = Shop(when_depleted="block")
+    connection = shop.subscribe()
+    cn.behave_as(card_network, connection, cn.DECLINES_LATER)
+    shop.use(connection, "a", "12")
+    shop.renew(connection)
+    for name in ("b", "c", "d"):
+        shop.use(connection, name, "1")
+        sweep.run(shop.merchant, now=shop.now)
+    assert given(connection) == [Decimal(6)]
+    clock.advance(shop.merchant, to=shop.now + timedelta(days=1))
+    assert connection.subscription.status == "past_due"
+    assert given(connection) == [Decimal(6), Decimal("1.5")]
+
+
+def test_a_disabled_connection_is_settled_though_it_does_not_renew(
+    card_network: CardNetwork,
+) -> None:
+    shop = Shop()
+    connection = shop.subscribe()
+    shop.use(connection, "a", "12")
+    connections.set_enabled(connection, enabled=False, now=shop.now)
+    shop.renew(connection)
+    assert (connection.subscription.cycle_index, given(connection)) == (0, [Decimal(6)])
 
 
 def test_an_upgrade_ends_the_cycle_and_settles_it(card_network: CardNetwork) -> None:
