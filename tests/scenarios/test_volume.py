@@ -15,10 +15,11 @@ from billing import (
     credits,
     errors,
     forecast,
+    payments,
     sweep,
     upgrades,
 )
-from billing.models import Connection, CreditGrant, Event, LedgerEntry, Payment
+from billing.models import Connection, CreditGrant, Event, LedgerEntry, Payment, Plan
 from lava.demo.card_network.process import CardNetwork
 from meters import prices, pricing, usage, volume
 from meters.models import Meter, MeterPosition, UsageRequest, VolumeSettlement
@@ -195,6 +196,65 @@ def test_an_upgrade_ends_the_cycle_and_settles_it(card_network: CardNetwork) -> 
     # The next cycle counts from nothing.
     shop.use(connection, "b", "5")
     shop.renew(connection)
+    assert given(connection) == [Decimal(10)]
+
+
+def make_pro(shop: Shop) -> Plan:
+    pro = factories.make_plan(shop.merchant, price="100", credit="120", name="Pro")
+    prices.attach(shop.meter, pro)
+    return pro
+
+
+def test_an_upgrade_that_is_refused_settles_and_charges_nothing(card_network: CardNetwork) -> None:
+    shop = Shop()
+    connection = shop.subscribe()
+    theirs = factories.make_plan(factories.make_merchant(), price="100")
+    shop.use(connection, "a", "60")
+    with pytest.raises(errors.NotFound):
+        upgrades.switch(connection.subscription, plan=theirs, now=shop.now)
+    assert given(connection) == []
+    assert not Payment.objects.filter(purpose="overage").exists()
+
+
+def test_an_upgrade_that_is_declined_ends_no_cycle(card_network: CardNetwork) -> None:
+    """Given then, it would end with the running cycle, on a plan whose bundles do."""
+    shop = Shop(rollover_type="none", bundle_rollover_type="none")
+    connection = shop.subscribe()
+    shop.use(connection, "a", "20")
+    cn.behave_as(card_network, connection, cn.DECLINES_LATER)
+    made = upgrades.switch(connection.subscription, plan=make_pro(shop), now=shop.now)
+    assert made.payment is not None and made.payment.status == "failed"
+    assert given(connection) == []
+    cn.behave_as(card_network, connection, cn.GOOD)
+    shop.renew(connection)
+    assert (given(connection), total(shop, connection)) == ([Decimal(10)], Decimal(25 + 10))
+
+
+def test_an_upgrade_charges_of_what_is_owed_only_what_stays_owed(
+    card_network: CardNetwork,
+) -> None:
+    shop = Shop(overage_threshold=Decimal(1000))
+    connection = shop.subscribe()
+    shop.use(connection, "a", "60")
+    upgrades.switch(connection.subscription, plan=make_pro(shop), now=shop.now)
+    assert Payment.objects.get(purpose="overage").amount.amount == Decimal(5)
+    assert given(connection) == [Decimal(30)]
+    connection.refresh_from_db()
+    assert (connection.debt, total(shop, connection)) == (0, Decimal(120))
+
+
+def test_an_upgrade_paid_at_the_page_settles_what_was_used_until_then(
+    card_network: CardNetwork,
+) -> None:
+    shop = Shop()
+    connection = shop.subscribe()
+    shop.use(connection, "a", "12")
+    payment = upgrades.begin(connection.subscription, plan=make_pro(shop), key="k", now=shop.now)
+    assert payment is not None
+    payments.present(payment, now=shop.now)
+    shop.use(connection, "b", "8")
+    assert given(connection) == []
+    payments.confirm(payment, card_id=connection.card.card_id, now=shop.now)
     assert given(connection) == [Decimal(10)]
 
 
