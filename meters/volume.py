@@ -26,6 +26,13 @@ from meters.models import Meter, MeterPosition, MeterPrice, VolumeSettlement
 
 ZERO = Decimal(0)
 ACTOR = "Lava"
+# What each unit is called, and how many are counted for one of it.
+_UNITS = {
+    "tokens_1m": ("tokens", 1),
+    "characters_1m": ("characters", 1),
+    "minutes": ("minutes", 60),
+    "requests": ("requests", 1),
+}
 # So many a minute: a set of renewals ends thousands of cycles at once.
 BATCH = 5000
 
@@ -242,7 +249,11 @@ def _reason(meter: Meter, outcome: Outcome, *, currency: str) -> str:
         money.display(amount, currency)
         for amount in (outcome.price.tiers[outcome.tier].rate, outcome.fee, outcome.charged)
     )
-    counted = (
-        f"{meter.name}, cycle {outcome.cycle_index + 1}: {outcome.total.normalize():f} counted"
-    )
-    return f"{counted}, so the rate is {rate}: {fee} instead of {charged}"[:255]
+    unit, scale = _UNITS[outcome.price.unit]
+    counted = (outcome.total / scale).quantize(Decimal("0.01"))
+    whole = counted.to_integral_value()
+    return (
+        f"{meter.name}, cycle {outcome.cycle_index + 1}: "
+        f"{whole if whole == counted else counted:,f} {unit}, "
+        f"so the rate is {rate}: {fee} instead of {charged}"
+    )[:255]

@@ -16,6 +16,7 @@ from billing import (
     errors,
     forecast,
     payments,
+    renewals,
     sweep,
     upgrades,
 )
@@ -83,7 +84,7 @@ def test_the_difference_is_given_back_when_the_cycle_is_over(card_network: CardN
     line = LedgerEntry.objects.get(grant__source="volume", kind="grant")
     assert line.grant is not None
     assert line.grant.reason == (
-        "Chat, cycle 1: 12000000 counted, so the rate is $0.50: $6.00 instead of $12.00"
+        "Chat, cycle 1: 12,000,000 tokens, so the rate is $0.50: $6.00 instead of $12.00"
     )
     shop.renew(connection)
     assert VolumeSettlement.objects.count() == 1
@@ -349,6 +350,52 @@ def test_what_the_running_cycle_would_come_to(card_network: CardNetwork) -> None
     assert [(row.what, row.granted, row.asked) for row in told.rows] == [
         ("volume", 6, 0), ("renewal", 25, 25),
     ]  # fmt: skip
+
+
+def test_minutes_are_told_as_minutes() -> None:
+    """They are counted in seconds, and their rate is for a minute."""
+    from tests.meters.test_charge import report
+
+    shop, connection = free()
+    factories.make_meter(
+        shop.merchant, shop.plan, slug="calls", unit="minutes", tiers=[("0", "0.02")],
+        tier_window="cycle", volume_starts=[Decimal(100)], volume_rates=[Decimal("0.01")],
+    )  # fmt: skip
+    report(shop.key, connection, "c", meter_slug="calls", input_seconds=Decimal(120_030))
+    shop.renew(connection)
+    grant = CreditGrant.objects.get(source="volume")
+    assert grant.reason == (
+        "Calls, cycle 1: 2,000.50 minutes, so the rate is $0.01: $20.005 instead of $40.01"
+    )
+
+
+@pytest.mark.django_db(transaction=True)
+def test_charges_settlements_and_a_renewal_at_once_lose_nothing(card_network: CardNetwork) -> None:
+    shop = Shop(when_depleted="block")
+    connection = shop.subscribe()
+    end = connection.subscription.cycle_end
+    subscription = connection.subscription.pk
+    shop.use(connection, "first", "12")
+    clock.advance(shop.merchant, to=end, run=False)
+    numbers = iter(range(12))
+
+    def act() -> Any:
+        number = next(numbers)
+        if number % 3 == 0:
+            return volume.settle(subscription, now=end)
+        if number == 1:
+            return renewals.renew(subscription, now=end)
+        return shop.use(connection, f"u{number}", "1")
+
+    answers = cn.at_once(12, act)
+    assert not [answer for answer in answers if isinstance(answer, Exception)]
+    sweep.run(shop.merchant, now=shop.now)
+    counted = [Decimal(12), Decimal(0)]
+    for row in UsageRequest.objects.exclude(request_id="first"):
+        counted[row.cycle_index] += row.charged
+    assert sum(counted) == 12 + 7
+    # The old cycle is past its tenth million whatever fell into it: half of it came back.
+    assert sum(given(connection)) == counted[0] / 2
 
 
 @pytest.mark.django_db(transaction=True)
