@@ -17,6 +17,7 @@ from django.db import transaction
 from moneyed import Money
 
 from billing import (
+    closing,
     courses,
     credits,
     errors,
@@ -256,6 +257,7 @@ def move_now(
 ) -> Subscription:
     """Begin a new cycle on another plan: what `offer` counts of the running cycle is given up, the
     rest ends or rolls as the plan it leaves promised, the new credits are granted. Bundles stay.
+    The cycle that it cuts short is settled (`billing.closing`).
 
     Credits spent between the offer and now were counted at their value, so they are owed: whoever
     begins an upgrade, drains and then pays gains nothing.
@@ -272,6 +274,7 @@ def move_now(
     left = subscription.plan
     credits.expire(connection, now=now)
     _give_in_payment(connection, subscription, plan, offer, now=now)
+    closing.settle(subscription.pk, now=now, early=True)
     index = _cut_short(subscription, now=now)
     course = courses.Course(plan, now, connection.merchant.time_zone, first=index)
     subscription.pending_change = subscription.pending_plan = subscription.cancelled_at = None

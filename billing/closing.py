@@ -1,8 +1,8 @@
 """What is settled when a cycle is over, before anything is collected or renewed for the next one.
 
 Billing imports none of the rooms above it, so those that have something to settle (`meters.volume`)
-register it here when the product starts. Called by `billing.renewals`, `upgrades`, `sweep` and
-`forecast`.
+register it here when the product starts. Called by `billing.renewals`, `changes`, `upgrades`,
+`sweep` and `forecast`.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from typing import Any
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from billing import errors, ids, ledger, money
+from billing import courses, errors, ids, ledger, money
 from billing.models import (
     Connection,
     CreditBundle,
@@ -106,6 +106,10 @@ def taken_at(row: Payment, *, charged_at: int) -> datetime:
     """When a payment that was taken in is to be entered: when its card was charged (`charged_at`,
     in Unix time; 0: not known), on the merchant's clock, so that its receipt and its cycle say the
     day on which it was paid. Not before the connection's last line: the ledger goes forward only.
+
+    A first cycle that would be over by now begins now instead. What paid for the cycles after it
+    names a subscription that is lost, and cannot be entered; begun in the past, it would be due at
+    once and the next of them charged again.
     """
     now = row.merchant.now()
     if not charged_at:
@@ -114,7 +118,12 @@ def taken_at(row: Payment, *, charged_at: int) -> datetime:
     last = LedgerEntry.objects.filter(connection=row.connection_id).order_by("-seq").first()
     if last is not None:
         moment = max(moment, last.occurred_at)
-    return min(max(moment, row.created_at), now)
+    moment = min(max(moment, row.created_at), now)
+    if row.purpose == Payment.Purpose.SUBSCRIPTION and row.plan is not None:
+        first = courses.Course(row.plan, moment, row.merchant.time_zone).cycle(0)
+        if first.end <= now:
+            return now
+    return moment
 
 
 def _named(model: Any, key: Any) -> str:

@@ -8,6 +8,7 @@ owed, so that fees owed = charged + paid from credits + still owed, to the last 
 from __future__ import annotations
 
 from datetime import datetime
+from decimal import Decimal
 from uuid import UUID
 
 from django.db import transaction
@@ -18,14 +19,17 @@ from billing import ledger, money, payments
 from billing.models import Connection, Payment, Plan, Subscription
 
 
-def collect(connection_id: UUID, *, now: datetime, cycle_ends: bool = False) -> Payment | None:
-    """Charge what is owed, if it is due: at the plan's threshold, or when the cycle ends.
+def collect(
+    connection_id: UUID, *, now: datetime, cycle_ends: bool = False, less: Decimal = Decimal(0)
+) -> Payment | None:
+    """Charge what is owed, if it is due: at the plan's threshold, or when the cycle ends. `less`:
+    what of it credits that are about to be given will pay.
 
     Gives the payment, or None where nothing was due. Called twice at once it charges once: one
     open overage charge a connection. After a decline it waits for the day of the next try, also
     when the cycle ends in between; what is owed stays owed.
     """
-    payment = _begin(connection_id, now=now, cycle_ends=cycle_ends)
+    payment = _begin(connection_id, now=now, cycle_ends=cycle_ends, less=less)
     return payments.charge(payment, now=now) if payment is not None else None
 
 
@@ -41,14 +45,16 @@ def tops_up(subscription: Subscription, *, now: datetime) -> bool:
 
 
 @transaction.atomic
-def _begin(connection_id: UUID, *, now: datetime, cycle_ends: bool) -> Payment | None:
+def _begin(
+    connection_id: UUID, *, now: datetime, cycle_ends: bool, less: Decimal
+) -> Payment | None:
     connection = ledger.lock(connection_id)
     current = connection.subscription
     if current is None or current.plan.when_depleted != Plan.WhenDepleted.OVERAGE:
         return None
     if connection.status != Connection.Status.ACTIVE:
         return None
-    amount = money.floor_minor(connection.debt - connection.collecting, connection.currency)
+    amount = money.floor_minor(connection.debt - connection.collecting - less, connection.currency)
     if amount < money.minimum_charge(connection.currency):
         return None
     next_try = connection.overage_next_attempt_at

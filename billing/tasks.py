@@ -48,6 +48,14 @@ def settle_cycle(subscription_id: str) -> None:
 
 
 @shared_task(ignore_result=True)
+def settle_cycles() -> None:
+    """Hand each subscription with such cycles to a worker. Not with the sweep: renewals and
+    upgrades settle what they end, and this reads every count of the running cycles."""
+    for row in closing.due(timezone.now()):
+        settle_cycle.delay(str(row))
+
+
+@shared_task(ignore_result=True)
 def collect_overage(connection_id: str) -> None:
     """Charge what a connection owes if it has reached its plan's threshold."""
     row = Connection.objects.select_related("merchant").get(pk=UUID(connection_id))
@@ -147,7 +155,6 @@ def sweep() -> None:
     for task, rows in (
         (give_up_payment, due.actions_over(now)),
         (renew, due.renewals_due(now)),
-        (settle_cycle, closing.due(now)),
         (expire_grants, due.grants_over(now)),
         (look_at_balance, due.falls_to_tell(now)),
         (look_at_balance, due.top_ups_due(now)),

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 
 from django.db import transaction
 from moneyed import Money
 
 from billing import changes, closing, errors, ledger, overage, payments, subscriptions
 from billing.models import Connection, Payment, Plan, Subscription
+
+ZERO = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +40,12 @@ def switch(subscription: Subscription, *, plan: Plan, now: datetime) -> Switched
     """
     if not changes.is_upgrade(subscription.plan, plan):
         return Switched(changes.schedule(subscription, plan=plan, now=now), None)
-    # As when a cycle ends: what is owed is the card's, not the new credits'.
-    closing.settle(subscription.pk, now=now, early=True)
-    overage.collect(subscription.connection_id, now=now, cycle_ends=True)
+    # Before anything is charged; `_begin` looks again under the lock.
+    changes.check(subscription.connection, subscriptions.locked(subscription), plan=plan)
+    # As when a cycle ends: what is owed is the card's, not the new credits'; but for what comes
+    # back with the change. That is given by the change itself: one that is declined ends no cycle.
+    comes_back = closing.expected([subscription.pk]).get(subscription.pk, ZERO)
+    overage.collect(subscription.connection_id, now=now, cycle_ends=True, less=comes_back)
     payment = _begin(subscription, plan=plan, now=now)
     if payment is not None:
         payment = payments.charge(payment, now=now)

@@ -51,6 +51,11 @@ app.conf.update(
     beat_schedule_filename=str(settings.STATE_DIR / "beat"),
     beat_schedule={
         "sweep": {"task": "billing.tasks.sweep", "schedule": 5.0, "options": {"expires": 5}},
+        "settle cycles": {
+            "task": "billing.tasks.settle_cycles",
+            "schedule": 60.0,
+            "options": {"expires": 60},
+        },
         "note balances": {
             "task": "billing.tasks.note_balances",
             "schedule": 5.0,

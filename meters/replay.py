@@ -98,13 +98,14 @@ WITH counted AS (
 prices AS (
     SELECT id AS price_id, unit, free_allowance, package_size, package_rounding,
            tier_starts || volume_starts AS starts, tier_rates || volume_rates AS rates,
-           volume_starts <> '{{}}' AS by_volume
+           volume_starts <> '{{}}' AS by_volume, tier_window = 'cycle' AS by_cycle
       FROM meters_meterprice WHERE meter_id = %(meter)s),
 placed AS (
     SELECT connection_id, created_at, provider_cost, quantity, counts,
            charged - CASE WHEN by_volume AND fee > 0 THEN fee - round(fee * meters_volume_rate(
-               starts, rates, unit, sum(was_counted) OVER cycle, free_allowance, package_size,
-               package_rounding) / rates[1], 10) ELSE 0 END AS charged,
+               starts, rates, unit, sum(was_counted) FILTER (WHERE by_cycle) OVER cycle,
+               free_allowance, package_size, package_rounding) / rates[1], 10) ELSE 0
+               END AS charged,
            NULL::numeric AS peak, sum(quantity) OVER cycle AS cycle_total,
            COALESCE(sum(quantity) OVER (
                PARTITION BY connection_id,

@@ -8,6 +8,8 @@ credit and no debt:
 - Each request keeps what it was charged. One that does not fit is refused where the plan stops or
   the overage cap is reached, as the charge does when it is asked to enforce (`meters_charge`), and
   so is one of a meter that the plan lacks.
+- What a price by volume gave back (`meters.volume`) comes off what is past the credit, before the
+  card is asked; the rest is credit of the next cycle. Where one was refused nothing comes back.
 - What is past the credit goes to the card when the cycle ends, down to the minor unit and not below
   the smallest charge; the rest is owed and comes off the next credit.
 - Bundles that were bought are bought again, at the beginning of their cycle; one that the draft
@@ -32,7 +34,7 @@ from django.db.models import Sum
 
 from billing import ids, money, periods, plans
 from billing.models import CreditBundle, Merchant, Payment, Plan, Subscription
-from meters.models import MeterPlan
+from meters.models import MeterPlan, VolumeSettlement
 
 ZERO, WHOLE = Decimal(0), Decimal(1)
 
@@ -122,6 +124,9 @@ class _Past:
     uses: dict[tuple[UUID, int], _Use] = field(default_factory=dict)
     bought: dict[tuple[UUID, int], list[tuple[UUID, int]]] = field(
         default_factory=lambda: defaultdict(list)
+    )
+    given_back: dict[tuple[UUID, int], Decimal] = field(
+        default_factory=lambda: defaultdict(Decimal)
     )
     # Request by request, only of those customers whom a limit may stop.
     rows: dict[tuple[UUID, int], list[tuple[Decimal, Decimal | None]]] = field(
@@ -355,8 +360,13 @@ def _read(
         .order_by("settled_at", "bundle_id")
     )
     for row in bought:
-        number = sum(1 for start in starts if start <= row["settled_at"]) - 1
-        past.bought[row["connection_id"], number].append((row["bundle_id"], row["packs"]))
+        key = row["connection_id"], _place(starts, row["settled_at"])
+        past.bought[key].append((row["bundle_id"], row["packs"]))
+    settled = VolumeSettlement.objects.of(merchant).filter(
+        connection__in=people, meter__in=offer.meters, created_at__gte=since, created_at__lt=until
+    )
+    for person, at, amount in settled.values_list("connection_id", "created_at", "amount"):
+        past.given_back[person, _place(starts, at)] += amount
     with database.cursor() as cursor:
         cursor.execute(_SUMS, params)
         for person, number, *sums in cursor.fetchall():
@@ -367,6 +377,11 @@ def _read(
             for person, number, charged, cost in cursor.fetchall():
                 past.rows[person, number].append((charged, cost))
     return past
+
+
+def _place(starts: Sequence[datetime], at: datetime) -> int:
+    """The number of the cycle that an instant lies in."""
+    return sum(1 for start in starts if start <= at) - 1
 
 
 def _may_be_stopped(offer: Offer, spans: list[_Span], past: _Past, *, currency: str) -> set[UUID]:
@@ -389,10 +404,11 @@ def _bill(person: UUID, offer: Offer, spans: list[_Span], past: _Past, *, curren
     overage = terms.when_depleted == Plan.WhenDepleted.OVERAGE
     price = asked = packs = served = cost = ZERO
     requests = without_cost = refused = 0
-    runs_out = False
+    runs_out, fresh = False, ZERO
     for number, span in enumerate(spans):
         price += money.floor_minor(terms.price * span.share, currency)
         packs += _begin(purse, offer, span, past.bought.get((person, number), ()), currency)
+        purse.bundle, fresh = purse.bundle + fresh, ZERO
         use = past.uses.get((person, number), _Use())
         limit = ZERO if not overage else terms.overage_cap
         if limit is not None:
@@ -420,6 +436,10 @@ def _bill(person: UUID, offer: Offer, spans: list[_Span], past: _Past, *, curren
                 without_cost += paid is None
         refused += use.off_plan
         runs_out = runs_out or bool(use.charged and purse.credit <= 0)
+        if whole:
+            fresh = past.given_back.get((person, number), ZERO)
+            paid_off = min(purse.debt, fresh)
+            purse.debt, fresh = purse.debt - paid_off, fresh - paid_off
         due = money.floor_minor(purse.debt, currency)
         if overage and due >= money.minimum_charge(currency):
             asked += due
@@ -434,7 +454,7 @@ def _bill(person: UUID, offer: Offer, spans: list[_Span], past: _Past, *, curren
         requests=requests,
         without_cost=without_cost,
         refused=refused,
-        left=purse.credit,
+        left=purse.credit + fresh,
         owed=purse.debt,
         runs_out=runs_out,
     )

@@ -62,7 +62,7 @@ SETTLEMENTS = """
      WHERE g.source = 'volume' AND v.id IS NULL
 """
 
-# A day after its end, by the merchant's clock.
+# A day after its end, or after the next try of its renewal, by the merchant's clock.
 WAITING = """
     SELECT p.connection_id AS connection, p.meter_id AS meter, p."window" AS cycle
       FROM meters_meterposition p
@@ -70,7 +70,8 @@ WAITING = """
       JOIN billing_merchant m ON m.id = s.merchant_id
      WHERE p.unsettled
        AND (CASE WHEN s.ended_at IS NOT NULL THEN s.ended_at
-                 WHEN p."window" < s.cycle_index THEN s.cycle_start ELSE s.cycle_end END)
+                 WHEN p."window" < s.cycle_index THEN s.cycle_start
+                 ELSE greatest(s.cycle_end, s.next_attempt_at) END)
            < now() + m.clock_offset - interval '1 day'
 """
 

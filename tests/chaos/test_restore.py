@@ -196,3 +196,26 @@ def test_a_lost_payment_is_not_entered_before_what_the_books_say_since(
     assert [line.kind for line in lines] == ["grant", "usage", "grant"]
     assert lines[2].occurred_at >= lines[1].occurred_at
     assert_all_is_well(shop)
+
+
+def test_a_plan_whose_renewals_were_lost_with_it_is_not_renewed_at_once(
+    card_network: CardNetwork,
+) -> None:
+    """They name a subscription that is gone, so a person looks; begun in the past, the plan would
+    be due at once and what they paid be charged again."""
+    shop = cn.Shop(billing_interval="day")
+    connection = factories.make_connection(shop.merchant, now=shop.now)
+    with restored():
+        cn.subscribe(shop.plan, now=shop.now, connection=connection)
+        shop.renew(connection)
+    assert len(cn.taken(shop.merchant)) == 2
+    shop.merchant.refresh_from_db()
+    later = timedelta(days=1, hours=1)
+    begins = shop.now + later
+    _, rest = reconciled(later)
+    assert rest.count("GAP not_ours") == 1
+    with time_machine.travel(timezone.now() + later, tick=True):
+        sweep.run(shop.merchant, now=shop.now)
+    assert len(cn.taken(shop.merchant)) == 2
+    current = connection.subscription
+    assert current.cycle_index == 0 and current.cycle_start >= begins

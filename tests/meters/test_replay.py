@@ -146,6 +146,16 @@ def test_what_was_charged_by_volume_is_what_it_comes_to() -> None:
             assert bill.draft == (bill.charged if draft is terms else live)
 
 
+def test_what_counted_for_ever_reaches_no_tier_of_a_cycle() -> None:
+    setting = Setting()
+    person, _ = use(setting, (6_000_000, 0))
+    terms = prices.Terms(tiers=FALLING, tier_mode="volume", tier_window="cycle")
+    prices.publish(setting.meter, terms=terms, actor="ana", now=setting.merchant.now())
+    report(setting.key, person, "by-volume", input_tokens=5_000_000)
+    live = sum(row.charged for row in UsageRequest.objects.all())
+    assert run(setting, prices.Terms(tiers=FALLING[:1]))[person.pk].charged == live
+
+
 def test_usage_before_the_window_counts_for_the_tiers_and_not_for_the_bill() -> None:
     setting = Setting()
     (person, _) = use(setting, (8_000_000, 0))

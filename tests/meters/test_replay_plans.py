@@ -16,7 +16,7 @@ from moneyed import Money
 
 from billing import errors, plans
 from billing.models import LedgerEntry, Payment
-from meters import replay_plans
+from meters import prices, pricing, replay_plans, volume
 from meters.models import UsageRequest
 from meters.replay_plans import Bill, Comparison, Offer
 from tests import factories
@@ -97,6 +97,32 @@ def test_a_dearer_plan_with_less_credit(story: Story) -> None:
     worst = found.draft.worst
     assert worst is not None and (worst.connection_id, worst.total) == (heavy.pk, 48)
     assert (found.today.run_out, found.draft.run_out) == (1, 2)
+
+
+def test_what_came_back_by_volume_is_not_asked_for(story: Story) -> None:
+    falling = [
+        pricing.Tier(start=Decimal(start), rate=Decimal(rate))
+        for start, rate in ((0, "3"), (10_000_000, "1"))
+    ]
+    prices.publish(
+        story.meter,
+        terms=prices.Terms(tiers=falling, tier_mode="volume", tier_window="cycle"),
+        actor="ana",
+        now=story.now,
+    )
+    heavy, light = story.customer(), story.customer()
+    story.use(heavy, "36")
+    story.use(light, "33")
+    for person in (heavy, light):
+        volume.settle(person.subscription.pk, now=story.now - timedelta(hours=1), early=True)
+    found = story.compare(story.draft(included_credit=Decimal(12)))
+    by_person = {after.connection_id: (before, after) for before, after in found.pairs}
+    before, after = by_person[heavy.pk]
+    # 36 less 25 is 11 past the credit; 24 of it came back, of which 13 is credit again.
+    assert (before.overage, before.left, after.overage, after.left) == (0, 13, 0, 0)
+    before, after = by_person[light.pk]
+    # 33 past 12 of credit is 21, and 22 came back.
+    assert (before.overage, before.left, after.overage, after.left) == (0, 14, 0, 1)
 
 
 def test_a_plan_that_stops_refuses_what_does_not_fit_and_serves_what_does(story: Story) -> None:

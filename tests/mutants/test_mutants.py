@@ -261,8 +261,8 @@ MUTANTS: dict[str, tuple[Any, Story]] = {
     ),
     "the card is charged fractions that it cannot pay": (
         Python(overage, "_begin",
-               "money.floor_minor(connection.debt - connection.collecting, connection.currency)",
-               "money.floor_minor(connection.debt, connection.currency) + 1"), silent,
+               "(connection.debt - connection.collecting - less, connection.currency)",
+               "(connection.debt, connection.currency) + 1"), silent,
     ),
     "what a cycle gave back is forgotten": (
         Python(volume, "outcomes", "given=before", "given=ZERO"),

@@ -145,3 +145,20 @@ def test_whoever_is_there_may_pay_with_it(card_network: CardNetwork) -> None:
     dispute(card_network, Payment.objects.get(), shop)
     bundle = factories.make_bundle(shop.plan)
     assert cn.buy(connection, bundle, now=shop.now).status == "succeeded"
+
+
+def test_a_card_that_another_connection_saved_too_is_disputed_there_as_well(
+    card_network: CardNetwork,
+) -> None:
+    shop = cn.Shop()
+    connection, other = subscribed(shop), shop.subscribe()
+    kept = other.card
+    kept.card_id = connection.card.card_id
+    kept.save()
+    elsewhere = cn.Shop().subscribe().card
+    elsewhere.card_id = kept.card_id
+    elsewhere.save()
+    dispute(card_network, Payment.objects.get(connection=connection), shop)
+    assert cards.is_disputed(kept)
+    # Ids are of one merchant's mode at the network; another's books say nothing of it.
+    assert not cards.is_disputed(elsewhere)

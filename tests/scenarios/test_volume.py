@@ -9,8 +9,18 @@ from typing import Any
 
 import pytest
 
-from billing import clock, connections, credits, errors, forecast, upgrades
-from billing.models import Connection, CreditGrant, Event, LedgerEntry, Payment
+from billing import (
+    clock,
+    connections,
+    credits,
+    errors,
+    forecast,
+    payments,
+    renewals,
+    sweep,
+    upgrades,
+)
+from billing.models import Connection, CreditGrant, Event, LedgerEntry, Payment, Plan
 from lava.demo.card_network.process import CardNetwork
 from meters import prices, pricing, usage, volume
 from meters.models import Meter, MeterPosition, UsageRequest, VolumeSettlement
@@ -74,7 +84,7 @@ def test_the_difference_is_given_back_when_the_cycle_is_over(card_network: CardN
     line = LedgerEntry.objects.get(grant__source="volume", kind="grant")
     assert line.grant is not None
     assert line.grant.reason == (
-        "Chat, cycle 1: 12000000 counted, so the rate is $0.50: $6.00 instead of $12.00"
+        "Chat, cycle 1: 12,000,000 tokens, so the rate is $0.50: $6.00 instead of $12.00"
     )
     shop.renew(connection)
     assert VolumeSettlement.objects.count() == 1
@@ -148,6 +158,33 @@ def test_usage_that_comes_while_the_renewal_waits_for_its_card(card_network: Car
     assert [row.charged - row.fee for row in VolumeSettlement.objects.order_by("pk")] == [6, 7]
 
 
+def test_while_a_renewal_is_declined_only_its_tries_settle(card_network: CardNetwork) -> None:
+    """Else each look of a worker would make a grant of the few requests since the last."""
+    shop = Shop(when_depleted="block")
+    connection = shop.subscribe()
+    cn.behave_as(card_network, connection, cn.DECLINES_LATER)
+    shop.use(connection, "a", "12")
+    shop.renew(connection)
+    for name in ("b", "c", "d"):
+        shop.use(connection, name, "1")
+        sweep.run(shop.merchant, now=shop.now)
+    assert given(connection) == [Decimal(6)]
+    clock.advance(shop.merchant, to=shop.now + timedelta(days=1))
+    assert connection.subscription.status == "past_due"
+    assert given(connection) == [Decimal(6), Decimal("1.5")]
+
+
+def test_a_disabled_connection_is_settled_though_it_does_not_renew(
+    card_network: CardNetwork,
+) -> None:
+    shop = Shop()
+    connection = shop.subscribe()
+    shop.use(connection, "a", "12")
+    connections.set_enabled(connection, enabled=False, now=shop.now)
+    shop.renew(connection)
+    assert (connection.subscription.cycle_index, given(connection)) == (0, [Decimal(6)])
+
+
 def test_an_upgrade_ends_the_cycle_and_settles_it(card_network: CardNetwork) -> None:
     shop = Shop()
     connection = shop.subscribe()
@@ -160,6 +197,65 @@ def test_an_upgrade_ends_the_cycle_and_settles_it(card_network: CardNetwork) -> 
     # The next cycle counts from nothing.
     shop.use(connection, "b", "5")
     shop.renew(connection)
+    assert given(connection) == [Decimal(10)]
+
+
+def make_pro(shop: Shop) -> Plan:
+    pro = factories.make_plan(shop.merchant, price="100", credit="120", name="Pro")
+    prices.attach(shop.meter, pro)
+    return pro
+
+
+def test_an_upgrade_that_is_refused_settles_and_charges_nothing(card_network: CardNetwork) -> None:
+    shop = Shop()
+    connection = shop.subscribe()
+    theirs = factories.make_plan(factories.make_merchant(), price="100")
+    shop.use(connection, "a", "60")
+    with pytest.raises(errors.NotFound):
+        upgrades.switch(connection.subscription, plan=theirs, now=shop.now)
+    assert given(connection) == []
+    assert not Payment.objects.filter(purpose="overage").exists()
+
+
+def test_an_upgrade_that_is_declined_ends_no_cycle(card_network: CardNetwork) -> None:
+    """Given then, it would end with the running cycle, on a plan whose bundles do."""
+    shop = Shop(rollover_type="none", bundle_rollover_type="none")
+    connection = shop.subscribe()
+    shop.use(connection, "a", "20")
+    cn.behave_as(card_network, connection, cn.DECLINES_LATER)
+    made = upgrades.switch(connection.subscription, plan=make_pro(shop), now=shop.now)
+    assert made.payment is not None and made.payment.status == "failed"
+    assert given(connection) == []
+    cn.behave_as(card_network, connection, cn.GOOD)
+    shop.renew(connection)
+    assert (given(connection), total(shop, connection)) == ([Decimal(10)], Decimal(25 + 10))
+
+
+def test_an_upgrade_charges_of_what_is_owed_only_what_stays_owed(
+    card_network: CardNetwork,
+) -> None:
+    shop = Shop(overage_threshold=Decimal(1000))
+    connection = shop.subscribe()
+    shop.use(connection, "a", "60")
+    upgrades.switch(connection.subscription, plan=make_pro(shop), now=shop.now)
+    assert Payment.objects.get(purpose="overage").amount.amount == Decimal(5)
+    assert given(connection) == [Decimal(30)]
+    connection.refresh_from_db()
+    assert (connection.debt, total(shop, connection)) == (0, Decimal(120))
+
+
+def test_an_upgrade_paid_at_the_page_settles_what_was_used_until_then(
+    card_network: CardNetwork,
+) -> None:
+    shop = Shop()
+    connection = shop.subscribe()
+    shop.use(connection, "a", "12")
+    payment = upgrades.begin(connection.subscription, plan=make_pro(shop), key="k", now=shop.now)
+    assert payment is not None
+    payments.present(payment, now=shop.now)
+    shop.use(connection, "b", "8")
+    assert given(connection) == []
+    payments.confirm(payment, card_id=connection.card.card_id, now=shop.now)
     assert given(connection) == [Decimal(10)]
 
 
@@ -254,6 +350,52 @@ def test_what_the_running_cycle_would_come_to(card_network: CardNetwork) -> None
     assert [(row.what, row.granted, row.asked) for row in told.rows] == [
         ("volume", 6, 0), ("renewal", 25, 25),
     ]  # fmt: skip
+
+
+def test_minutes_are_told_as_minutes() -> None:
+    """They are counted in seconds, and their rate is for a minute."""
+    from tests.meters.test_charge import report
+
+    shop, connection = free()
+    factories.make_meter(
+        shop.merchant, shop.plan, slug="calls", unit="minutes", tiers=[("0", "0.02")],
+        tier_window="cycle", volume_starts=[Decimal(100)], volume_rates=[Decimal("0.01")],
+    )  # fmt: skip
+    report(shop.key, connection, "c", meter_slug="calls", input_seconds=Decimal(120_030))
+    shop.renew(connection)
+    grant = CreditGrant.objects.get(source="volume")
+    assert grant.reason == (
+        "Calls, cycle 1: 2,000.50 minutes, so the rate is $0.01: $20.005 instead of $40.01"
+    )
+
+
+@pytest.mark.django_db(transaction=True)
+def test_charges_settlements_and_a_renewal_at_once_lose_nothing(card_network: CardNetwork) -> None:
+    shop = Shop(when_depleted="block")
+    connection = shop.subscribe()
+    end = connection.subscription.cycle_end
+    subscription = connection.subscription.pk
+    shop.use(connection, "first", "12")
+    clock.advance(shop.merchant, to=end, run=False)
+    numbers = iter(range(12))
+
+    def act() -> Any:
+        number = next(numbers)
+        if number % 3 == 0:
+            return volume.settle(subscription, now=end)
+        if number == 1:
+            return renewals.renew(subscription, now=end)
+        return shop.use(connection, f"u{number}", "1")
+
+    answers = cn.at_once(12, act)
+    assert not [answer for answer in answers if isinstance(answer, Exception)]
+    sweep.run(shop.merchant, now=shop.now)
+    counted = [Decimal(12), Decimal(0)]
+    for row in UsageRequest.objects.exclude(request_id="first"):
+        counted[row.cycle_index] += row.charged
+    assert sum(counted) == 12 + 7
+    # The old cycle is past its tenth million whatever fell into it: half of it came back.
+    assert sum(given(connection)) == counted[0] / 2
 
 
 @pytest.mark.django_db(transaction=True)

@@ -143,11 +143,13 @@ class Life:
             exact += max(part, 0) * Fraction(rate, 1_000_000)
         return half_up(exact)
 
-    def settle_volume(self, now: datetime) -> None:
-        """Give back what the cycles that are over cost less, at the rate of the tier they reach."""
+    def settle_volume(self, now: datetime, *, renews: bool = False) -> None:
+        """Give back what the cycles that are over cost less, at the rate of the tier they reach;
+        one that is not renewed yet is settled by the tries of its renewal alone."""
         for window in list(self.unsettled):
             found, index = window
-            if found is self.current and index == found.index and found.end > now:
+            running = found is self.current and index == found.index
+            if running and not (renews and found.end <= now):
                 continue
             self.unsettled.remove(window)
             total = self.counts[window]
@@ -351,7 +353,7 @@ class Life:
     def renew(self, now: datetime) -> None:
         if not self.is_due(now):
             return
-        self.settle_volume(now)
+        self.settle_volume(now, renews=True)
         self.collect(now, cycle_ends=True)
         found = self.current
         assert found is not None
