@@ -18,9 +18,11 @@ from moneyed import Money
 from billing import ledger, money, payments
 from billing.models import Connection, Payment, Plan, Subscription
 
+ZERO = Decimal(0)
+
 
 def collect(
-    connection_id: UUID, *, now: datetime, cycle_ends: bool = False, less: Decimal = Decimal(0)
+    connection_id: UUID, *, now: datetime, cycle_ends: bool = False, less: Decimal = ZERO
 ) -> Payment | None:
     """Charge what is owed, if it is due: at the plan's threshold, or when the cycle ends. `less`:
     what of it credits that are about to be given will pay.
@@ -46,7 +48,7 @@ def tops_up(subscription: Subscription, *, now: datetime) -> bool:
 
 @transaction.atomic
 def _begin(
-    connection_id: UUID, *, now: datetime, cycle_ends: bool, less: Decimal
+    connection_id: UUID, *, now: datetime, cycle_ends: bool, less: Decimal = ZERO
 ) -> Payment | None:
     connection = ledger.lock(connection_id)
     current = connection.subscription
