@@ -80,7 +80,7 @@ class MetersView(View):
                 self.merchant, slug=slug, name=name, terms=terms, actor=self.actor, now=self.now
             )
         except errors.LavaError as error:
-            error.param = _WIRE.get(error.param or "", error.param)
+            error.param = _on_the_wire(error.param)
             raise
         return Response(present(meter), status=201)
 
@@ -104,7 +104,7 @@ class MeterView(View):
         try:
             prices.publish(meter, terms=_terms(body, meter.price), actor=self.actor, now=self.now)
         except errors.LavaError as error:
-            error.param = _WIRE.get(error.param or "", error.param)
+            error.param = _on_the_wire(error.param)
             raise
         return Response(present(_find(self, meter_id)))
 
@@ -113,6 +113,13 @@ class MeterView(View):
     def delete(self, request: Request, meter_id: str) -> Response:
         meter = prices.archive(_find(self, meter_id), now=self.now)
         return Response({"id": meter.public_id, "deleted": True})
+
+
+def _on_the_wire(param: str | None) -> str | None:
+    """A field as clients call it: `tiers[2].flat_amount` for `tiers[2].flat`."""
+    if param is None:
+        return None
+    return _WIRE.get(param, re.sub(r"\.flat$", ".flat_amount", param))
 
 
 def slug_of(name: str) -> str:

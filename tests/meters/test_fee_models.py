@@ -211,3 +211,18 @@ def test_tiers_by_volume_over_the_wire_count_by_cycle_without_saying_so() -> Non
         content_type="application/json", headers=headers,
     )  # fmt: skip
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "tier_window")
+
+
+def test_a_refused_flat_amount_is_named_as_it_was_sent() -> None:
+    till = Till()
+    told = {
+        "name": "Search", "rate_type": "fixed", "tier_type": "requests", "tier_mode": "volume",
+        "tiers": [
+            {"start": "0", "rate": "0.10"}, {"start": "5", "rate": "0.04", "flat_amount": "2"},
+        ],
+    }  # fmt: skip
+    answer = Client().post(
+        "/v1/meters", told, content_type="application/json",
+        headers={"Authorization": f"Bearer {till.key}"},
+    )  # fmt: skip
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "tiers[1].flat_amount")
