@@ -35,7 +35,8 @@ SETTLEMENTS = """
     requests AS (
         SELECT w.id, sum(r.quantity) AS total,
                sum(r.fee) FILTER (WHERE r.price_id = w.price_id) AS charged, sum((
-                   SELECT sum((part ->> 1)::numeric) FROM jsonb_array_elements(r.slices) part)
+                   SELECT coalesce(sum((part ->> 1)::numeric), 0)
+                     FROM jsonb_array_elements(r.slices) part)
                ) FILTER (WHERE r.price_id = w.price_id) AS billed
           FROM worked_out w JOIN meters_usagerequest r
                ON r.connection_id = w.connection_id AND r.meter_id = w.meter_id

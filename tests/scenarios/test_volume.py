@@ -121,6 +121,14 @@ def test_what_is_owed_is_less_before_the_card_is_charged(card_network: CardNetwo
     assert (connection.debt, total(shop, connection)) == (0, Decimal(25))
 
 
+def test_a_cycle_in_which_nothing_was_counted_gives_nothing_back() -> None:
+    """A request of no tokens has no slices; the audit after the story adds them up."""
+    shop, connection = free()
+    shop.use(connection, "a", "0")
+    shop.renew(connection)
+    assert VolumeSettlement.objects.get().amount == 0 and given(connection) == []
+
+
 def test_settled_early_the_rest_is_given_at_the_end() -> None:
     shop, connection = free()
     subscription = connection.subscription
