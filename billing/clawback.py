@@ -277,9 +277,8 @@ def _write(
 
 def _disputes(payment: Payment, *, besides: UUID | None) -> Any:
     """The disputes that hold a payment's money back."""
-    return Dispute.objects.filter(
-        payment=payment, status__in=(Dispute.Status.OPEN, Dispute.Status.LOST)
-    ).exclude(pk=besides)
+    rows = Dispute.objects.filter(payment=payment, status__in=Dispute.TAKEN_BACK)
+    return rows.exclude(pk=besides)
 
 
 def _taken_before(payment: Payment, *, besides: UUID | None = None) -> Decimal:

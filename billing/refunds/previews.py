@@ -98,7 +98,7 @@ def _check(
         raise errors.Invalid("Give an amount above 0.", param="amount")
     if payment.status != Payment.Status.SUCCEEDED:
         raise errors.Refused("Nothing was paid here: there is nothing to give back.")
-    if payment.disputes.filter(status__in=(Dispute.Status.OPEN, Dispute.Status.LOST)).exists():
+    if payment.disputes.filter(status__in=Dispute.TAKEN_BACK).exists():
         raise errors.Refused(
             "The customer disputed this payment: the bank decides where its money goes.",
             code="payment_disputed",
