@@ -271,7 +271,7 @@ def price(price: Price, usage: Usage, *, before: Decimal, flats_from: Decimal | 
     slices: list[Slice] = []
     for place, part, amount in zip(places, quantities, money.allocate(sums), strict=True):
         tier = price.tiers[place]
-        if tier.flat and tier.start * _scale(price) >= entered:
+        if tier.flat and tier.start * scale(price) >= entered:
             slices.append(Slice(tier=place, quantity=Decimal(0), amount=tier.flat))
         slices.append(Slice(tier=place, quantity=part, amount=amount))
     with money.exact():
@@ -283,7 +283,7 @@ def volume_tier(price: Price, total: Decimal) -> int:
     """The index of the tier that `total`, counted over a whole cycle, reaches."""
     reached = billable(price, total)
     return max(
-        (place for place, tier in enumerate(price.tiers) if tier.start * _scale(price) < reached),
+        (place for place, tier in enumerate(price.tiers) if tier.start * scale(price) < reached),
         default=0,
     )
 
@@ -299,8 +299,8 @@ def volume_fee(price: Price, *, billed: Decimal, total: Decimal) -> Decimal:
 def billable(price: Price, position: Decimal) -> Decimal:
     """What of a count up to `position` the tiers see: past the allowance, in whole packages."""
     with money.exact():
-        past = max(position - price.free_allowance * _scale(price), Decimal(0))
-        size = price.package_size * _scale(price)
+        past = max(position - price.free_allowance * scale(price), Decimal(0))
+        size = price.package_size * scale(price)
         if not size:
             return past
         packages = Fraction(past) / Fraction(size)
@@ -313,15 +313,15 @@ def _a_unit(price: Price) -> Fraction:
     return Fraction({"minutes": 60, "requests": 1}.get(price.unit, 1_000_000))
 
 
-def _scale(price: Price) -> int:
-    """Tiers of minutes are written in minutes and counted in seconds."""
+def scale(price: Price) -> int:
+    """How many are counted for one of the unit: minutes are written, and seconds counted."""
     return 60 if price.unit == "minutes" else 1
 
 
 def _spread(price: Price, since: Decimal, until: Decimal) -> list[tuple[int, Decimal]]:
     """How much of what is billable falls in which tier, lowest first; empty ones left out."""
     with money.exact():
-        bounds = [tier.start * _scale(price) for tier in price.tiers]
+        bounds = [tier.start * scale(price) for tier in price.tiers]
         found = [
             (place, min(until, end) - max(since, start))
             for place, (start, end) in enumerate(zip(bounds, [*bounds[1:], until], strict=True))
@@ -368,7 +368,7 @@ def _priced_without_units(price: Price, cost: Fraction, since: Decimal) -> Fee:
         return Fee(amount=Decimal(0), quantity=Decimal(0), slices=())
     place = 0
     for number, tier in enumerate(price.tiers):
-        if number and tier.start * _scale(price) < since:
+        if number and tier.start * scale(price) < since:
             place = number
     amount = money.round_fee(cost * Fraction(price.tiers[place].rate) / 100)
     return Fee(

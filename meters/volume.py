@@ -26,13 +26,6 @@ from meters.models import Meter, MeterPosition, MeterPrice, VolumeSettlement
 
 ZERO = Decimal(0)
 ACTOR = "Lava"
-# What each unit is called, and how many are counted for one of it.
-_UNITS = {
-    "tokens_1m": ("tokens", 1),
-    "characters_1m": ("characters", 1),
-    "minutes": ("minutes", 60),
-    "requests": ("requests", 1),
-}
 # So many a minute: a set of renewals ends thousands of cycles at once.
 BATCH = 5000
 
@@ -249,11 +242,12 @@ def _reason(meter: Meter, outcome: Outcome, *, currency: str) -> str:
         money.display(amount, currency)
         for amount in (outcome.price.tiers[outcome.tier].rate, outcome.fee, outcome.charged)
     )
-    unit, scale = _UNITS[outcome.price.unit]
+    scale = pricing.scale(prices.of(outcome.price).price)
     counted = (outcome.total / scale).quantize(Decimal("0.01"))
     whole = counted.to_integral_value()
     return (
         f"{meter.name}, cycle {outcome.cycle_index + 1}: "
-        f"{whole if whole == counted else counted:,f} {unit}, "
+        f"{whole if whole == counted else counted:,f} "
+        f"{outcome.price.get_unit_display().lower()}, "
         f"so the rate is {rate}: {fee} instead of {charged}"
     )[:255]

@@ -215,10 +215,11 @@ def _standing(price: Any, position: Decimal, currency: str) -> tuple[str, str]:
     tiers: list[pricing.Tier] = price.tiers
     if tiers[0].kind:
         return "", words.tell(price, currency)
-    scale = 60 if price.unit == "minutes" else 1
+    terms = prices.of(price).price
+    scale = pricing.scale(terms)
     if position < price.free_allowance * scale:
         return "", f"now free, up to {words.count(price.unit, price.free_allowance)}"
-    counted = pricing.billable(prices.of(price).price, position)
+    counted = pricing.billable(terms, position)
     place = max(place for place, tier in enumerate(tiers) if tier.start * scale <= counted)
     note = words.rate(price, tiers[place].rate, currency)
     if price.tier_mode == "volume" and place:

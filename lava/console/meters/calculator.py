@@ -193,8 +193,7 @@ def fee_of(price: pricing.Price, month: Month, cost: Decimal | None) -> pricing.
 
 def _settled(price: pricing.Price, month: Month) -> pricing.Fee:
     """What a month costs by its volume: one rate for all of it."""
-    counted = month.quantity * (60 if price.unit == "minutes" else 1)
-    place = pricing.volume_tier(price, counted)
+    place = pricing.volume_tier(price, month.quantity * pricing.scale(price))
     reached = replace(
         price, tiers=(replace(price.tiers[place], start=ZERO),), tier_mode="graduated"
     )
@@ -206,7 +205,7 @@ def packages(price: pricing.Price, quantity: Decimal) -> int | None:
     """How many packages of a quantity are paid; None where nothing is sold in packages."""
     if not price.package_size:
         return None
-    scale = 60 if price.unit == "minutes" else 1
+    scale = pricing.scale(price)
     return int(pricing.billable(price, quantity * scale) / (price.package_size * scale))
 
 
