@@ -13,6 +13,8 @@ SOURCE = Path(__file__).parent.parent / "clients/node_modules/axe-core/axe.min.j
 TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 _RUN = """async (tags) => {
+  // A page hears of another theme or width with the next frame.
+  await new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)));
   const found = await axe.run(document, {
     runOnly: {type: 'tag', values: tags},
     resultTypes: ['violations'],

@@ -29,9 +29,11 @@ def look(page: Page, name: str, *, dark: bool = False) -> None:
     page.set_viewport_size({"width": 390, "height": 900})
     wide = page.evaluate("document.documentElement.scrollWidth")
     assert wide <= 390, f"{name} is {wide} wide on a phone"
+    found = {}
     if dark:
         page.emulate_media(color_scheme="dark")
-        assert axe.violations(page) == [], f"{name}, dark, 390"
+        found["dark, 390"] = axe.violations(page)
         page.emulate_media(color_scheme="light")
     page.set_viewport_size({"width": 1440, "height": 900})
-    assert axe.violations(page) == [], f"{name}, light, 1440"
+    found["light, 1440"] = axe.violations(page)
+    assert not any(found.values()), f"{name}: {found}"
