@@ -66,6 +66,11 @@ app.conf.update(
             "schedule": 5.0,
             "options": {"expires": 5},
         },
+        "make months": {
+            "task": "meters.tasks.make_months",
+            "schedule": 3600.0,
+            "options": {"expires": 3600},
+        },
         "forget calls": {
             "task": "billing.tasks.forget_calls",
             "schedule": 3600.0,

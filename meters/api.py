@@ -259,7 +259,7 @@ def charge(authorization: str, body: dict[str, Any]) -> bytes:
 def _request(view: View, text: str) -> UsageRequest:
     """The merchant's request by the client's own id, or by ours (`req_...`)."""
     rows = UsageRequest.objects.of(view.merchant).select_related("price")
-    row: UsageRequest | None = rows.filter(request_id=text).first()
+    row: UsageRequest | None = rows.told_as(view.merchant, text).first()
     if row is None and text.startswith("req_"):
         with contextlib.suppress(errors.NotFound):
             row = rows.by_public_id(text)
@@ -306,12 +306,8 @@ def _is_storable(text: str) -> bool:
 
 
 def _request_key(view: View, request_id: str) -> UUID:
-    key = (
-        UsageRequest.objects.of(view.merchant)
-        .filter(request_id=request_id)
-        .values_list("pk", flat=True)
-        .first()
-    )
+    told = UsageRequest.objects.told_as(view.merchant, request_id)
+    key = told.values_list("pk", flat=True).first()
     if key is None:
         raise errors.NotFound("No such request.")
     return key  # type: ignore[no-any-return]

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Any, ClassVar, Self
 
 from django.contrib.postgres.fields import ArrayField
 from django.core.validators import RegexValidator
@@ -15,7 +16,7 @@ from django.db import models
 from django.utils import timezone
 
 from billing.models import Connection, Plan, Tenant
-from billing.models.base import bounded, credit_field
+from billing.models.base import TenantQuerySet, bounded, credit_field
 from meters import pricing
 from meters.gateway.models import ForwardToken as ForwardToken
 from meters.gateway.models import GatewayCall as GatewayCall
@@ -255,14 +256,26 @@ class VolumeSettlement(Tenant):
         return f"{self.meter}, cycle {self.cycle_index + 1}"
 
 
+class RequestQuerySet(TenantQuerySet):
+    """Questions about requests."""
+
+    def told_as(self, merchant: Any, text: str) -> Self:
+        """The one request of a merchant that its backend called so, if any."""
+        keys = RequestKey.objects.filter(merchant_id=merchant.pk, request_id=text)
+        return self.of(merchant).filter(pk=keys.values("row")[:1])
+
+
 class UsageRequest(Tenant):
     """One charged request: what was used, the price it met, what paid for it.
 
     Never changed, but for its status: a request that was taken back has a `Void`, and keeps its
-    figures as they were charged.
+    figures as they were charged. Partitioned by the month in which it was made
+    (`meters/sql/partition_functions.sql`).
     """
 
     ID_PREFIX = "req"
+
+    objects: ClassVar[Any] = RequestQuerySet.as_manager()
 
     class Status(models.TextChoices):
         PENDING = "pending", "Running"
@@ -297,7 +310,7 @@ class UsageRequest(Tenant):
     )
     subscription_id = models.UUIDField()
     cycle_index = models.IntegerField()
-    # The client's own id: the key of the request, for ever (api.md, Repeats).
+    # The client's own id: the key of the request, for ever (api.md, Repeats); see `RequestKey`.
     request_id = models.CharField(max_length=255)
     # SHA-256 of the body's meaning: the same id with another one is refused.
     fingerprint = models.BinaryField(max_length=32)
@@ -341,9 +354,6 @@ class UsageRequest(Tenant):
             models.Index(fields=["connection", "-id"], name="request_by_connection"),
         ]
         constraints = [
-            models.UniqueConstraint(
-                fields=["merchant", "request_id"], name="a_request_id_is_charged_once"
-            ),
             models.CheckConstraint(condition=bounded("fee"), name="a_fee_is_not_negative"),
             models.CheckConstraint(condition=bounded("charged"), name="a_charge_is_not_negative"),
         ]
@@ -355,6 +365,21 @@ class UsageRequest(Tenant):
     def total_remaining(self) -> Decimal:
         left: Decimal = self.cycle_remaining + self.bundle_remaining - self.debt_after
         return left
+
+
+class RequestKey(models.Model):
+    """A client's own id of a request, once a merchant and for ever: the requests themselves are
+    split by month, over which no unique key can reach. Written by the database beside each request
+    (`meters/sql/rollup_functions.sql`, `batch.sql`)."""
+
+    pk = models.CompositePrimaryKey("merchant_id", "request_id")
+    merchant_id = models.UUIDField()
+    request_id = models.CharField(max_length=255)
+    # The key of the request.
+    row = models.UUIDField()
+
+    def __str__(self) -> str:
+        return self.request_id
 
 
 class Void(Tenant):

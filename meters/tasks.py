@@ -5,7 +5,7 @@ from __future__ import annotations
 from celery import shared_task
 from django.utils import timezone
 
-from meters import rollups
+from meters import months, rollups
 from meters.gateway import sweep
 
 
@@ -13,6 +13,12 @@ from meters.gateway import sweep
 def compact_usage() -> None:
     """Move noted usage into its sums."""
     rollups.compact()
+
+
+@shared_task(ignore_result=True)
+def make_months() -> None:
+    """Make room for the requests of the months to come."""
+    months.make()
 
 
 @shared_task(ignore_result=True)

@@ -1,8 +1,8 @@
 """`bench batch`: batches of 1,000 beside raw COPY of the same rows (speed.md, goal 2).
 
-The floor writes what a batch writes, usage and ledger lines, by COPY into tables with the same
-columns, indexes and checks: nothing is looked up, priced or drawn, and nothing is answered. Both
-sides have as many callers, and every batch is a transaction of its own.
+The floor writes what a batch writes, requests, their keys and ledger lines, by COPY into tables
+with the same columns, indexes and checks: nothing is looked up, priced or drawn, and nothing is
+answered. Both sides have as many callers, and every batch is a transaction of its own.
 """
 
 from __future__ import annotations
@@ -24,13 +24,17 @@ from lava.bench.options import Options, Say
 LINES = 1000
 CALLERS = 2
 # Copies of the tables, filled by COPY alone.
-TABLES = {"bench_usage": "meters_usagerequest", "bench_ledger": "billing_ledgerentry"}
+TABLES = {
+    "bench_usage": "meters_usagerequest",
+    "bench_key": "meters_requestkey",
+    "bench_ledger": "billing_ledgerentry",
+}
 
 
 class Copy:
     """The floor: COPY of rows like those that the product wrote."""
 
-    says = "COPY of usage and ledger lines, nothing else"
+    says = "COPY of requests, their keys and ledger lines, nothing else"
 
     def __init__(self, place: shop.Shop, *, database: int) -> None:
         self.place = place
@@ -49,7 +53,7 @@ class Copy:
                 )
                 names = [name for (name,) in cursor.fetchall()]
                 listed = ", ".join(f'"{name}"' for name in names)
-                last = f"SELECT {listed} FROM {table} ORDER BY id DESC LIMIT 1"  # noqa: S608
+                last = f"SELECT {listed} FROM {table} ORDER BY 1 DESC LIMIT 1"  # noqa: S608
                 with cursor.copy(f"COPY ({last}) TO STDOUT") as out:
                     text = b"".join(bytes(part) for part in out).decode()
                 self.models[copied] = names, text.rstrip("\n").split("\t")
@@ -61,13 +65,14 @@ class Copy:
         keys = [str(uuid4()) for _ in range(LINES)]
         found = []
         for table, (names, model) in self.models.items():
-            usage = table == "bench_usage"
+            ledger = table == "bench_ledger"
             lines = []
             for number, key in enumerate(keys, start=first):
                 changed = {
-                    "id": key if usage else str(number + 1),
+                    "id": str(number + 1) if ledger else key,
+                    "row": key,
                     "connection_id": str(self.place.connection(number % self.place.count)),
-                    "request_id": f"copy-{number:09d}" if usage else key,
+                    "request_id": key if ledger else f"copy-{number:09d}",
                     "seq": str(number + 1),
                 }
                 words = zip(names, model, strict=True)
@@ -109,7 +114,7 @@ class Copy:
         for caller in callers:
             caller.join()
         with connection.cursor() as cursor:
-            cursor.execute("TRUNCATE bench_usage, bench_ledger")
+            cursor.execute(f"TRUNCATE {', '.join(TABLES)}")
         return window.sample(done, took, acknowledged=len(done))
 
 

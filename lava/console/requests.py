@@ -12,7 +12,6 @@ from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
-from django.db.models import Q
 from django.http import Http404, HttpResponse
 from django.shortcuts import render
 from django.urls import URLPattern, path
@@ -88,7 +87,7 @@ def one(request: access.ConsoleRequest, key: str) -> HttpResponse:
     if pk is not None:
         found = rows.filter(pk=pk).first()
     if found is None:
-        found = rows.filter(request_id=key).first()
+        found = rows.told_as(merchant, key).first()
     if found is None:
         raise Http404
     grants = grants_of(merchant, [found])
@@ -221,13 +220,11 @@ def filtered(merchant: Any, query: dict[str, str]) -> Any:
     if equals and name:
         # By a word of the merchant's own; no index holds those, so the last days alone are read.
         since = ids.first(merchant.now() - METADATA_DAYS - merchant.clock_offset)
-        rows = rows.filter(
-            Q(metadata__contains={name.strip(): value.strip()}) & Q(pk__gte=since)
-            | Q(request_id=query["q"])
-        )
+        told = rows.told_as(merchant, query["q"])
+        rows = rows.filter(metadata__contains={name.strip(): value.strip()}, pk__gte=since) | told
     elif query["q"]:
         key = _try(query["q"])
-        rows = rows.filter(pk=key) if key is not None else rows.filter(request_id=query["q"])
+        rows = rows.filter(pk=key) if key is not None else rows.told_as(merchant, query["q"])
     if query["connection"]:
         rows = rows.filter(connection_id=_key("con", query["connection"]))
     if query["meter"]:

@@ -83,7 +83,7 @@ def results(merchant: Merchant, text: str) -> dict[str, list[Any]]:
     counted = Meter.objects.of(merchant).filter(
         Q(name__icontains=text) | Q(slug__icontains=text), archived_at=None
     )
-    used = UsageRequest.objects.of(merchant).filter(request_id=text)
+    used = UsageRequest.objects.told_as(merchant, text)
     paid = Payment.objects.of(merchant).filter(receipt_number__iexact=text)
     return {
         "people": [(row, connections.tag(row)) for row in people],

@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,11 @@ import httpx
 from django.conf import settings
 from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
+from django.utils import timezone
 
 from lava.celery import BEAT_LOCK
 from lava.operations import sealed
+from meters import months as usage_months
 
 OLDEST_POSTGRES = 150000
 LEAST_FREE = 2 << 30
@@ -109,6 +111,20 @@ def migrations() -> Iterator[Finding]:
         "migrations",
         f"{len(left)} to run" if left else "all run",
         "Run manage.py migrate as the owner." if left else "",
+    )
+
+
+def months() -> Iterator[Finding]:
+    """There is room for the requests of the next month: the beat and the worker see to it."""
+    until = usage_months.room_until()
+    late = until < timezone.now() + timedelta(days=31)
+    yield Finding(
+        "months for requests",
+        f"until {until:%Y-%m}",
+        "Start a worker and a beat: they make the months ahead. Nothing is lost meanwhile."
+        if late
+        else "",
+        warns=True,
     )
 
 
@@ -212,7 +228,7 @@ def disk() -> Iterator[Finding]:
 
 
 LOOKS: tuple[Callable[[], Iterator[Finding]], ...] = (
-    database, rights, migrations, clocks, broker, cards, address,
+    database, rights, migrations, months, clocks, broker, cards, address,
     sealed_secrets, disk,
 )  # fmt: skip
 

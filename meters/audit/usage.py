@@ -40,9 +40,13 @@ DRAWS = """
      WHERE e.amount IS NULL OR -e.amount <> d.amount
 """
 
-TWICE = """
-    SELECT merchant_id AS merchant, request_id, count(*) AS times FROM meters_usagerequest
-     GROUP BY merchant_id, request_id HAVING count(*) > 1
+KEYS = """
+    SELECT COALESCE(r.merchant_id, k.merchant_id) AS merchant,
+           COALESCE(r.request_id, k.request_id) AS request_id, r.id AS request, k."row" AS key_of
+      FROM meters_usagerequest r
+      FULL JOIN meters_requestkey k
+             ON k.merchant_id = r.merchant_id AND k.request_id = r.request_id AND k."row" = r.id
+     WHERE r.id IS NULL OR k."row" IS NULL
 """
 
 ROLLUPS = """
@@ -220,7 +224,7 @@ RULES = (
     ),
     Rule("lines_have_their_request", "Every usage line has its request.", ORPHANS),
     Rule("draws_are_the_lines", "A request's draws are its ledger lines.", DRAWS),
-    Rule("charged_once", "A request id is charged once.", TWICE),
+    Rule("charged_once", "Every request has the one key of its id, for ever.", KEYS),
     Rule(
         "positions_add_up",
         "Requests stand one behind the other in the tiers, and the position is their sum.",

@@ -141,6 +141,7 @@ DECLARE
     merchant record;
     call record;
     conn billing_connection;
+    earlier uuid;
     sub record;
     spent record;
     priced record;
@@ -178,9 +179,10 @@ BEGIN
     END IF;
     currency := conn.currency;
 
-    SELECT * INTO request FROM meters_usagerequest r
-     WHERE r.merchant_id = merchant.id AND r.request_id = p_request_id;
+    SELECT k."row" INTO earlier FROM meters_requestkey k
+     WHERE k.merchant_id = merchant.id AND k.request_id = p_request_id;
     IF FOUND THEN
+        SELECT * INTO STRICT request FROM meters_usagerequest WHERE id = earlier;
         IF request.fingerprint <> p_fingerprint THEN outcome := 'request_id_reused'; RETURN; END IF;
         SELECT * INTO price FROM meters_meterprice WHERE id = request.price_id;
         outcome := 'replayed';

@@ -23,8 +23,11 @@ BEGIN
 END
 $$;
 
+-- Its key is noted with it: whoever adds a request, it is charged once.
 CREATE OR REPLACE FUNCTION meters_note_new_usage() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
+    INSERT INTO meters_requestkey (merchant_id, request_id, "row")
+    VALUES (NEW.merchant_id, NEW.request_id, NEW.id);
     IF NEW.status = 'completed' THEN
         INSERT INTO meters_usagedelta (merchant_id, connection_id, meter_id, bucket, requests,
             tokens, characters, seconds, provider_cost, fee, charged, costed)
@@ -49,6 +52,8 @@ $$;
 CREATE OR REPLACE FUNCTION meters_note_removed_usage() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM meters_note_usage(OLD, -1);
+    DELETE FROM meters_requestkey k
+     WHERE k.merchant_id = OLD.merchant_id AND k.request_id = OLD.request_id;
     RETURN NULL;
 END
 $$;

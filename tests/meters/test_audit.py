@@ -388,8 +388,18 @@ DAMAGE: dict[str, tuple[str, list[str]]] = {
     "a request charged twice": (
         "charged_once",
         [
-            drop("meters_usagerequest", "a_request_id_is_charged_once"),
             "UPDATE meters_usagerequest SET request_id = 'same'",
+        ],
+    ),
+    "a request whose key is lost": (
+        "charged_once",
+        ["DELETE FROM meters_requestkey WHERE request_id = 't2'"],
+    ),
+    "a key whose request is lost": (
+        "charged_once",
+        [
+            'INSERT INTO meters_requestkey (merchant_id, request_id, "row")'
+            " SELECT merchant_id, 'never', id FROM meters_usagerequest LIMIT 1"
         ],
     ),
     "a settled hold without its request": (

@@ -67,7 +67,7 @@ def charge(merchant: Merchant, sent: dict[str, Any], *, now: datetime) -> UsageR
         merchant=merchant,
     )
     fingerprint = hashlib.sha256(json.dumps(sent, sort_keys=True, default=str).encode()).digest()
-    earlier = UsageRequest.objects.filter(merchant=merchant, request_id=sent["request_id"]).first()
+    earlier = UsageRequest.objects.told_as(merchant, sent["request_id"]).first()
     if earlier is not None:
         if bytes(earlier.fingerprint) != fingerprint:
             raise ValidationError("This request_id was used with another body.")
