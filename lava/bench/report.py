@@ -155,12 +155,13 @@ def enforce(facts: dict[str, Any]) -> list[str]:
     lines = [
         f"{facts['requests']:,} draws of 1 on {facts['credit']:,} credits",
         "",
-        "| connections | passed | refused with 402 | books |",
-        "|---|---|---|---|",
+        "| by | connections | passed | refused with 402 | charged | books |",
+        "|---|---|---|---|---|---|",
     ]
     for draw in facts["draws"]:
         held = "hold" if draw["hold"] else f"WRONG: {draw['statuses']}, {draw['books']}"
         lines.append(
-            f"| {draw['connections']} | {draw['passed']:,} | {draw['refused']:,} | {held} |"
+            f"| {draw['way']} | {draw['connections']} | {draw['passed']:,} | {draw['refused']:,} "
+            f"| {draw['charged']:,} | {held} |"
         )
     return lines

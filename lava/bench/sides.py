@@ -311,13 +311,15 @@ class Web:
         repeats: float = 0.0,
         batch: int = 0,
         fields: Mapping[str, object] | None = None,
+        path: str = "",
     ) -> load.Plan:
-        """A plan for this server's port and the shop's key."""
+        """A plan for this server's port and the shop's key; `path`: one call, repeated."""
         return load.Plan(
             port=self.port,
             key=self.shop.key,
             prefix=tag,
             targets=targets if targets is not None else self.shop.public_ids(),
+            path=path,
             clients=clients,
             seconds=seconds,
             requests=requests,

@@ -147,9 +147,14 @@ def test_a_storm_charges_each_id_once(tmp_path: Path) -> None:
 def test_enforce_lets_exactly_the_credits_pass(tmp_path: Path) -> None:
     facts, printed = bench(tmp_path, "enforce", "--requests", "40")
     assert facts["correct"], printed
-    assert [draw["connections"] for draw in facts["draws"]] == [16, 64, 200]
+    assert [draw["connections"] for draw in facts["draws"]] == [16, 64, 200, 16, 64, 200]
     for draw in facts["draws"]:
-        assert (draw["passed"], draw["refused"], draw["hold"]) == (30, 10, True)
+        assert (draw["passed"], draw["refused"], draw["charged"], draw["hold"]) == (
+            30,
+            10,
+            30,
+            True,
+        )
 
 
 @pytest.mark.slow
