@@ -26,11 +26,13 @@ CREATE OR REPLACE FUNCTION meters_room_until() RETURNS uuid LANGUAGE sql STABLE 
 $$;
 
 -- Make the partitions that are missing until so many months ahead; gives how many. Run by the owner's
--- right, since the product's own role makes no tables. It waits for no charge for long: a lock it
--- does not get soon is an error, and the next run tries again. A month of which rows have come into
--- the rest stays there.
+-- right, since the product's own role makes no tables. A month of which rows have come into the rest
+-- stays there.
+-- A lock that it does not get at once is an error, and the next run tries again: so charges never
+-- wait for it long, and where it and a charge would wait for each other it gives up long before the
+-- database looks for a deadlock (a second) and might make the charge the victim.
 CREATE OR REPLACE FUNCTION meters_make_months(p_ahead int) RETURNS int
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET lock_timeout = '2s' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET lock_timeout = '300ms' AS $$
 DECLARE
     made int := 0;
     v_month date;
