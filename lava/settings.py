@@ -7,6 +7,7 @@ and Stripe's keys; it refuses to start with a weak or missing SECRET_KEY.
 
 from __future__ import annotations
 
+import json
 import secrets
 from datetime import timedelta
 from decimal import Decimal
@@ -220,8 +221,18 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 8 * 1024 * 1024
 
 # --- Cards ---------------------------------------------------------------------------------------
 
-# Without keys, and not in production, cards go to the local card network that `up` runs.
-_network = "" if PRODUCTION else env.str("LAVA_CARD_NETWORK_URL", default="http://127.0.0.1:8001")
+
+def _card_network() -> str:
+    """The local card network that `up` runs: where it says it is, for a command beside it."""
+    try:
+        facts = json.loads((STATE_DIR / "up.json").read_text(encoding="utf-8"))
+        return str(facts["card_network"]["url"]) or "http://127.0.0.1:8001"
+    except (OSError, ValueError, LookupError, TypeError):
+        return "http://127.0.0.1:8001"
+
+
+# Without keys, and not in production, cards go to the local card network.
+_network = "" if PRODUCTION else env.str("LAVA_CARD_NETWORK_URL", default=_card_network())
 _live = (env.str("STRIPE_SECRET_KEY", default=""), env.str("STRIPE_PUBLISHABLE_KEY", default=""))
 _test = (
     env.str("STRIPE_TEST_SECRET_KEY", default=""),

@@ -69,10 +69,7 @@ class Product:
 
     def manage(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run a management command against this product's data."""
-        env = self.env | {
-            "LAVA_BASE_URL": self.url,
-            "LAVA_CARD_NETWORK_URL": self.facts["card_network"]["url"],
-        }
+        env = self.env | {"LAVA_BASE_URL": self.url}
         return subprocess.run(
             [sys.executable, str(ROOT / "manage.py"), *words],
             capture_output=True,

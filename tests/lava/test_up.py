@@ -40,6 +40,12 @@ def test_it_says_where_everything_is(product: Product) -> None:
     assert httpx.get(f"{product.facts['ai_provider']['url']}/_control/health").is_success
 
 
+def test_a_command_beside_it_speaks_to_its_card_network(product: Product) -> None:
+    code = "from django.conf import settings; print(settings.STRIPE_API_BASE)"
+    done = product.manage("shell", "-v", "0", "-c", code)
+    assert done.stdout.strip() == product.facts["card_network"]["url"]
+
+
 def test_a_second_one_in_the_same_checkout_is_refused(product: Product) -> None:
     again = product.manage("up", "--port", str(product.port + 50))
     assert again.returncode != 0
