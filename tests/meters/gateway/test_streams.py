@@ -155,7 +155,8 @@ def test_a_drain_ends_at_its_deadline_though_the_provider_is_silent(
     settings.GATEWAY_DRAIN_S = 0.5
     direct.upstream.answers(Script([*frames(4), b"d"], SSE, pause_s=0, stall_s=60))
     started = time.monotonic()
-    direct.ask(stream=True, leave_after=2)
+    # The first piece may be all that comes: nobody says how the line cuts four frames.
+    direct.ask(stream=True, leave_after=1)
     assert 0.4 < time.monotonic() - started < 5
     (call,) = direct.calls()
     assert call.status == "completed" and {"partial", "estimated"} <= set(call.flags)
