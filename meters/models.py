@@ -25,7 +25,9 @@ from meters.gateway.models import Provider as Provider
 from meters.gateway.models import ProviderKey as ProviderKey
 from meters.gateway.models import RequestCost as RequestCost
 from meters.rollup_models import ConnectionUsage as ConnectionUsage
+from meters.rollup_models import DayUsage as DayUsage
 from meters.rollup_models import MerchantUsage as MerchantUsage
+from meters.rollup_models import ModelUsage as ModelUsage
 from meters.rollup_models import UsageDelta as UsageDelta
 
 

@@ -1,4 +1,4 @@
-"""Sums of usage by quarter of an hour, and what is not yet summed.
+"""Sums of usage by quarter of an hour and by local day, and what is not yet summed.
 
 Written by the database alone: a trigger on the requests adds a `UsageDelta` beside each, and
 `meters_compact` moves deltas into the sums (`meters/sql/rollups.sql`). So sums + deltas are the
@@ -37,6 +37,8 @@ class UsageDelta(models.Model):
     merchant_id = models.UUIDField()
     connection_id = models.UUIDField()
     meter_id = models.UUIDField()
+    # The provider's model, as the request said it.
+    model = models.CharField(max_length=120, default="", db_default="")
     # The quarter of an hour in which the work was done, in UTC.
     bucket = models.DateTimeField()
     requests = models.SmallIntegerField()
@@ -75,3 +77,39 @@ class ConnectionUsage(Sums):
 
     def __str__(self) -> str:
         return f"{self.connection_id} at {self.bucket}"
+
+
+class ModelUsage(models.Model):
+    """The sums of all connections of a merchant, by the provider's model."""
+
+    pk = models.CompositePrimaryKey("merchant_id", "bucket", "model")
+    merchant_id = models.UUIDField()
+    bucket = models.DateTimeField()
+    model = models.CharField(max_length=120)
+    requests = models.BigIntegerField()
+    provider_cost = models.DecimalField(max_digits=30, decimal_places=10)
+    charged = models.DecimalField(max_digits=30, decimal_places=10)
+    costed = models.DecimalField(max_digits=30, decimal_places=10)
+
+    def __str__(self) -> str:
+        return f"{self.model} at {self.bucket}"
+
+
+class DayUsage(models.Model):
+    """The sums of one connection by local day of its merchant, and by eight of them, so that the
+    customers of a quarter of a year are added up out of some twenty rows each. When a merchant
+    moves to another time zone, the database sums its days anew (`meters/sql/days.sql`)."""
+
+    pk = models.CompositePrimaryKey("merchant_id", "span", "day", "connection_id")
+    merchant_id = models.UUIDField()
+    # How many days: 1 or 8, counted from 1970.
+    span = models.SmallIntegerField()
+    # The first of them.
+    day = models.DateField()
+    connection_id = models.UUIDField()
+    provider_cost = models.DecimalField(max_digits=30, decimal_places=10)
+    charged = models.DecimalField(max_digits=30, decimal_places=10)
+    costed = models.DecimalField(max_digits=30, decimal_places=10)
+
+    def __str__(self) -> str:
+        return f"{self.connection_id} on {self.day}"

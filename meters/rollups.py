@@ -1,4 +1,4 @@
-"""Usage added up, to the last digit at any moment: behind `GET /v1/usage` and the console's charts.
+"""Usage added up, to the last digit at any moment: behind `GET /v1/usage` and the console's pages.
 
 Whole quarters of an hour come from the sums and from what is not summed yet, the edges of a span
 from the requests; all in one statement, so in one snapshot (`meters/sql/rollups.sql`). Filters by
@@ -13,6 +13,7 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import orjson
 from django.db import connection as database
@@ -20,6 +21,8 @@ from django.db import connection as database
 from billing.models import Merchant
 
 BUCKET = timedelta(minutes=15)
+# So many days are summed together besides each alone.
+LONG = 8
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 
 
@@ -140,6 +143,74 @@ def by_meter(merchant: Merchant, *, start: datetime, end: datetime, zone: str) -
             for meter, day, *rest in cursor.fetchall()
             if rest[0]
         ]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What was used of a provider's model: charged, the part of it with a known cost, that cost."""
+
+    name: str
+    requests: int
+    charged: Decimal
+    costed: Decimal
+    cost: Decimal
+
+
+_BY_MODEL = """
+SELECT u.model, sum(u.requests), sum(u.charged), sum(u.costed), sum(u.provider_cost)
+  FROM (SELECT model, requests, charged, costed, provider_cost FROM meters_modelusage
+         WHERE merchant_id = %(merchant)s AND bucket >= %(start)s AND bucket < %(end)s
+        UNION ALL
+        SELECT model, requests, charged, costed, provider_cost FROM meters_usagedelta
+         WHERE merchant_id = %(merchant)s AND bucket >= %(start)s AND bucket < %(end)s) u
+ GROUP BY 1 HAVING sum(u.requests) > 0 ORDER BY 3 DESC, 1 LIMIT %(most)s
+"""
+
+
+def by_model(merchant: Merchant, *, start: datetime, end: datetime, most: int) -> list[Model]:
+    """The usage of each provider's model between beginnings of quarters of an hour, the largest
+    first."""
+    with database.cursor() as cursor:
+        cursor.execute(
+            _BY_MODEL, {"merchant": merchant.pk, "start": start, "end": end, "most": most}
+        )
+        return [Model(name, int(count), *rest) for name, count, *rest in cursor.fetchall()]
+
+
+# What each connection used on whole local days, for the statements of others: a row of
+# (connection_id, charged, costed, cost). Its parameters are those of `of_days`.
+BY_CONNECTION = """
+SELECT connection_id, sum(charged) AS charged, sum(costed) AS costed, sum(provider_cost) AS cost
+  FROM (SELECT connection_id, charged, costed, provider_cost FROM meters_dayusage
+         WHERE merchant_id = %(merchant)s AND span = 8 AND day = ANY (%(eights)s::date[])
+        UNION ALL
+        SELECT connection_id, charged, costed, provider_cost FROM meters_dayusage
+         WHERE merchant_id = %(merchant)s AND span = 1 AND day = ANY (%(ones)s::date[])
+        UNION ALL
+        SELECT connection_id, charged, costed, provider_cost FROM meters_usagedelta
+         WHERE merchant_id = %(merchant)s AND bucket >= %(start)s AND bucket < %(end)s) u
+ GROUP BY 1
+"""
+
+
+def of_days(merchant: Merchant, *, first: date, last: date) -> dict[str, Any]:
+    """The parameters of `BY_CONNECTION` for local days of the merchant, both included."""
+    zone = ZoneInfo(merchant.time_zone)
+    after = last + timedelta(days=1)
+    ones: list[date] = []
+    eights: list[date] = []
+    day = first
+    while day < after:
+        whole = (day - _EPOCH.date()).days % LONG == 0 and day + timedelta(days=LONG) <= after
+        (eights if whole else ones).append(day)
+        day += timedelta(days=LONG if whole else 1)
+    return {
+        "merchant": merchant.pk,
+        "ones": ones,
+        "eights": eights,
+        "start": datetime.combine(first, datetime.min.time(), zone),
+        "end": datetime.combine(after, datetime.min.time(), zone),
+    }
 
 
 # Both tables of sums, the deltas and the requests, each as (moment, what is added up).

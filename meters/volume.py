@@ -143,10 +143,10 @@ def expected(subscription_ids: Collection[UUID]) -> dict[UUID, Decimal]:
     return found
 
 
-def given(merchant: Merchant, *, start: datetime, end: datetime) -> Decimal:
-    """What was given back to a merchant's customers in `[start, end)`."""
+def given(merchant: Merchant, *, start: datetime, end: datetime) -> dict[UUID, Decimal]:
+    """What was given back to a merchant's customers in `[start, end)`, by meter."""
     rows = VolumeSettlement.objects.of(merchant).filter(created_at__gte=start, created_at__lt=end)
-    return rows.aggregate(total=Sum("amount"))["total"] or ZERO
+    return dict(rows.order_by().values_list("meter_id").annotate(total=Sum("amount")))
 
 
 def is_settled(*, subscription_id: UUID, cycle_index: int, price: MeterPrice) -> bool:

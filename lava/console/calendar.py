@@ -1,7 +1,7 @@
 """The 90 days to come: what will be charged, given and end on each, and who runs out of credit.
 
 Reads only. The days are `billing.forecast`, which supposes that nothing more is used and that each
-card does what it did last; who runs out supposes the pace of the last 7 days.
+card does what it did last; who runs out supposes the pace of the last 7 days and today.
 """
 
 from __future__ import annotations
@@ -22,28 +22,25 @@ from django.views.decorators.http import require_GET
 from billing import forecast
 from billing.models import Connection, Merchant, Plan, Subscription
 from lava.console import access, clock, moments
+from meters import rollups
 
 DAYS = 90
 # Rows of one day that are listed, and customers who run out.
 SHOWN = 200
 SOONEST = 12
 ZERO = Decimal(0)
-# At the pace of the last 7 days: the balance, what a day uses, the soonest end first.
-_RUN_OUT = """
+# At the pace of the last 7 local days and today: the balance, what a day uses, the soonest end
+# first.
+_RUN_OUT = f"""
 WITH used AS (
-    SELECT connection_id, sum(charged) / 7 AS daily
-      FROM (SELECT connection_id, charged FROM meters_connectionusage
-             WHERE merchant_id = %(merchant)s AND bucket >= %(since)s
-            UNION ALL
-            SELECT connection_id, charged FROM meters_usagedelta
-             WHERE merchant_id = %(merchant)s AND bucket >= %(since)s) u
-     GROUP BY 1 HAVING sum(charged) > 0)
+    SELECT connection_id, charged / %(elapsed)s AS daily FROM ({rollups.BY_CONNECTION}) sums
+     WHERE charged > 0)
 SELECT c.id, c.balance, u.daily
   FROM used u JOIN billing_connection c ON c.id = u.connection_id
  WHERE c.merchant_id = %(merchant)s AND c.status = 'active' AND c.balance > 0
    AND c.balance / u.daily < %(days)s
- ORDER BY c.balance / u.daily LIMIT %(most)s
-"""
+ ORDER BY c.balance / u.daily, c.id LIMIT %(most)s
+"""  # noqa: S608
 
 
 @dataclass(slots=True)
@@ -139,16 +136,11 @@ def _months(days: list[Day]) -> list[dict[str, Any]]:
 
 def run_out(merchant: Merchant, *, now: datetime) -> list[dict[str, Any]]:
     """Who runs out of credit in the time, at the pace of the last 7 days, the soonest first."""
+    today = now.astimezone(ZoneInfo(merchant.time_zone)).date()
+    asked = rollups.of_days(merchant, first=today - timedelta(days=7), last=today)
+    elapsed = Decimal((now - asked["start"]) // timedelta(seconds=1)) / 86400
     with database.cursor() as cursor:
-        cursor.execute(
-            _RUN_OUT,
-            {
-                "merchant": merchant.pk,
-                "since": now - timedelta(days=7),
-                "days": DAYS,
-                "most": SOONEST,
-            },
-        )
+        cursor.execute(_RUN_OUT, asked | {"elapsed": elapsed, "days": DAYS, "most": SOONEST})
         rows: list[tuple[UUID, Decimal, Decimal]] = cursor.fetchall()
     keys = [key for key, _, _ in rows]
     people = Connection.objects.of(merchant).filter(pk__in=keys).select_related("customer")

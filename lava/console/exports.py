@@ -235,7 +235,7 @@ def _credit(merchant: Merchant, query: dict[str, str]) -> tuple[list[str], Itera
 
 def _margin(merchant: Merchant, query: dict[str, str]) -> tuple[list[str], Iterator[Row]]:
     period = periods.read(query, now=merchant.now(), zone=merchant.time_zone)
-    rows = margins.by_customer(merchant, period).rows
+    rows = margins.by_customer(merchant, period)
     told = (
         [
             ids.public("con", connection), ids.public("sc", plan) if plan else "", line.charged,

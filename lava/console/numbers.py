@@ -73,7 +73,9 @@ SELECT
      AND deleted_at IS NULL AND (failing_since IS NOT NULL OR paused_at IS NOT NULL)),
  (SELECT count(*) FROM jsonb_array_elements(
      (SELECT gaps FROM billing_reconciliation WHERE merchant_id = %(merchant)s AND state = 'done'
-       ORDER BY id DESC LIMIT 1)) gap WHERE gap ->> 'mended_at' IS NULL)
+       ORDER BY id DESC LIMIT 1)) gap WHERE gap ->> 'mended_at' IS NULL),
+ (SELECT COALESCE(sum(amount), 0) FROM meters_volumesettlement WHERE merchant_id = %(merchant)s
+     AND created_at >= %(start)s AND created_at < %(end)s)
 """
 
 
@@ -130,6 +132,8 @@ class Pulse:
     breakage: Decimal
     failing: int
     gaps: int
+    # What came back for the volume of cycles.
+    volume: Decimal
 
     @property
     def churn(self) -> Decimal | None:
@@ -276,17 +280,22 @@ def tiles(found: Facts) -> list[Tile]:
 
 
 def margin_tile(found: Facts, charged: Decimal) -> Tile:
-    """What was charged for usage; with its margin where the provider's cost of all is known."""
+    """What was charged for usage, less what came back for its volume; with its margin where the
+    provider's cost of all is known."""
     count = sum(one.count for one in found.series)
-    known = sum((one.charged_with_cost for one in found.series), ZERO)
+    costed = sum((one.charged_with_cost for one in found.series), ZERO)
     cost = sum((one.cost for one in found.series if one.cost is not None), ZERO)
+    back = found.pulse.volume
+    known = costed - (back * costed / charged if charged else ZERO)
     text = f"{count:,} request{'' if count == 1 else 's'}"
     if known:
         share = (known - cost) * 100 / known
         text += f"; margin {share:.1f} %"
-        text += "" if known == charged else " where its cost is known"
-    return Tile("Usage charged", f"/console/requests/?{found.period.bounds}", amount=charged,
-                text=text)  # fmt: skip
+        text += "" if costed == charged else " where its cost is known"
+    if back:
+        text += "; volume discounts are off"
+    return Tile("Usage charged", f"/console/requests/?{found.period.bounds}",
+                amount=charged - back, text=text)  # fmt: skip
 
 
 def plan_rows(merchant: Merchant) -> list[dict[str, Any]]:

@@ -82,6 +82,41 @@ ROLLUPS = """
         OR sum(costed) <> 0
 """
 
+# The sums by local day are those by quarter of an hour, eight days those of the eight.
+DAYS = """
+    SELECT connection_id AS connection, span, day, sum(charged) AS charged, sum(costed) AS costed,
+           sum(provider_cost) AS cost
+      FROM (SELECT connection_id, span, day, charged, costed, provider_cost FROM meters_dayusage
+            UNION ALL
+            SELECT u.connection_id, 1, (u.bucket AT TIME ZONE m.time_zone)::date, -u.charged,
+                   -u.costed, -u.provider_cost
+              FROM meters_connectionusage u JOIN billing_merchant m ON m.id = u.merchant_id
+            UNION ALL
+            SELECT connection_id, 8, day - (day - DATE '1970-01-01') % 8, -charged, -costed,
+                   -provider_cost FROM meters_dayusage WHERE span = 1) d
+     GROUP BY 1, 2, 3
+    HAVING sum(charged) <> 0 OR sum(costed) <> 0 OR sum(provider_cost) <> 0
+"""
+
+MODELS = """
+    SELECT merchant_id AS merchant, bucket, model, sum(requests) AS requests,
+           sum(charged) AS charged, sum(costed) AS costed, sum(provider_cost) AS cost
+      FROM (SELECT merchant_id, bucket, model, requests, charged, costed, provider_cost
+              FROM meters_modelusage
+            UNION ALL
+            SELECT merchant_id, bucket, model, requests, charged, costed, provider_cost
+              FROM meters_usagedelta
+            UNION ALL
+            SELECT merchant_id, to_timestamp(floor(extract(epoch FROM "timestamp") / 900) * 900),
+                   model, -1, -charged,
+                   CASE WHEN provider_cost IS NULL THEN 0 ELSE -charged END,
+                   -coalesce(provider_cost, 0)
+              FROM meters_usagerequest WHERE status = 'completed') u
+     GROUP BY 1, 2, 3
+    HAVING sum(requests) <> 0 OR sum(charged) <> 0 OR sum(costed) <> 0
+        OR sum(provider_cost) <> 0
+"""
+
 # Each request is a step up from where the meter's count stood, each void a step down, and all of
 # them one walk from 0 to where it stands: at each place as many steps arrive as leave.
 POSITIONS = """
@@ -258,5 +293,15 @@ RULES = (
         "usage_adds_up",
         "The sums of usage and what is not yet summed are the requests, to the last digit.",
         ROLLUPS,
+    ),
+    Rule(
+        "usage_by_day_adds_up",
+        "The sums by local day, and by eight of them, are those by quarter of an hour.",
+        DAYS,
+    ),
+    Rule(
+        "usage_by_model_adds_up",
+        "The sums by model, and what is not yet summed, are the requests.",
+        MODELS,
     ),
 )

@@ -252,15 +252,15 @@ BEGIN
         INSERT INTO meters_requestkey (merchant_id, request_id, "row")
         SELECT $2, d.request_id, d.id FROM due d ORDER BY d.ordinality
     ), noted AS (
-        INSERT INTO meters_usagedelta (merchant_id, connection_id, meter_id, bucket, requests,
-            tokens, characters, seconds, provider_cost, fee, charged, costed)
-        SELECT $2, d.connection, d.meter, meters_bucket(d.happened), count(*),
+        INSERT INTO meters_usagedelta (merchant_id, connection_id, meter_id, model, bucket,
+            requests, tokens, characters, seconds, provider_cost, fee, charged, costed)
+        SELECT $2, d.connection, d.meter, d.model, meters_bucket(d.happened), count(*),
                sum(d.input_tokens + d.output_tokens),
                sum(d.input_characters + d.output_characters),
                sum(d.input_seconds + d.output_seconds), sum(COALESCE(d.provider_cost, 0)),
                sum(d.fee), sum(d.charged),
                sum(CASE WHEN d.provider_cost IS NULL THEN 0 ELSE d.charged END)
-          FROM due d GROUP BY d.connection, d.meter, meters_bucket(d.happened)
+          FROM due d GROUP BY d.connection, d.meter, d.model, meters_bucket(d.happened)
     ), steps AS (
         SELECT d.id, d.when_depleted, d.overage_threshold, d.low_mark, d.top_up_threshold,
                s.debt, COALESCE(lag(s.debt) OVER c, d.debt) AS debt_before,

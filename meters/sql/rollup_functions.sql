@@ -6,14 +6,21 @@ RETURNS timestamptz LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT date_bin('15 minutes', p_at, 'epoch'::timestamptz)
 $$;
 
+-- The first of the so many local days, counted from 1970, in which an instant lies.
+CREATE OR REPLACE FUNCTION meters_day(p_at timestamptz, p_zone text, p_span int)
+RETURNS date LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT (p_at AT TIME ZONE p_zone)::date
+           - ((p_at AT TIME ZONE p_zone)::date - DATE '1970-01-01') % p_span
+$$;
+
 -- Only completed requests are usage: one that runs, failed or was voided counts nothing.
 CREATE OR REPLACE FUNCTION meters_note_usage(r meters_usagerequest, p_sign int)
 RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     IF r.status <> 'completed' THEN RETURN; END IF;
-    INSERT INTO meters_usagedelta (merchant_id, connection_id, meter_id, bucket, requests, tokens,
-        characters, seconds, provider_cost, fee, charged, costed)
-    VALUES (r.merchant_id, r.connection_id, r.meter_id,
+    INSERT INTO meters_usagedelta (merchant_id, connection_id, meter_id, model, bucket, requests,
+        tokens, characters, seconds, provider_cost, fee, charged, costed)
+    VALUES (r.merchant_id, r.connection_id, r.meter_id, r.model,
         date_bin('15 minutes', r."timestamp", 'epoch'::timestamptz), p_sign,
         p_sign * (r.input_tokens + r.output_tokens),
         p_sign * (r.input_characters + r.output_characters),
@@ -29,9 +36,9 @@ BEGIN
     INSERT INTO meters_requestkey (merchant_id, request_id, "row")
     VALUES (NEW.merchant_id, NEW.request_id, NEW.id);
     IF NEW.status = 'completed' THEN
-        INSERT INTO meters_usagedelta (merchant_id, connection_id, meter_id, bucket, requests,
-            tokens, characters, seconds, provider_cost, fee, charged, costed)
-        VALUES (NEW.merchant_id, NEW.connection_id, NEW.meter_id,
+        INSERT INTO meters_usagedelta (merchant_id, connection_id, meter_id, model, bucket,
+            requests, tokens, characters, seconds, provider_cost, fee, charged, costed)
+        VALUES (NEW.merchant_id, NEW.connection_id, NEW.meter_id, NEW.model,
             date_bin('15 minutes', NEW."timestamp", 'epoch'::timestamptz), 1,
             NEW.input_tokens + NEW.output_tokens, NEW.input_characters + NEW.output_characters,
             NEW.input_seconds + NEW.output_seconds, COALESCE(NEW.provider_cost, 0), NEW.fee,
@@ -93,6 +100,27 @@ BEGIN
             provider_cost = s.provider_cost + EXCLUDED.provider_cost,
             fee = s.fee + EXCLUDED.fee, charged = s.charged + EXCLUDED.charged,
             costed = s.costed + EXCLUDED.costed
+    ), by_model AS (
+        INSERT INTO meters_modelusage AS s (merchant_id, bucket, model, requests, provider_cost,
+            charged, costed)
+        SELECT merchant_id, bucket, model, sum(requests), sum(provider_cost), sum(charged),
+               sum(costed)
+          FROM gone GROUP BY merchant_id, bucket, model
+        ON CONFLICT (merchant_id, bucket, model) DO UPDATE SET
+            requests = s.requests + EXCLUDED.requests,
+            provider_cost = s.provider_cost + EXCLUDED.provider_cost,
+            charged = s.charged + EXCLUDED.charged, costed = s.costed + EXCLUDED.costed
+    ), by_day AS (
+        INSERT INTO meters_dayusage AS s (merchant_id, span, day, connection_id, provider_cost,
+            charged, costed)
+        SELECT g.merchant_id, x.span, meters_day(g.bucket, m.time_zone, x.span), g.connection_id,
+               sum(g.provider_cost), sum(g.charged), sum(g.costed)
+          FROM gone g JOIN billing_merchant m ON m.id = g.merchant_id
+         CROSS JOIN (VALUES (1), (8)) x (span)
+         GROUP BY g.merchant_id, x.span, meters_day(g.bucket, m.time_zone, x.span), g.connection_id
+        ON CONFLICT (merchant_id, span, day, connection_id) DO UPDATE SET
+            provider_cost = s.provider_cost + EXCLUDED.provider_cost,
+            charged = s.charged + EXCLUDED.charged, costed = s.costed + EXCLUDED.costed
     )
     SELECT count(*) INTO moved FROM gone;
     RETURN moved;

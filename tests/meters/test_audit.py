@@ -423,6 +423,24 @@ DAMAGE: dict[str, tuple[str, list[str]]] = {
         "usage_adds_up",
         ["UPDATE meters_usagedelta SET fee = fee + 0.0000000001"],
     ),
+    "a day that is not its quarters of an hour": (
+        "usage_by_day_adds_up",
+        [
+            "SELECT meters_compact()",
+            "UPDATE meters_dayusage SET charged = charged + 0.0000000001 WHERE span = 1",
+        ],
+    ),
+    "eight days that are not each of them": (
+        "usage_by_day_adds_up",
+        [
+            "SELECT meters_compact()",
+            "UPDATE meters_dayusage SET provider_cost = provider_cost + 1 WHERE span = 8",
+        ],
+    ),
+    "usage noted for another model": (
+        "usage_by_model_adds_up",
+        ["UPDATE meters_usagedelta SET model = 'another'"],
+    ),
     "a peak that was forgotten": (
         "peaks_are_the_furthest",
         ["UPDATE meters_meterposition SET peak = peak - 1"],

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 import threading
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
+from django.db import connection as database
 from django.db import connections
 from django.test import Client
 
@@ -73,8 +75,9 @@ def shop() -> Any:
 
 
 def adds_up() -> None:
-    (rule,) = [rule for rule in meters.audit.RULES if rule.name == "usage_adds_up"]
-    assert rule.rows() == []
+    names = {"usage_adds_up", "usage_by_day_adds_up", "usage_by_model_adds_up"}
+    rules = {rule.name: rule.rows() for rule in meters.audit.RULES if rule.name in names}
+    assert rules == {name: [] for name in names}
 
 
 def by_hand(shop: Any, start: datetime, end: datetime, **filters: Any) -> dict[Any, Any]:
@@ -136,6 +139,89 @@ def test_days_are_those_of_the_starts_offset_before_and_after_compaction(
         rollups.compact()
         assert not UsageDelta.objects.exists() and MerchantUsage.objects.exists()
     adds_up()
+
+
+def by_connection(
+    shop: Any, first: date, last: date
+) -> dict[Any, tuple[Decimal, Decimal, Decimal]]:
+    with database.cursor() as cursor:
+        cursor.execute(
+            rollups.BY_CONNECTION, rollups.of_days(shop.merchant, first=first, last=last)
+        )
+        return {row[0]: row[1:] for row in cursor.fetchall()}
+
+
+def test_local_days_of_each_connection_are_its_requests_in_every_zone(shop: Any) -> None:
+    dice = random.Random(7)
+    for number in range(60):
+        cost = {"provider_cost": f"0.{dice.randrange(1, 10**8)}"} if dice.random() < 0.6 else {}
+        shop.use(
+            shop.now - timedelta(seconds=dice.randrange(29 * 86400)),
+            customer=dice.randrange(2), tokens=dice.randrange(10**6), **cost,
+        )  # fmt: skip
+        if number == 40:
+            rollups.compact()
+    for zone in ("America/St_Johns", "Pacific/Kiritimati", "UTC"):
+        # The days of what is summed move with the merchant's zone; what is noted has none yet.
+        shop.merchant.time_zone = zone
+        shop.merchant.save()
+        adds_up()
+        today = shop.now.astimezone(ZoneInfo(zone)).date()
+        for length in (1, 7, 8, 16, 30, 41):
+            first = today - timedelta(days=length - 1)
+            wanted: dict[Any, tuple[Decimal, Decimal, Decimal]] = {}
+            for row in UsageRequest.objects.all():
+                if not first <= row.timestamp.astimezone(ZoneInfo(zone)).date() <= today:
+                    continue
+                charged, costed, cost = wanted.get(row.connection_id, (Decimal(0),) * 3)
+                known = row.provider_cost is not None
+                wanted[row.connection_id] = (
+                    charged + row.charged, costed + (row.charged if known else 0),
+                    cost + (row.provider_cost or 0),
+                )  # fmt: skip
+            assert by_connection(shop, first, today) == wanted
+    rollups.compact()
+    adds_up()
+
+
+def test_a_span_of_days_is_read_in_eights_and_each_day_once(shop: Any) -> None:
+    for length in range(1, 100):
+        first = date(2026, 9, 1) + timedelta(days=length % 9)
+        asked = rollups.of_days(shop.merchant, first=first, last=first + timedelta(days=length - 1))
+        days = asked["ones"] + [
+            day + timedelta(days=number) for day in asked["eights"] for number in range(8)
+        ]
+        assert sorted(days) == [first + timedelta(days=number) for number in range(length)]
+        assert len(asked["ones"]) <= 14
+
+
+def test_models_are_summed_apart_also_in_a_batch(shop: Any) -> None:
+    shop.use(shop.now, model="one", provider_cost="0.5")
+    rollups.compact()
+    body = {
+        "requests": [
+            {
+                "request_id": f"b{number}", "connection_id": shop.customers[0].public_id,
+                "meter_slug": "chat", "input_tokens": 1000, "model": model,
+            }
+            for number, model in enumerate(["one", "two", "two"])
+        ]
+    }  # fmt: skip
+    answer = Client().post(
+        "/v1/requests/batch", body, content_type="application/json",
+        headers={"Authorization": f"Bearer {shop.key}"},
+    )  # fmt: skip
+    assert answer.status_code == 200, answer.content
+    start, end = shop.now - timedelta(days=1), shop.now + timedelta(days=1)
+    each = UsageRequest.objects.get(request_id="b0").charged
+    for _ in range(2):
+        found = rollups.by_model(shop.merchant, start=start, end=end, most=9)
+        assert {row.name: (row.requests, row.charged, row.costed, row.cost) for row in found} == {
+            "one": (2, 2 * each, each, Decimal("0.5")),
+            "two": (2, 2 * each, 0, 0),
+        }
+        adds_up()
+        rollups.compact()
 
 
 def test_days_are_whole_and_join_without_gaps(shop: Any) -> None:

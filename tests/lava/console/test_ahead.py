@@ -9,8 +9,11 @@ import pytest
 
 from billing import forecast
 from billing.models import Payment
-from lava.console import calendar, margins, periods
+from lava.console import calendar, margins, numbers, periods
+from meters import prices, pricing, volume
+from meters.models import UsageRequest
 from tests.lava.console.shop import Shop
+from tests.meters.test_charge import report
 
 pytestmark = pytest.mark.django_db
 
@@ -43,10 +46,11 @@ def test_a_card_that_is_missing_is_at_risk_and_not_counted_as_charged(ours: Shop
 def test_who_runs_out_is_told_at_the_pace_of_the_last_week(ours: Shop) -> None:
     merchant, now = ours.sandbox.merchant, ours.sandbox.merchant.now()
     (row,) = calendar.run_out(merchant, now=now)
-    # 3 used in the last 7 days, 22 left.
-    assert round(row["daily"] * 7, 15) == 3 and row["balance"] == 22
-    # 22 x 7 / 3 days: 51 and a third.
-    assert (row["at"] - now).days == 51
+    # 3 used in the last 7 days and today, 22 left.
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    elapsed = 7 + Decimal((now - midnight).seconds) / 86400
+    assert round(row["daily"] * elapsed, 15) == 3 and row["balance"] == 22
+    assert (row["at"] - now).days == int(22 * elapsed / 3)
 
 
 def test_margins_are_exact_and_the_tenth_that_loses_is_warned_of(ours: Shop) -> None:
@@ -54,11 +58,11 @@ def test_margins_are_exact_and_the_tenth_that_loses_is_warned_of(ours: Shop) -> 
     books.use("costly", 1_000_000, provider_cost=Decimal("30.5"), model="big-1")
     merchant = books.merchant
     period = periods.read({"days": "7"}, now=merchant.now(), zone="UTC")
-    ((line, connection, plan),) = margins.by_customer(merchant, period).rows
+    ((line, connection, plan),) = margins.by_customer(merchant, period)
     assert (connection, plan) == (books.connection.pk, books.plan.pk)
     assert line.cost == Decimal("30.5") and line.paid == 24
     assert line.result == Decimal("-6.5")
-    (by_meter,) = margins.by_meter(merchant, period)
+    (by_meter,) = margins.by_meter(merchant, period, given={})
     assert (by_meter.charged, by_meter.cost) == (line.charged, line.cost)
     models = {row.name: row for row in margins.by_model(merchant, period)}
     assert models["big-1"].cost == Decimal("30.5") and "not said" in models
@@ -80,6 +84,43 @@ def test_a_customer_whose_plan_ended_still_counts(ours: Shop) -> None:
         status="cancelled", ended_at=now
     )
     period = periods.read({}, now=now, zone="UTC")
-    ((line, _, plan),) = margins.by_customer(books.merchant, period).rows
+    ((line, _, plan),) = margins.by_customer(books.merchant, period)
     assert plan is None and line.paid == 24
     assert Payment.objects.of(books.merchant).count() == 1
+
+
+def test_what_came_back_for_volume_is_off_customers_plans_and_meters(ours: Shop) -> None:
+    books, merchant = ours.sandbox, ours.sandbox.merchant
+    meter = prices.create_meter(
+        merchant, slug="bulk", name="Bulk", actor="Ana", now=merchant.now(),
+        terms=prices.Terms(
+            tiers=(pricing.Tier(Decimal(0), Decimal(2)), pricing.Tier(Decimal(3), Decimal(1))),
+            unit="requests", tier_mode="volume", tier_window="cycle",
+        ),
+    )  # fmt: skip
+    prices.attach(meter, books.plan)
+    for number in range(5):
+        report(
+            books.secret, books.connection, f"bulk-{number}", meter_slug="bulk",
+            provider_cost=Decimal("0.5") if number < 4 else None,
+        )  # fmt: skip
+    # Five at 2 when they came, five at 1 in the end.
+    volume.settle(books.subscription.pk, now=merchant.now(), early=True)
+    period = periods.read({"days": "7"}, now=merchant.now(), zone="UTC")
+    given = volume.given(merchant, start=period.start, end=period.end)
+    assert given == {meter.pk: 5}
+    whole = sum(row.charged for row in UsageRequest.objects.of(merchant))
+    assert whole == 13
+    ((line, _, _),) = margins.by_customer(merchant, period)
+    by_meter = {row.name: row for row in margins.by_meter(merchant, period, given=given)}
+    plans, least, _ = margins.by_plan(merchant, period)
+    assert line.charged == least[0].charged == sum(row.charged for row in plans) == 8
+    # Of the 13, 8 have a known cost; so have 8 thirteenths of what came back.
+    assert line.costed == plans[0].costed == 8 - round(Decimal(5) * 8 / 13, 10)
+    assert by_meter["Bulk"].charged == 5 and by_meter["Bulk"].costed == 4
+    assert sum(row.charged for row in by_meter.values()) == 8
+    found = numbers.facts(merchant, now=merchant.now(), period=period)
+    (tile,) = [tile for tile in numbers.tiles(found) if tile.name == "Usage charged"]
+    assert tile.amount == 8 and "volume discounts are off" in tile.text
+    page = ours.client().get("/console/margin?days=7").content.decode()
+    assert "of volume discounts are off" in page and "before volume discounts" in page
