@@ -22,7 +22,7 @@ from django.conf import settings
 from django.utils import timezone
 from yarl import URL
 
-from billing import errors, ids, money, tasks
+from billing import errors, failpoints, ids, money, tasks
 from meters import costs
 from meters.gateway import estimates, packing, refusals, store, upstream
 from meters.gateway.readers import Reader, Usage
@@ -143,6 +143,7 @@ class Call:
     async def _work(self) -> None:
         """Forward, read to the end, settle. Ends by itself, whatever happens."""
         try:
+            failpoints.at("call.held")
             try:
                 async with asyncio.timeout(settings.GATEWAY_LONGEST_S) as self._deadline:
                     await self._forward()
@@ -246,6 +247,7 @@ class Call:
                 break
             if kept is None:
                 await self._pass_on(found, chunk)
+                failpoints.at("call.streaming")
             else:
                 kept.append(chunk)
                 if size > KEPT:
@@ -365,12 +367,14 @@ class Call:
     async def _finish(self) -> None:
         """Settle, then end the answer: a client that has seen the end finds its request charged."""
         told = self._settlement()
+        failpoints.at("call.ended")
         try:
             settled: Settled | None = await self.store.settle(self.id, told)
         except errors.Unavailable:
             # It is tried until it works; the client need not wait for that.
             settled = None
             self.running.start(self._settle_later(told))
+        failpoints.at("call.settled")
         if settled is not None:
             self._hint(settled)
         if self._refused is not None:

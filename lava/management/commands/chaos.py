@@ -1,5 +1,5 @@
-"""`manage.py chaos --minutes 30 [--seed N] [--json FILE] [--forgetful]`: kill everything again and
-again under load, and count what was lost.
+"""`manage.py chaos --minutes 30 [--seed N] [--json FILE] [--forgetful | --fault NAME]`: kill
+everything again and again under load, and count what was lost.
 
 The storm is in tests/chaos/storm.py; this only starts it, on a product of its own that is gone
 afterwards.
