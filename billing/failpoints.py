@@ -25,6 +25,12 @@ PLACES = (
     # Our own events: a delivery is leased and not sent; sent and not marked.
     "delivery.claimed",
     "delivery.sent",
+    # A call through the gateway: held and not forwarded; its answer has begun to pass; it has ended
+    # and is not settled; settled and not said to be.
+    "call.held",
+    "call.streaming",
+    "call.ended",
+    "call.settled",
 )
 
 

@@ -1,6 +1,7 @@
 """Where people are signed in: noted when they enter, listed, ended one by one.
 
-The only writer of `SignIn`. Called by the console.
+The only writer of `SignIn`. Called by the console. A `session_key` is the one of the session's row,
+a hash of the cookie.
 """
 
 from __future__ import annotations

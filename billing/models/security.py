@@ -50,6 +50,7 @@ class SignIn(models.Model):
     """A browser a person signed in with; it ends with its session."""
 
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="sign_ins")
+    # Of the session's row: a hash of the cookie.
     session_key = models.CharField(max_length=40, unique=True, editable=False)
     address = models.GenericIPAddressField(null=True)
     browser = models.CharField(max_length=255, blank=True)

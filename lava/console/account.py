@@ -14,7 +14,7 @@ from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_GET, require_POST
 
 from billing import errors, second_factors, sign_ins
-from lava.console import access, trail
+from lava.console import access, sessions, trail
 
 HOME = "/console/account"
 
@@ -32,7 +32,7 @@ def page(request: access.ConsoleRequest) -> HttpResponse:
             "two_step": is_on,
             "codes_left": second_factors.codes_left(user) if is_on else 0,
             "sign_ins": sign_ins.open_ones(user),
-            "here": request.session.session_key,
+            "here": sessions.stored(str(request.session.session_key)),
             "zone": request.merchant.time_zone,
         },
     )
@@ -118,7 +118,7 @@ def codes(request: access.ConsoleRequest) -> HttpResponse:
 def sign_out(request: access.ConsoleRequest) -> HttpResponse:
     """Sign out one other browser, or all others."""
     asked = request.POST.get("sign_in", "")
-    here = str(request.session.session_key)
+    here = sessions.stored(str(request.session.session_key))
     try:
         with transaction.atomic():
             if asked == "others":

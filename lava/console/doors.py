@@ -24,6 +24,7 @@ from django.views.decorators.http import require_POST
 from billing import errors, merchants, money, second_factors, sign_ins
 from billing.models import Membership, User
 from checkout import policy
+from lava.console import sessions
 from lava.console.access import requires
 from lava.console.middleware import MODE, ORGANIZATION
 
@@ -117,7 +118,7 @@ def enter(request: HttpRequest, user: User) -> None:
     login(request, user, backend=BACKEND)
     sign_ins.note(
         user,
-        session_key=str(request.session.session_key),
+        session_key=sessions.stored(str(request.session.session_key)),
         address=policy.address_of(request),
         browser=request.headers.get("User-Agent", ""),
         now=timezone.now(),

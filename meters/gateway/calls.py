@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 import zlib
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
@@ -22,9 +22,9 @@ from django.conf import settings
 from django.utils import timezone
 from yarl import URL
 
-from billing import errors, ids, money, tasks
+from billing import errors, failpoints, ids, money, tasks
 from meters import costs
-from meters.gateway import estimates, refusals, store, upstream
+from meters.gateway import estimates, packing, refusals, store, upstream
 from meters.gateway.readers import Reader, Usage
 from meters.gateway.running import Running
 from meters.gateway.store import Caller, Settled, Settlement, Store
@@ -37,7 +37,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 # An answer in one piece is kept until it is settled, up to here; a longer one passes as it comes.
 KEPT = 8 << 20
-# Of a packed answer, so much is unpacked to be read; what comes after it passes unread.
+# Of a packed answer, so much is unpacked to be looked through; nothing passes that was not.
 UNPACKED = 64 << 20
 # Pieces between the provider and a slow client.
 QUEUED = 32
@@ -75,10 +75,11 @@ class Call:
         self.status = 0
         self._pieces: asyncio.Queue[MutableMapping[str, Any] | None] = asyncio.Queue(QUEUED)
         self._begun = False
-        self._unpacker: Any = None
-        self._unpacked = 0
-        self._is_packed = False
+        self._unpacker: packing.Unpacker | None = None
         self._scrubber = upstream.Scrubber(self.key)
+        # Of a packed answer: whether what it holds has the key, and what waits until that is known.
+        self._inside = upstream.Scrubber(self.key)
+        self._waiting = b""
         self._deadline: asyncio.Timeout | None = None
         self._refused: errors.LavaError | None = None
         self._stopped_early = False
@@ -142,6 +143,7 @@ class Call:
     async def _work(self) -> None:
         """Forward, read to the end, settle. Ends by itself, whatever happens."""
         try:
+            failpoints.at("call.held")
             try:
                 async with asyncio.timeout(settings.GATEWAY_LONGEST_S) as self._deadline:
                     await self._forward()
@@ -224,78 +226,104 @@ class Call:
             rules=self.target.provider.rules,
             is_array=self.asked.is_array and "json" in kind and self.status < 400,
         )
-        packing = response.headers.get("content-encoding", "identity").lower()
-        if packing in ("gzip", "x-gzip", "deflate"):
-            self._unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)
-        elif packing != "identity":
-            self.flags.append("packed")
-        self._is_packed = packing != "identity"
         self._answer_headers = upstream.incoming(response.headers.items(), key=self.key)
+        encoding = response.headers.get("content-encoding", "identity").lower()
+        if encoding != "identity":
+            try:
+                self._unpacker = packing.Unpacker(encoding, most=UNPACKED)
+            except packing.Unknown:
+                self._withhold()
+                return
         whole = not self.reader.is_stream and ("json" in kind or self.status >= 400)
         if not whole:
             await self._begin()
         kept: list[bytes] | None = [] if whole else None
         size = 0
-        pieces = response.content.iter_any()
-        if first:
-            kept, size = self._took(first, kept, size), len(first)
-        async for chunk in pieces:
-            if not chunk:
-                continue
+        async for chunk in _pieces_of(response, first):
             size += len(chunk)
-            if kept is not None:
-                kept = self._took(chunk, kept, size)
+            found = self._fed(chunk)
+            if self._must_withhold(can_redact=kept is not None and size <= KEPT):
+                self._withhold()
+                break
+            if kept is None:
+                await self._pass_on(found, chunk)
+                failpoints.at("call.streaming")
+            else:
+                kept.append(chunk)
                 if size > KEPT:
                     # Too long to keep: pass on what there is, and the rest as it comes.
                     await self._begin()
-                    for part in kept or []:
-                        await self._pass_scrubbed(part)
+                    await self._pass_scrubbed(b"".join(kept))
                     kept = None
-            else:
-                await self._pass_on(self._fed(chunk), chunk)
             if self._must_stop(size):
                 self._stopped_early = True
                 break
         rest = self.reader.close()
-        if kept is not None:
-            self._kept = self._scrubber.feed(b"".join(kept)) + self._scrubber.close()
+        if self._refused is not None:
             return
-        if self.injected and rest:
-            await self._pass_on([rest], rest)
-        if last := self._scrubber.close():
-            await self._pass(_body(last))
-
-    def _took(self, chunk: bytes, kept: list[bytes] | None, size: int) -> list[bytes] | None:
-        self._fed(chunk)
         if kept is not None:
-            kept.append(chunk)
-        return kept
+            self._kept = self._redacted(b"".join(kept), encoding)
+            return
+        if self.injected and rest and self._unpacker is None:
+            await self._pass_on([rest], rest)
+        if last := self._scrubber.feed(self._waiting) + self._scrubber.close():
+            await self._pass(_body(last))
 
     def _fed(self, chunk: bytes) -> list[bytes]:
         """Let the reader have the next bytes; gives the frames they complete."""
         if self._unpacker is None:
-            return [] if "packed" in self.flags else self.reader.feed(chunk)
+            return self.reader.feed(chunk)
         found: list[bytes] = []
-        data = self._unpacker.decompress(chunk, 1 << 20)
-        while data:
+        for data in self._unpacker.feed(chunk):
+            self._inside.feed(data)
             found += self.reader.feed(data)
-            self._unpacked += len(data)
-            if self._unpacked > UNPACKED:
-                # A few bytes may hold gigabytes: no more of them is unpacked.
-                self._unpacker = None
-                self.flags.append("packed")
-                break
-            data = self._unpacker.decompress(self._unpacker.unconsumed_tail, 1 << 20)
         return found
+
+    def _must_withhold(self, *, can_redact: bool) -> bool:
+        """Whether a packed answer may hold the key and cannot be mended any more."""
+        if self._unpacker is None:
+            return False
+        return self._unpacker.is_full or (self._inside.found and not can_redact)
+
+    def _withhold(self) -> None:
+        """Let no more of a packed answer pass: it has the key, or nobody can know that it has not.
+
+        It was asked for unpacked. Before the answer has begun, the client is told so.
+        """
+        self._stopped_early = True
+        self._waiting = b""
+        self.flags.append("packed")
+        if self._begun:
+            self.flags.append("cut")
+            return
+        self._refused = refusals.Upstream(
+            "The provider packed its answer, though none was asked for, in a way that cannot be "
+            "looked through.",
+            code="provider_packed",
+        )
+
+    def _redacted(self, body: bytes, encoding: str) -> bytes:
+        """An answer in one piece without the key; unpacked only where it must be changed."""
+        if self._inside.found:
+            body = b"".join(packing.Unpacker(encoding, most=UNPACKED).feed(body))
+            self._answer_headers = [
+                pair for pair in self._answer_headers if pair[0] != b"content-encoding"
+            ]
+        return self._scrubber.feed(body) + self._scrubber.close()
 
     async def _pass_on(self, found: list[bytes], chunk: bytes) -> None:
         """Give the client the bytes as they are; of a stream whose usage only we asked for, all
         frames but that one."""
-        if self.injected and self.reader.is_stream and not self._is_packed:
+        if self.injected and self.reader.is_stream and self._unpacker is None:
             chunk = b"".join(frame for frame in found if not _is_usage_alone(frame))
         await self._pass_scrubbed(chunk)
 
     async def _pass_scrubbed(self, chunk: bytes) -> None:
+        if self._unpacker is not None:
+            chunk, self._waiting = self._waiting + chunk, b""
+            if self._inside.is_waiting:
+                self._waiting = chunk
+                return
         if chunk := self._scrubber.feed(chunk):
             await self._pass(_body(chunk))
 
@@ -339,12 +367,14 @@ class Call:
     async def _finish(self) -> None:
         """Settle, then end the answer: a client that has seen the end finds its request charged."""
         told = self._settlement()
+        failpoints.at("call.ended")
         try:
             settled: Settled | None = await self.store.settle(self.id, told)
         except errors.Unavailable:
             # It is tried until it works; the client need not wait for that.
             settled = None
             self.running.start(self._settle_later(told))
+        failpoints.at("call.settled")
         if settled is not None:
             self._hint(settled)
         if self._refused is not None:
@@ -386,6 +416,11 @@ class Call:
         if settled.fell and settled.connection is not None:
             store.hint(tasks.hint_fall, settled.connection)
 
+    def _model(self) -> str:
+        """The model that answered; a provider may write anything there, its key too."""
+        said = self.reader.model
+        return said if said and not (self.key and self.key in said) else self.asked.model
+
     def _settlement(self) -> Settlement:
         now = time.monotonic()
         asked = self.asked
@@ -393,7 +428,7 @@ class Call:
             status="completed",
             billed=asked.billed,
             http_status=self.status,
-            model=self.reader.model or asked.model,
+            model=self._model(),
             received=self.reader.received,
             overhead_ms=round(self._overhead_ms or (self.sent_at - self.started) * 1000),
             first_byte_ms=round((self.answered_at - self.started) * 1000),
@@ -495,6 +530,15 @@ def _is_usage_alone(frame: bytes) -> bool:
 
 def _body(data: bytes, *, last: bool = False) -> MutableMapping[str, Any]:
     return {"type": "http.response.body", "body": data, "more_body": not last}
+
+
+async def _pieces_of(response: aiohttp.ClientResponse, first: bytes) -> AsyncIterator[bytes]:
+    """The answer's bytes as they come, after those that were read before."""
+    if first:
+        yield first
+    async for chunk in response.content.iter_any():
+        if chunk:
+            yield chunk
 
 
 async def _read_some(response: aiohttp.ClientResponse) -> bytes:

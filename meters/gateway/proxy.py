@@ -25,6 +25,7 @@ from meters import costs
 from meters.gateway import calls, catalog, estimates, refusals, targets, tokens, upstream
 from meters.gateway import providers as table
 from meters.gateway.calls import Call, Receive, Send
+from meters.gateway.notes import Notes
 from meters.gateway.running import Running
 from meters.gateway.store import Caller, Store
 from meters.gateway.targets import Target
@@ -40,8 +41,8 @@ LARGEST_BODY = 32 << 20
 _BY_MODEL = ("/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/completions",
              "/v1/messages", "/v1/messages/count_tokens")  # fmt: skip
 
-# Refusals that are written down. Not those that a loop could repeat at no cost of its own: unknown
-# keys, bodies that are none, calls over a rate.
+# Refusals that are written down, within the bounds of `notes`. Not those that a loop could repeat
+# at no cost of its own: unknown keys, bodies that are none, calls over a rate.
 _NOTED = (402, 403, 404, 422)
 
 
@@ -62,6 +63,7 @@ class Gateway:
         self.store = Store()
         self.sessions = upstream.Sessions()
         self.running = Running(self.store)
+        self.notes = Notes()
 
     def start(self) -> None:
         """Load what the first call would wait for, beside the serving."""
@@ -162,6 +164,11 @@ class Gateway:
         status = refusals.status_of(error)
         if request.caller is None or status not in _NOTED:
             return
+        left_out = self.notes.take(request.caller.merchant, request.caller.token)
+        if left_out is None:
+            return
+        if left_out:
+            log.warning("gateway_refusals_left_out", request=request.id_text, count=left_out)
         target, asked = request.target, request.asked
         try:
             await self.store.blocked(

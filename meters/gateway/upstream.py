@@ -143,12 +143,22 @@ class Scrubber:
     def __init__(self, key: str) -> None:
         self._key = key.encode()
         self._rest = b""
+        # Whether the key was there.
+        self.found = False
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the last bytes may be the key's first ones."""
+        return bool(self._rest)
 
     def feed(self, data: bytes) -> bytes:
         """The next bytes, as far as they can be passed on."""
         if not self._key:
             return data
-        data = (self._rest + data).replace(self._key, _REDACTED)
+        data = self._rest + data
+        if self._key in data:
+            self.found = True
+            data = data.replace(self._key, _REDACTED)
         keep = self._begun(data)
         self._rest = data[len(data) - keep :]
         return data[: len(data) - keep]

@@ -28,8 +28,9 @@ import json
 from billing.models import Delivery, Event, Payment, Refund, StripeEvent
 from billing import sweep
 from django.utils import timezone
-from meters.models import UsageRequest
+from meters.models import GatewayCall
 print(json.dumps({
+    "calls": GatewayCall.objects.filter(status="pending").count(),
     "payments": Payment.objects.filter(off_session=True, status__in=Payment.OPEN).count(),
     "refunds": Refund.objects.filter(status__in=Refund.OPEN).count(),
     "deliveries": Delivery.objects.filter(state="pending", endpoint__deleted_at=None).count(),
@@ -43,7 +44,7 @@ print(json.dumps({
 CHARGED = """
 import json
 from meters.models import UsageRequest
-print(json.dumps({row.request_id: str(row.fee) for row in UsageRequest.objects.all()}))
+print(json.dumps([(row.request_id, str(row.fee)) for row in UsageRequest.objects.all()]))
 """
 
 

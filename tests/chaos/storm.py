@@ -22,7 +22,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 
@@ -114,7 +114,7 @@ class Storm:
         self.report.seconds = time.monotonic() - start
         self._await_answers()
         rest(self.product)
-        self._count()
+        self.count()
         return self.report
 
     def client(self) -> None:
@@ -191,12 +191,14 @@ class Storm:
                 time.sleep(0.2)
         raise AssertionError(self.product.output())
 
-    def _count(self) -> None:
-        stored = {name: Decimal(fee) for name, fee in asked(self.product, CHARGED).items()}
+    def count(self) -> None:
+        """Compare what was acknowledged with what is there, into the report."""
+        rows = asked(self.product, CHARGED)
+        stored = {name: Decimal(fee) for name, fee in rows}
         self.report.acknowledged = len(self.fees)
         self.report.lost = sum(stored.get(name) != fee for name, fee in self.fees.items())
-        # Each id is one row by a unique key; a second charge of it would be a second row's lines.
-        self.report.double = len(stored) - len(set(stored) & set(self.fees))
+        # More than one row of an id, or a row of an id that nobody was told of.
+        self.report.double = len(rows) - len(set(stored) & set(self.fees))
         self.report.drift = quarrels(self.product)
 
     def _guarded(self, job: Callable[[], None]) -> None:
@@ -230,6 +232,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, help="write the report there too")
     parser.add_argument(
+        "--fault",
+        choices=sorted(FAULTS),
+        help="a control that must go red: done to the books by hand when the storm is over",
+    )
+    parser.add_argument(
         "--forgetful",
         action="store_true",
         help="a control that must go red: the database answers before it has written",
@@ -238,11 +245,40 @@ def main() -> int:
     with empty_product() as product:
         if words.forgetful:
             forget(product)
-        report = Storm(product, seed=words.seed).play(words.minutes * 60)
+        storm = Storm(product, seed=words.seed)
+        report = storm.play(words.minutes * 60)
+        if words.fault:
+            spoil(product, words.fault)
+            storm.count()
     sys.stdout.write("\n".join(report.lines()) + "\n")
     if words.json:
-        words.json.write_text(json.dumps(asdict(report), indent=2))
+        words.json.write_text(json.dumps(vars(report), indent=2))
     return 0 if report.is_clean else 1
+
+
+# What each detector must see, in the owner's SQL: a request that is not what was acknowledged, one
+# that is there twice, a balance that is off in the last place.
+FAULTS = {
+    "lost": "UPDATE meters_usagerequest SET fee = fee + 1 WHERE id ="
+    " (SELECT id FROM meters_usagerequest ORDER BY id DESC LIMIT 1)",
+    "double": "ALTER TABLE meters_usagerequest DROP CONSTRAINT a_request_id_is_charged_once;"
+    "INSERT INTO meters_usagerequest SELECT (jsonb_populate_record(NULL::meters_usagerequest,"
+    " to_jsonb(r) || jsonb_build_object('id', gen_random_uuid()))).*"
+    " FROM meters_usagerequest r ORDER BY id LIMIT 1",
+    "drift": "UPDATE billing_creditgrant SET remaining = remaining - 0.0000000001 WHERE id ="
+    " (SELECT id FROM billing_creditgrant WHERE remaining > 1 ORDER BY id LIMIT 1)",
+}
+
+
+def spoil(product: Product, fault: str) -> None:
+    """Do to the books what must never happen, past the keys that keep it out."""
+    asked(
+        product,
+        "from django.db import connection\n"
+        "cursor = connection.cursor()\n"
+        f"cursor.execute({FAULTS[fault]!r})\n"
+        "print(cursor.rowcount)",
+    )
 
 
 def forget(product: Product) -> None:

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from billing import failpoints
@@ -64,6 +65,7 @@ def test_a_process_that_dies_at_any_place_leaves_every_cent_in_its_place(armed: 
         "refund": refunds(armed),
         "event": events(armed),
         "delivery": deliveries(armed),
+        "call": calls(armed),
         "renewal": renewals(armed),
     }
     tried = {place for places in owed.values() for place in places}
@@ -76,6 +78,9 @@ def test_a_process_that_dies_at_any_place_leaves_every_cent_in_its_place(armed: 
     assert counted["refunds"] == 4
     # Whoever was subscribed when the month was over was renewed, once a month.
     assert counted["unrenewed"] == counted["owing"] == 0
+    # A dead call is freed or charged, once; what was settled before the death stays so.
+    assert counted["calls"] == 4 and counted["held"] == 0
+    assert counted["charged_calls"] == counted["requests_of_calls"] >= 1
     charges = [row["amount"] for row in taken(armed.product)]
     assert sorted(charges) == sorted(counted["paid"])
 
@@ -85,9 +90,15 @@ import json
 from collections import Counter
 from billing import money
 from billing.models import Connection, Payment, Refund, Subscription
+from meters.models import GatewayCall, UsageRequest
+calls = GatewayCall.objects.all()
 paid = Payment.objects.filter(status="succeeded")
 print(json.dumps(Counter(paid.values_list("purpose", flat=True)) | {
     "refunds": Refund.objects.filter(status="succeeded").count(),
+    "calls": calls.count(),
+    "charged_calls": calls.filter(status="completed").count(),
+    "requests_of_calls": UsageRequest.objects.filter(pk__in=calls.values("pk")).count(),
+    "held": Connection.objects.exclude(held=0).count(),
     "owing": Connection.objects.filter(debt__gte=1).count(),
     "unrenewed": Subscription.objects.current().exclude(cycle_index=4).count(),
     "paid": [money.to_minor(row.amount) for row in paid],
@@ -164,6 +175,51 @@ def deliveries(armed: Armed) -> list[str]:
     finally:
         receiver.close()
     return places
+
+
+OPEN_GATEWAY = """
+import json
+from django.utils import timezone
+from billing import ids
+from billing.models import Connection
+from meters.gateway import keyring, spendkeys
+from meters.models import Meter
+connection = Connection.objects.get(pk=ids.parse("con", {connection!r}))
+merchant, now = connection.merchant, timezone.now()
+keyring.add_provider(merchant, slug="local", name="Local", base_url={base!r}, private=True, now=now)
+keyring.set_key(merchant, provider="local", key="sk-local-0123456789", actor="test", now=now)
+print(json.dumps(spendkeys.make(merchant, name="chaos", now=now, connection=connection,
+                                meter=Meter.objects.of(merchant).get())[1]))
+"""
+
+
+def calls(armed: Armed) -> list[str]:
+    """A stream through the gateway, whose process dies under it; the sweep ends what is left."""
+    places = [f"call.{step}" for step in ("held", "streaming", "ended", "settled")]
+    base = f"{armed.product.facts['ai_provider']['url']}/v1"
+    code = OPEN_GATEWAY.format(connection=armed.customer(), base=base)
+    token = asked(armed.product, code)
+    for place in places:
+        armed.arm(place)
+        try:
+            httpx.post(
+                f"{armed.product.url}/v1/forward/local/v1/chat/completions",
+                json={"model": "gpt-4o-mini", "stream": True,
+                      "messages": [{"role": "user", "content": "Hello"}]},
+                headers={"Authorization": f"Bearer {token}"}, timeout=30,
+            )  # fmt: skip
+        except httpx.HTTPError:
+            pass
+        armed.wait_for(place)
+        eventually(lambda: answers(armed.product))
+    return places
+
+
+def answers(product: Product) -> bool:
+    try:
+        return httpx.get(f"{product.url}/readyz", timeout=5).is_success
+    except httpx.HTTPError:
+        return False
 
 
 def renewals(armed: Armed) -> list[str]:

@@ -6,6 +6,7 @@ books once, every card charge is at the card network once, and the audit is sile
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -36,6 +37,21 @@ def test_a_storm_of_kills_loses_and_doubles_nothing() -> None:
     assert report.is_clean, told
     # It did storm, however busy the machine is.
     assert report.acknowledged and report.months and report.kills["database"], told
+
+
+def test_each_detector_of_the_storm_goes_red_when_it_must() -> None:
+    """The controls: what is lost, double or off by a last digit is seen, each by its own name."""
+    with storm.empty_product() as product:
+        played = storm.Storm(product, seed=3)
+        report = played.play(4)
+        assert report.is_clean and report.acknowledged > 2, "\n".join(report.lines())
+        json.dumps(vars(report))
+        seen = []
+        for fault in ("drift", "double", "lost"):
+            storm.spoil(product, fault)
+            played.count()
+            seen.append((report.lost, report.double, bool(report.drift)))
+    assert seen == [(0, 0, True), (0, 1, True), (1, 1, True)], seen
 
 
 def test_a_worker_killed_while_it_charges_overage_charges_once(

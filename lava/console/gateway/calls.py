@@ -46,7 +46,7 @@ FLAGS = {
     "suspect": "Some of the counts in the answer were impossible and were left out.",
     "capped": "The answer stated more than this call can have used: it was bounded.",
     "cut": "The answer broke off.",
-    "packed": "The answer was packed in a way that is not read: it passed unmeasured.",
+    "packed": "It came packed, with the key in it or too long to look through: it was cut.",
     "failed": "Something went wrong on our side while it was passed on.",
 }
 # Counts of the usage, for people; other counts stand as they are.

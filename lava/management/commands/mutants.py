@@ -6,23 +6,9 @@ The faults and the tests that catch them are in tests/mutants; this only runs th
 
 from __future__ import annotations
 
-import os
-import sys
-from argparse import REMAINDER, ArgumentParser
-from typing import Any
-
-from django.conf import settings
-from django.core.management.base import BaseCommand
+from lava.management.passing import Passing
 
 
-class Command(BaseCommand):
+class Command(Passing):
     help = "Put each hand-written fault into the product; a named test must catch it."
-    requires_system_checks: list[str] = []
-
-    def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("arguments", nargs=REMAINDER, help="for pytest, e.g. -k rounding")
-
-    def handle(self, *args: Any, **options: Any) -> None:
-        os.chdir(settings.BASE_DIR)
-        words = [sys.executable, "-m", "pytest", "-v", "tests/mutants", *options["arguments"]]
-        os.execv(sys.executable, words)
+    program = ("-m", "pytest", "-v", "tests/mutants")

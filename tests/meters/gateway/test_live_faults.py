@@ -255,7 +255,7 @@ def test_a_packed_answer_is_read_as_well(shop: Shop, replay: Upstream) -> None:
     body = json.dumps({"usage": usage(), "choices": []}).encode()
     replay.answers(Script([gzip.compress(body)], headers=["Content-Encoding: gzip"]))
     assert shop.ask(OUR).json()["usage"] == usage()
-    bomb = gzip.compress(b'{"a": "' + b"0" * (64 << 20) + b'", "usage": {"prompt_tokens": 7}}')
+    bomb = gzip.compress(b'{"a": "' + b"0" * (60 << 20) + b'", "usage": {"prompt_tokens": 7}}')
     replay.answers(Script([bomb], headers=["Content-Encoding: gzip"]))
     shop.ask(OUR)
     first, second = settled(shop)

@@ -11,7 +11,7 @@ import gzip
 import json
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from meters.gateway import calls as gateway_calls
 from meters.gateway import keyring, proxy, upstream
+from meters.gateway import packing as gateway_packing
 from meters.models import UsageRequest
 from tests.meters.gateway.direct import Answer, Direct
 from tests.meters.gateway.live import PROVIDER_KEY
@@ -213,23 +214,92 @@ def test_a_bomb_is_not_unpacked_and_other_calls_go_on(direct: Direct, monkeypatc
 
     started = time.monotonic()
     first, second = direct.run(both)
-    assert first.body == bomb and second.status == 200 and time.monotonic() - started < 5
+    assert first.status == 502 and second.status == 200 and time.monotonic() - started < 5
+    assert json.loads(first.body)["error"]["code"] == "provider_packed"
     bad, fine = direct.calls()
-    assert "packed" in bad.flags and bad.charged > 0 and fine.charged == FEE
+    assert bad.error == "provider_packed" and bad.charged == 0 and fine.charged == FEE
     direct.sound()
 
 
-@pytest.mark.parametrize("packing", ["br", "gzip"])
-def test_a_packed_stream_comes_out_as_it_is(direct: Direct, packing: str) -> None:
-    plain = b"".join([*frames(3), chunk("", choices=[], usage=usage())])
-    data = zlib.compress(plain) if packing == "br" else gzip.compress(plain)
+def raw_deflate(data: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return packer.compress(data) + packer.flush()
+
+
+def in_members(data: bytes) -> bytes:
+    return b"".join(gzip.compress(data[at : at + 40]) for at in range(0, len(data), 40))
+
+
+PACKERS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
+    "gzip": ("gzip", gzip.compress),
+    "gzip in members": ("gzip", in_members),
+    "deflate": ("deflate", zlib.compress),
+    "raw deflate": ("deflate", raw_deflate),
+}
+
+
+@pytest.mark.parametrize("packer", PACKERS)
+def test_a_packed_stream_comes_out_as_it_is(direct: Direct, packer: str) -> None:
+    encoding, pack = PACKERS[packer]
+    data = pack(b"".join([*frames(3), chunk("", choices=[], usage=usage())]))
     direct.upstream.answers(
-        Script([data[:20], data[20:]], SSE, headers=[f"Content-Encoding: {packing}"])
+        Script([data[:20], data[20:]], SSE, headers=[f"Content-Encoding: {encoding}"])
     )
     answer = direct.ask(stream=True)
-    assert answer.body == data and answer.headers["content-encoding"] == packing
+    assert answer.body == data and answer.headers["content-encoding"] == encoding
     (call,) = direct.calls()
-    assert call.charged == FEE if packing == "gzip" else "packed" in call.flags
+    assert call.charged == FEE
+
+
+@pytest.mark.parametrize("packer", PACKERS)
+@pytest.mark.parametrize("status", ["200 OK", "401 Unauthorized"])
+def test_a_key_within_a_packed_answer_is_redacted(direct: Direct, packer: str, status: str) -> None:
+    encoding, pack = PACKERS[packer]
+    text = b'{"error": {"message": "wrong key ' + KEY + b'"}}'
+    data = pack(text)
+    direct.upstream.answers(
+        Script([data[:9], data[9:]], status=status, headers=[f"Content-Encoding: {encoding}"])
+    )
+    answer = direct.ask()
+    assert answer.body == text.replace(KEY, b"[redacted]") and answer.ended
+    assert "content-encoding" not in answer.headers and answer.status == int(status[:3])
+
+
+@pytest.mark.parametrize("packer", PACKERS)
+def test_a_packed_stream_ends_before_the_key(direct: Direct, packer: str) -> None:
+    """Its bytes cannot be changed; not a bit of the key passes, wherever they are cut."""
+    encoding, pack = PACKERS[packer]
+    text = b"".join(frames(3)) + b'data: {"error": "' + KEY + b'"}\n\n' + b"".join(frames(3))
+    data = pack(text)
+    direct.upstream.answers(
+        Script([bytes([byte]) for byte in data], SSE, headers=[f"Content-Encoding: {encoding}"])
+    )
+    answer = direct.ask(stream=True)
+    assert not answer.ended and data.startswith(answer.body)
+    seen = b"".join(gateway_packing.Unpacker(encoding, most=1 << 20).feed(answer.body))
+    assert KEY[:4] not in seen
+    (call,) = direct.calls()
+    assert {"packed", "cut"} <= set(call.flags) and KEY.decode() not in str(vars(call))
+    direct.sound()
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip", "x"])
+def test_what_cannot_be_looked_through_is_not_passed_on(direct: Direct, encoding: str) -> None:
+    for kind in (SSE, "application/json"):
+        direct.upstream.answers(Script([KEY], kind, headers=[f"Content-Encoding: {encoding}"]))
+        answer = direct.ask()
+        assert answer.status == 502 and KEY not in answer.body
+        assert json.loads(answer.body)["error"]["code"] == "provider_packed"
+    assert {call.charged for call in direct.calls()} == {Decimal(0)}
+    direct.sound()
+
+
+def test_a_key_that_is_told_as_the_model_is_not_written_down(direct: Direct) -> None:
+    told = {"model": KEY.decode(), "usage": usage()}
+    direct.upstream.answers(Script([json.dumps(told).encode()]))
+    direct.ask()
+    (call,) = direct.calls()
+    assert call.model == "gpt-4o-mini" and call.charged == FEE
 
 
 @pytest.mark.parametrize(
