@@ -261,7 +261,7 @@ def main() -> int:
 FAULTS = {
     "lost": "UPDATE meters_usagerequest SET fee = fee + 1 WHERE id ="
     " (SELECT id FROM meters_usagerequest ORDER BY id DESC LIMIT 1)",
-    "double": "ALTER TABLE meters_usagerequest DROP CONSTRAINT a_request_id_is_charged_once;"
+    "double": "ALTER TABLE meters_requestkey DROP CONSTRAINT meters_requestkey_pkey;"
     "INSERT INTO meters_usagerequest SELECT (jsonb_populate_record(NULL::meters_usagerequest,"
     " to_jsonb(r) || jsonb_build_object('id', gen_random_uuid()))).*"
     " FROM meters_usagerequest r ORDER BY id LIMIT 1",
