@@ -18,6 +18,7 @@ class Migration(migrations.Migration):
             "charge.sql",
             "walls.sql",
             "rollup_functions.sql",
+            "rollup_triggers.sql",
             "rollups.sql",
             "batch.sql",
             "gateway.sql",

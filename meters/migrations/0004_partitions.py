@@ -49,6 +49,7 @@ class Migration(migrations.Migration):
                 "rollup_functions.sql",
                 "partition_functions.sql",
                 "partitions_end.sql",
+                "rollup_triggers.sql",
             )
         ),
     ]

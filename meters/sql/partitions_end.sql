@@ -15,11 +15,3 @@ SELECT meters_make_months(3);
 ALTER TABLE meters_void
     ADD CONSTRAINT a_void_is_of_a_request
     FOREIGN KEY (request_id) REFERENCES meters_usagerequest (id) DEFERRABLE INITIALLY DEFERRED;
-CREATE TRIGGER usage_is_noted AFTER INSERT ON meters_usagerequest
-    FOR EACH ROW WHEN (current_setting('lava.notes_in_a_set', true) IS DISTINCT FROM 'on')
-    EXECUTE FUNCTION meters_note_new_usage();
-CREATE TRIGGER changed_usage_is_noted AFTER UPDATE ON meters_usagerequest
-    FOR EACH ROW WHEN (OLD.* IS DISTINCT FROM NEW.*)
-    EXECUTE FUNCTION meters_note_changed_usage();
-CREATE TRIGGER removed_usage_is_noted AFTER DELETE ON meters_usagerequest
-    FOR EACH ROW EXECUTE FUNCTION meters_note_removed_usage();

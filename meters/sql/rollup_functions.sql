@@ -1,4 +1,4 @@
--- The functions behind the sums of usage (`rollups.sql` has their triggers). Run by the migration
+-- The functions behind the sums of usage (`rollup_triggers.sql` has their triggers). Run by the migration
 -- that makes them and by each that changes them.
 
 CREATE OR REPLACE FUNCTION meters_bucket(p_at timestamptz)

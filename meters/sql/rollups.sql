@@ -2,17 +2,8 @@
 -- A charge appends one narrow row beside its request, in its own transaction, and waits for nobody:
 -- no row of a sum is hot. `meters_compact` moves what is committed into the sums, in one
 -- transaction. Whoever reads sums + deltas in one statement reads exactly the requests that are
--- committed, late and voided ones included. The functions are in `rollup_functions.sql`.
-
--- A batch notes its requests in one set (meters_charge_batch), and says so for that statement.
-CREATE TRIGGER usage_is_noted AFTER INSERT ON meters_usagerequest
-    FOR EACH ROW WHEN (current_setting('lava.notes_in_a_set', true) IS DISTINCT FROM 'on')
-    EXECUTE FUNCTION meters_note_new_usage();
-CREATE TRIGGER changed_usage_is_noted AFTER UPDATE ON meters_usagerequest
-    FOR EACH ROW WHEN (OLD.* IS DISTINCT FROM NEW.*)
-    EXECUTE FUNCTION meters_note_changed_usage();
-CREATE TRIGGER removed_usage_is_noted AFTER DELETE ON meters_usagerequest
-    FOR EACH ROW EXECUTE FUNCTION meters_note_removed_usage();
+-- committed, late and voided ones included. The functions are in `rollup_functions.sql`, and what
+-- calls them in `rollup_triggers.sql`.
 
 -- Emptied all the time: sweep it often, so that reading it stays cheap.
 ALTER TABLE meters_usagedelta SET (autovacuum_vacuum_scale_factor = 0,
