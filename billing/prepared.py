@@ -2,18 +2,20 @@
 
 Django's cursor sends its parameters inside the text, so that the server parses and plans each time;
 psycopg's own prepares, but waits in Python. Here the statement is prepared once a connection and
-run by libpq's blocking call, which waits without the interpreter's lock. Only `meters.usage` has a
-path hot enough for it; everything else speaks through Django.
+run by libpq's blocking call, which waits without the interpreter's lock. Only `meters.usage` and
+the gateway have a path hot enough for it; everything else speaks through Django.
 
-Errors are those of `django.db`, transactions and the log of queries are Django's.
+Errors are those of `django.db`, transactions and the log of queries are Django's; but for `row_on`,
+which runs on a connection of the caller's own and in its event loop.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 import zlib
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -23,6 +25,8 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from psycopg.adapt import Transformer
 from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
+
+Link = psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
 
 # invalid_sql_statement_name, duplicate_prepared_statement
 _UNKNOWN, _KNOWN = b"26000", b"42P05"
@@ -39,7 +43,7 @@ class Statement:
         self.name = f"{name}_{zlib.crc32(sql.encode()):08x}".encode()
         self.sql = sql
         # Where it is prepared, with the loaders for its columns.
-        self._prepared: WeakKeyDictionary[psycopg.Connection[Any], Any] = WeakKeyDictionary()
+        self._prepared: WeakKeyDictionary[Link, Any] = WeakKeyDictionary()
 
     def row(self, params: Sequence[bytes | None]) -> tuple[Any, ...]:
         """Run it; gives its first row. The parameters in PostgreSQL's text form (see `text`).
@@ -62,6 +66,29 @@ class Statement:
             database.queries_log.append({"sql": self.sql, "time": f"{spent:.3f}"})
         return found
 
+    async def row_on(
+        self, link: psycopg.AsyncConnection[Any], params: Sequence[bytes | None]
+    ) -> tuple[Any, ...]:
+        """As `row`, on a connection in autocommit that nobody else uses meanwhile.
+
+        Cancelled in the midst, it leaves the connection busy, and the pool throws that away.
+
+        Raises:
+            psycopg.Error: as any query of psycopg's.
+        """
+        pgconn = link.pgconn
+        result: PGresult | None = None
+        if link in self._prepared:
+            pgconn.send_query_prepared(self.name, params)
+            result = await _result(link)
+        if result is None or result.error_field(DiagnosticField.SQLSTATE) == _UNKNOWN:
+            pgconn.send_prepare(self.name, self.sql.encode())
+            self._note(link, await _result(link))
+            pgconn.send_query_prepared(self.name, params)
+            result = await _result(link)
+        _check(link, result)
+        return self._load(link, result)[0]
+
     def _run(
         self, link: psycopg.Connection[Any], params: Sequence[bytes | None]
     ) -> list[tuple[Any, ...]]:
@@ -74,11 +101,7 @@ class Statement:
                 _check(link, link.pgconn.exec_(b"BEGIN"))
             result = link.pgconn.exec_params(self.sql.encode(), params)
         _check(link, result)
-        # psycopg's own loaders, in C; those that Django sets on its connections are in Python.
-        loader = self._prepared.get(link) or Transformer()
-        loader.set_pgresult(result)
-        found: list[tuple[Any, ...]] = loader.load_rows(0, result.ntuples, tuple)
-        return found
+        return self._load(link, result)
 
     def _prepared_run(
         self, link: psycopg.Connection[Any], params: Sequence[bytes | None]
@@ -90,14 +113,51 @@ class Statement:
                 return result
         # New here, or forgotten: DEALLOCATE ALL is sent by psycopg after some rollbacks, and by
         # poolers between two clients. What is not known has not run.
-        made = link.pgconn.prepare(self.name, self.sql.encode())
+        self._note(link, link.pgconn.prepare(self.name, self.sql.encode()))
+        return link.pgconn.exec_prepared(self.name, params)  # type: ignore[arg-type]
+
+    def _note(self, link: Link, made: PGresult) -> None:
+        """It is prepared there, by us or by whoever had the connection before."""
         if made.error_field(DiagnosticField.SQLSTATE) != _KNOWN:
             _check(link, made)
         self._prepared[link] = Transformer()
-        return link.pgconn.exec_prepared(self.name, params)  # type: ignore[arg-type]
+
+    def _load(self, link: Link, result: PGresult) -> list[tuple[Any, ...]]:
+        # psycopg's own loaders, in C; those that Django sets on its connections are in Python.
+        loader = self._prepared.get(link) or Transformer()
+        loader.set_pgresult(result)
+        found: list[tuple[Any, ...]] = loader.load_rows(0, result.ntuples, tuple)
+        return found
 
 
-def _check(link: psycopg.Connection[Any], result: PGresult) -> None:
+async def _result(link: psycopg.AsyncConnection[Any]) -> PGresult:
+    """Wait for what was sent; gives its one result."""
+    pgconn, loop = link.pgconn, asyncio.get_running_loop()
+    while pgconn.flush():
+        await _ready(pgconn.socket, loop.add_writer, loop.remove_writer)
+    found: PGresult | None = None
+    while True:
+        while pgconn.is_busy():
+            await _ready(pgconn.socket, loop.add_reader, loop.remove_reader)
+            pgconn.consume_input()
+        result = pgconn.get_result()
+        if result is None:
+            assert found is not None
+            return found
+        found = result
+
+
+async def _ready(socket: int, add: Callable[..., Any], remove: Callable[[int], Any]) -> None:
+    """Wait until a socket can be read, or written."""
+    ready = asyncio.Event()
+    add(socket, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        remove(socket)
+
+
+def _check(link: Link, result: PGresult) -> None:
     if result.status not in (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK):
         if link.pgconn.status == ConnStatus.BAD:
             raise psycopg.OperationalError(result.get_error_message())
@@ -116,7 +176,14 @@ def text(value: Any) -> bytes | None:
         return value.isoformat().encode()
     if isinstance(value, Decimal):
         return f"{value:f}".encode()
+    if isinstance(value, timedelta):
+        return b"%d microseconds" % (value // timedelta(microseconds=1))
     return str(value).encode()
+
+
+def params(*values: Any) -> list[bytes | None]:
+    """Values in PostgreSQL's text form; a list is an array."""
+    return [array(value) if isinstance(value, list) else text(value) for value in values]
 
 
 def array(values: Sequence[Any]) -> bytes:

@@ -187,7 +187,7 @@ def report(
         billing.errors.LavaError: as `_REFUSALS` says; nothing was written.
     """
     usage = told.usage
-    params = (
+    words = prepared.params(
         row_id or ids.new(sandbox=sandbox),
         ids.secret_hash(key),
         now or timezone.now(),
@@ -210,7 +210,6 @@ def report(
         usage.cache_read_tokens,
         usage.cache_write_tokens,
     )
-    words = [prepared.text(value) for value in params]
     run = _CHARGE
     if told.hold is not None:
         run = _SETTLE

@@ -68,6 +68,8 @@ class Call:
     sessions: upstream.Sessions
 
     def __post_init__(self) -> None:
+        # Set once it is held; asks for the hold again when a crash of the database took it.
+        self.hold_again: Callable[[], Awaitable[Any]] | None = None
         self.reader = Reader()
         self.left_at: float | None = None
         self.flags: list[str] = []
@@ -369,7 +371,7 @@ class Call:
         told = self._settlement()
         failpoints.at("call.ended")
         try:
-            settled: Settled | None = await self.store.settle(self.id, told)
+            settled: Settled | None = await self._settle(told)
         except errors.Unavailable:
             # It is tried until it works; the client need not wait for that.
             settled = None
@@ -393,6 +395,23 @@ class Call:
             await self._pass(_body(b"", last=True))
         # A broken answer is not ended as if it were whole: the server closes the line.
 
+    async def _settle(self, told: Settlement) -> Settled:
+        """Settle, after a new hold where a crash of the database took the first: holds do not wait
+        for the disk."""
+        settled = await self.store.settle(self.id, told)
+        if settled.outcome != "unknown" or self.hold_again is None:
+            return settled
+        log.warning("gateway_call_held_again", call=str(self.id))
+        try:
+            await self.hold_again()
+        except errors.Unavailable:
+            raise
+        except errors.LavaError as error:
+            # Disabled or deleted since the crash: nobody is left to charge.
+            log.error("gateway_call_not_settled", call=str(self.id), error=error.code)
+            return settled
+        return await self.store.settle(self.id, told)
+
     async def _settle_later(self, told: Settlement) -> None:
         self.running.add(self)
         try:
@@ -402,7 +421,7 @@ class Call:
                 await asyncio.sleep(pause)
                 pause = min(pause * 1.5, 10)
                 try:
-                    self._hint(await self.store.settle(self.id, told))
+                    self._hint(await self._settle(told))
                     return
                 except errors.Unavailable:
                     continue

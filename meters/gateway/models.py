@@ -2,7 +2,7 @@
 
 Settings are written by the verbs of `meters.gateway.keyring` (providers, keys, prices) and
 `meters.gateway.spendkeys`; `GatewayCall`, `RequestCost` and a token's counters by
-`meters/sql/gateway.sql` alone.
+`meters/sql/gateway_functions.sql` alone.
 """
 
 from __future__ import annotations
@@ -323,6 +323,17 @@ class GatewayCall(Tenant):
 
     def __str__(self) -> str:
         return f"{self.model or self.endpoint} at {self.provider}"
+
+
+class GatewayEpoch(models.Model):
+    """How often what the gateway tells of a merchant's callers has changed: their meters, tokens,
+    providers, keys, prices. Moved on by triggers (`meters/sql/gateway_epochs.sql`)."""
+
+    merchant_id = models.UUIDField(primary_key=True)
+    epoch = models.BigIntegerField()
+
+    def __str__(self) -> str:
+        return str(self.epoch)
 
 
 class RequestCost(Tenant):

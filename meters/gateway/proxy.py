@@ -9,6 +9,7 @@ request id.
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import MutableMapping
 from typing import Any
@@ -27,7 +28,7 @@ from meters.gateway import providers as table
 from meters.gateway.calls import Call, Receive, Send
 from meters.gateway.notes import Notes
 from meters.gateway.running import Running
-from meters.gateway.store import Caller, Store
+from meters.gateway.store import Caller, Stale, Store
 from meters.gateway.targets import Target
 from meters.gateway.tokens import Token
 
@@ -37,6 +38,8 @@ Scope = MutableMapping[str, Any]
 Raw = list[tuple[bytes, bytes]]
 
 LARGEST_BODY = 32 << 20
+# How often what a caller may use can change under one call: once, unless somebody imports prices.
+TURNS = 5
 # OpenAI- and Anthropic-shaped paths that name no provider: it is found by the model.
 _BY_MODEL = ("/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/completions",
              "/v1/messages", "/v1/messages/count_tokens")  # fmt: skip
@@ -52,8 +55,12 @@ def takes(path: str) -> bool:
         path == "/v1/forward"
         or path.startswith("/v1/forward/")
         or path.removesuffix("/") in _BY_MODEL
-        or path.removesuffix("/") == "/v1/models"
+        or _lists_models(path)
     )
+
+
+def _lists_models(path: str) -> bool:
+    return path.removesuffix("/") == "/v1/models"
 
 
 class Gateway:
@@ -94,10 +101,10 @@ class Gateway:
             raise
         if isinstance(answer, Call):
             await answer.run(receive, send)
-        elif answer is not None:
+        else:
             await _say(send, 200, [(b"content-type", b"application/json")], answer, request)
 
-    async def _admit(self, request: _Request) -> Call | bytes | None:
+    async def _admit(self, request: _Request) -> Call | bytes:
         """Everything before the provider sees a byte: the call, or an answer of the gateway's own.
 
         Raises:
@@ -105,13 +112,28 @@ class Gateway:
         """
         told, _ = tokens.find(request.headers, request.query)
         request.id = ids.new(sandbox=told.is_sandbox)
-        caller = request.caller = await self.store.caller(told)
         request.own_key = bool(told.provider_key)
+        # A caller that is kept saves a trip, and counts only if the hold finds it true: whatever
+        # is refused by it alone is asked again by what is true now.
+        kept = None if _lists_models(request.path) else self.store.kept(told)
+        for _ in range(TURNS):
+            request.caller = kept or await self.store.caller(told)
+            try:
+                return await self._admit_as(request.caller, told, request)
+            except Stale:
+                pass
+            except errors.LavaError:
+                if kept is None or request.is_judged:
+                    raise
+            kept = None
+        raise errors.Unavailable("What this call may use is being changed.", retry_after_s=1)
+
+    async def _admit_as(self, caller: Caller, told: Token, request: _Request) -> Call | bytes:
         target: Target | None = None
         if request.path.startswith("/v1/forward"):
             target = request.target = targets.resolve(request.path, request.query, own=caller.own)
             request.dialect = _dialect(target)
-        elif request.path.removesuffix("/") == "/v1/models":
+        elif _lists_models(request.path):
             found = catalog.listing(
                 (*caller.own, *table.TABLE),
                 keyed=caller.keys,
@@ -122,7 +144,7 @@ class Gateway:
                 provider=request.query_value("provider"),
             )
             return orjson.dumps({"object": "list", "data": found})
-        body = await request.read_body()
+        body = await request.body()
         if target is None:
             target, body = by_model(caller, request.path.removesuffix("/"), request.query, body)
             request.target = target
@@ -197,7 +219,8 @@ class Gateway:
             cost, floor = calls.estimated_costs(
                 caller, target, asked, now=timezone.now() + caller.clock_offset
             )
-        await self.store.hold(
+        hold = functools.partial(
+            self.store.hold,
             call.id,
             caller,
             provider=target.provider.slug,
@@ -217,6 +240,9 @@ class Gateway:
             limited=asked.limited,
             metadata=request.metadata(),
         )
+        request.is_judged = True
+        await hold()
+        call.hold_again = functools.partial(hold, again=True)
 
 
 class _Failed(refusals.Upstream):
@@ -254,19 +280,32 @@ class _Request:
         self.target: Target | None = None
         self.asked: estimates.Asked | None = None
         self.own_key = False
+        # Whether the database was asked to let it through: what it then says is final.
+        self.is_judged = False
+        self._body: bytes | errors.LavaError | None = None
 
     @property
     def id_text(self) -> str:
         """The id as it is answered."""
         return ids.public("req", self.id)
 
-    async def read_body(self) -> bytes:
-        """The body, whole.
+    async def body(self) -> bytes:
+        """The body, whole; read at the first time.
 
         Raises:
             billing.errors.TooLarge: over 32 MiB.
             billing.errors.Invalid: it broke off.
         """
+        if self._body is None:
+            try:
+                self._body = await self._read_body()
+            except errors.LavaError as error:
+                self._body = error
+        if isinstance(self._body, errors.LavaError):
+            raise self._body
+        return self._body
+
+    async def _read_body(self) -> bytes:
         length = self.headers.get(b"content-length", b"0")
         too_large = errors.TooLarge("A request of at most 32 MiB goes through the gateway.")
         if length.isdigit() and int(length) > LARGEST_BODY:

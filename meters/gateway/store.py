@@ -1,8 +1,9 @@
-"""What the gateway asks of the database: three trips a call, over a pool of its own.
+"""What the gateway asks of the database: two trips a call, over a pool of its own; one more where a
+caller is new to the process, or what they may use has changed.
 
-The statements are the functions of `meters/sql/gateway.sql`. The pool is asynchronous and apart
-from Django's connections; both go to the same database with the same role. A database that is away
-is `errors.Unavailable`, never a free pass.
+The statements are the functions of `meters/sql/gateway_functions.sql`. The pool is asynchronous and
+apart from Django's connections; both go to the same database with the same role. A database that is
+away is `errors.Unavailable`, never a free pass.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -22,16 +24,21 @@ import psycopg
 from django.conf import settings
 from django.db import connections
 from django.utils import timezone
-from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from billing import errors, ids, tasks
+from billing import errors, ids, prepared, tasks
 from meters import costs
 from meters.gateway import providers
 from meters.gateway.tokens import Token
 
 WAIT_S = 3.0
 TRIES = 3
+# Callers that a process keeps.
+KEPT = 1024
+
+
+class Stale(Exception):
+    """A hold was asked for by what is no longer true: ask who calls again. Nothing was written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +59,9 @@ class Caller:
     # By provider: the origin a key was entered for, and the key, sealed.
     keys: Mapping[str, tuple[str, str]] = field(repr=False)
     overrides: tuple[costs.Override, ...]
+    # What a hold looks at again, for a caller that was kept.
+    key_hash: bytes | None = field(repr=False)
+    epoch: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,11 +98,28 @@ class Settled:
     connection: UUID | None
 
 
-_CALLER = "SELECT * FROM meters_caller(%s, %s, %s, %s)"
-_HOLD = f"SELECT * FROM meters_hold({', '.join(['%s'] * 24)})"  # noqa: S608
-SETTLE = f"SELECT * FROM meters_settle({', '.join(['%s'] * 21)})"  # noqa: S608
-_BLOCKED = f"SELECT meters_blocked({', '.join(['%s'] * 15)})"
-_SEEN = "SELECT meters_seen(%s, %s, %s, %s)"
+def _statement(function: str, answers: str, arguments: int) -> prepared.Statement:
+    places = ", ".join(f"${place}" for place in range(1, arguments + 1))
+    return prepared.Statement(
+        f"lava_{function}",
+        f"SELECT {answers} FROM meters_{function}({places})",  # noqa: S608
+    )
+
+
+_CALLER = _statement(
+    "caller",
+    "outcome, merchant, currency, clock_offset, token, connection, meter, needs_cost,"
+    " allowed_models, allowed_providers, providers, keys, prices, epoch",
+    4,
+)
+HOLD = _statement("hold", "outcome, detail, amount, fell", 27)
+SETTLE = _statement(
+    "settle",
+    "outcome, charged, cycle_remaining, bundle_remaining, debt, collect, fell, connection",
+    21,
+)
+BLOCKED = _statement("blocked", "1", 15)
+_SEEN = _statement("seen", "1", 4)
 
 
 class Store:
@@ -101,6 +128,7 @@ class Store:
     def __init__(self) -> None:
         self._pool: AsyncConnectionPool[Any] | None = None
         self._opening = asyncio.Lock()
+        self._kept: OrderedDict[tuple[Any, ...], Caller] = OrderedDict()
 
     async def close(self) -> None:
         """Give the connections back."""
@@ -108,37 +136,50 @@ class Store:
         if pool is not None:
             await pool.close()
 
+    def kept(self, told: Token) -> Caller | None:
+        """Who calls, as it was last told here: true if a hold takes it."""
+        found = self._kept.get(_kept_by(told))
+        if found is not None:
+            self._kept.move_to_end(_kept_by(told))
+        return found
+
     async def caller(self, told: Token) -> Caller:
         """Who calls, by their token.
 
         Raises:
             billing.errors.LavaError: unknown or revoked, paused, expired; no such meter.
         """
-        secret = told.opaque or told.secret_key
-        hashed = ids.secret_hash(secret)
-        row = await self._one(
-            _CALLER,
-            None if told.opaque else hashed,
-            hashed if told.opaque else None,
-            told.meter,
-            timezone.now(),
+        hashed = ids.secret_hash(told.opaque or told.secret_key)
+        key_hash = None if told.opaque else hashed
+        outcome, *found = await self._one(
+            _CALLER, key_hash, hashed if told.opaque else None, told.meter, timezone.now()
         )
-        if row["outcome"] != "ok":
-            raise _refusal(row["outcome"], "", told.meter)
-        return Caller(
-            merchant=row["merchant"],
-            currency=row["currency"],
-            clock_offset=row["clock_offset"],
-            token=row["token"],
-            connection=row["connection"] or told.connection,
-            meter=row["meter"],
-            needs_cost=row["needs_cost"] or False,
-            allowed_models=row["allowed_models"],
-            allowed_providers=row["allowed_providers"],
-            own=_own(row["providers"]),
-            keys=_keys(row["keys"]),
-            overrides=_overrides(row["prices"]),
+        if outcome != "ok":
+            raise _refusal(outcome, "", told.meter)
+        (merchant, currency, clock_offset, token, connection, meter, needs_cost, allowed_models,
+         allowed_providers, own, keys, prices, epoch) = found  # fmt: skip
+        caller = Caller(
+            merchant=merchant,
+            currency=currency,
+            clock_offset=clock_offset,
+            token=token,
+            connection=connection or told.connection,
+            meter=meter,
+            needs_cost=needs_cost or False,
+            allowed_models=allowed_models,
+            allowed_providers=allowed_providers,
+            own=_own(own),
+            keys=_keys(keys),
+            overrides=_overrides(prices),
+            key_hash=key_hash,
+            epoch=epoch,
         )
+        # A sandbox's clock is moved by hand.
+        if not told.is_sandbox:
+            self._kept[_kept_by(told)] = caller
+            if len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+        return caller
 
     async def hold(
         self,
@@ -161,14 +202,18 @@ class Store:
         floor_cost: Decimal | None,
         limited: bool,
         metadata: Mapping[str, str],
+        again: bool = False,
     ) -> Decimal:
         """Let a call through and set aside what it may cost; gives the amount.
 
+        `again`: it was let through before, and a crash of the database took that with it.
+
         Raises:
             billing.errors.LavaError: as `_refusal`; nothing was written.
+            Stale: the caller was kept, and is told otherwise by now; nothing was written.
         """
-        row = await self._one(
-            _HOLD,
+        outcome, detail, amount, fell = await self._one(
+            HOLD,
             call_id,
             caller.merchant,
             caller.token,
@@ -192,13 +237,18 @@ class Store:
             None if limited else settings.GATEWAY_HOLD_CAP,
             settings.GATEWAY_UNPRICED == "allow",
             timedelta(seconds=settings.GATEWAY_LONGEST_S + 3600),
-            Jsonb(dict(metadata)),
+            _json(metadata),
+            caller.key_hash,
+            caller.epoch,
+            again,
         )
-        if row["outcome"] != "held":
-            if row["fell"] and caller.connection is not None:
+        if outcome == "stale":
+            raise Stale
+        if outcome != "held":
+            if fell and caller.connection is not None:
                 hint(tasks.hint_fall, caller.connection, refused=True)
-            raise _refusal(row["outcome"], row["detail"] or "", "")
-        return Decimal(row["amount"])
+            raise _refusal(outcome, detail or "", "")
+        return Decimal(amount)
 
     async def blocked(
         self,
@@ -217,7 +267,7 @@ class Store:
     ) -> None:
         """Write down a call that was refused before the provider saw it."""
         await self._one(
-            _BLOCKED,
+            BLOCKED,
             call_id,
             caller.merchant,
             caller.token,
@@ -236,7 +286,7 @@ class Store:
         )
 
     async def settle(self, call_id: UUID, told: Settlement) -> Settled:
-        """Settle a call, once; said twice, the first time counts."""
+        """Settle a call, once; said twice, the first time counts. `unknown`: it is not held."""
         return settled(await self._one(SETTLE, *settle_params(call_id, told, timezone.now())))
 
     async def seen(self, calls: Sequence[tuple[UUID, int, int]]) -> None:
@@ -249,15 +299,17 @@ class Store:
             timezone.now(),
         )
 
-    async def _one(self, sql: str, *params: Any) -> dict[str, Any]:
+    async def _one(self, statement: prepared.Statement, *params: Any) -> tuple[Any, ...]:
         """One statement, one row. A deadlock or a serialization failure is tried again."""
+        words = prepared.params(*params)
         for attempt in range(1, TRIES + 1):
             try:
                 pool = self._pool or await self._open()
-                async with pool.connection() as link:
-                    cursor = await link.execute(sql, params)
-                    row: dict[str, Any] = await cursor.fetchone()
-                    return row
+                link = await pool.getconn()
+                try:
+                    return await statement.row_on(link, words)
+                finally:
+                    await pool.putconn(link)
             except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure) as error:
                 if attempt == TRIES:
                     raise _busy() from error
@@ -300,14 +352,14 @@ def settle_params(call_id: UUID, told: Settlement, now: datetime) -> tuple[Any, 
         told.http_status,
         told.error[:80],
         told.model[:120].replace("\x00", ""),
-        Jsonb(dict(told.usage)),
+        _json(told.usage),
         told.input_tokens,
         told.output_tokens,
         told.characters,
         told.seconds,
         cost.amount if cost else None,
         cost.source if cost else None,
-        Jsonb(cost.rates if cost else {}),
+        _json(cost.rates if cost else {}),
         list(told.flags),
         told.received,
         told.overhead_ms,
@@ -316,19 +368,27 @@ def settle_params(call_id: UUID, told: Settlement, now: datetime) -> tuple[Any, 
     )
 
 
-def settled(row: Mapping[str, Any]) -> Settled:
+def settled(row: Sequence[Any]) -> Settled:
     """What `SETTLE` answers."""
-    balance = None
-    if row["cycle_remaining"] is not None:
-        balance = row["cycle_remaining"] + row["bundle_remaining"] - row["debt"]
+    outcome, charged, cycle, bundle, debt, collect, fell, connection = row
     return Settled(
-        outcome=row["outcome"],
-        charged=row["charged"],
-        balance=balance,
-        collect=row["collect"],
-        fell=row["fell"],
-        connection=row["connection"],
+        outcome=outcome,
+        charged=charged,
+        balance=None if cycle is None else cycle + bundle - debt,
+        collect=collect,
+        fell=fell,
+        connection=connection,
     )
+
+
+def _kept_by(told: Token) -> tuple[Any, ...]:
+    """What of a token says who calls: by its hash, so that no secret stays in memory for it."""
+    hashed = ids.secret_hash(told.opaque or told.secret_key)
+    return bool(told.opaque), hashed, told.connection, told.meter
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return orjson.dumps(dict(value)).decode()
 
 
 def _connection_params() -> dict[str, Any]:
@@ -336,8 +396,7 @@ def _connection_params() -> dict[str, Any]:
     params = connections["default"].get_connection_params()
     for name in ("cursor_factory", "context", "pool", "assume_role", "server_side_binding"):
         params.pop(name, None)
-    row_factory = psycopg.rows.dict_row
-    return params | {"autocommit": True, "prepare_threshold": 2, "row_factory": row_factory}
+    return params | {"autocommit": True}
 
 
 @functools.lru_cache(maxsize=256)

@@ -11,9 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db import connection as database
-
-from billing import tasks
+from billing import prepared, tasks
 from meters import costs
 from meters.gateway import providers, store
 from meters.gateway.models import GatewayCall, ModelPrice, Provider
@@ -56,10 +54,9 @@ def settle(call_id: UUID, *, now: datetime) -> store.Settled | None:
             flags=("partial", "estimated"),
             received=call.seen_bytes,
         )
-    with database.cursor() as cursor:
-        cursor.execute(store.SETTLE, store.settle_params(call_id, told, now))
-        names = [column[0] for column in cursor.description]
-        settled = store.settled(dict(zip(names, cursor.fetchone(), strict=True)))
+    settled = store.settled(
+        store.SETTLE.row(prepared.params(*store.settle_params(call_id, told, now)))
+    )
     if settled.collect and settled.connection is not None:
         tasks.hint_overage(settled.connection)
     if settled.fell and settled.connection is not None:

@@ -21,6 +21,7 @@ class Migration(migrations.Migration):
             "rollup_triggers.sql",
             "rollups.sql",
             "batch.sql",
+            "gateway_functions.sql",
             "gateway.sql",
         )
     ]

@@ -126,6 +126,8 @@ $$;
 -- late, since its work has run. `p_call` is a gateway call
 -- that has run: its merchant, subscription and price were settled when it was let through, and what
 -- was checked then is not refused now.
+-- It finds rows by their keys, so it is planned without scans of whole tables: a plan made while a
+-- table was empty would read it whole until somebody analyses it.
 CREATE OR REPLACE FUNCTION meters_charge(
     p_id uuid, p_key_hash bytea, p_real_now timestamptz, p_connection uuid, p_meter text,
     p_meter_id uuid, p_request_id text, p_fingerprint bytea, p_timestamp timestamptz,
@@ -136,7 +138,7 @@ CREATE OR REPLACE FUNCTION meters_charge(
     p_call uuid DEFAULT NULL, p_hold uuid DEFAULT NULL,
     OUT outcome text, OUT detail text, OUT collect boolean, OUT fell boolean, OUT currency text,
     OUT request meters_usagerequest, OUT price meters_meterprice
-) LANGUAGE plpgsql AS $$
+) LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
     merchant record;
     call record;

@@ -8,11 +8,9 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from django.db import connection as database
 from django.utils import timezone
-from psycopg.types.json import Jsonb
 
-from billing import ids
+from billing import ids, prepared
 from billing.models import Connection, Merchant
 from meters import costs
 from meters.gateway import store
@@ -31,18 +29,15 @@ def hold(
 ) -> UUID:
     """A call that runs."""
     made = ids.new(sandbox=merchant.is_sandbox)
-    with database.cursor() as cursor:
-        cursor.execute(
-            store._HOLD,
-            (
-                made, merchant.pk, token.pk if token else None,
-                connection.pk if connection else None, meter.pk if meter else None,
-                timezone.now(), "openai", False, "POST", "/v1/chat/completions", model, stream,
-                False, True, 100, 100, 0, Decimal(0), Decimal("0.001"), Decimal("0.0005"), None,
-                False, timedelta(hours=1), Jsonb({}),
-            ),
-        )  # fmt: skip
-        row = cursor.fetchone()
+    row = store.HOLD.row(
+        prepared.params(
+            made, merchant.pk, token.pk if token else None,
+            connection.pk if connection else None, meter.pk if meter else None,
+            timezone.now(), "openai", False, "POST", "/v1/chat/completions", model, stream,
+            False, True, 100, 100, 0, Decimal(0), Decimal("0.001"), Decimal("0.0005"), None,
+            False, timedelta(hours=1), "{}", None, None, False,
+        )
+    )  # fmt: skip
     assert row[0] == "held", row
     return made
 
@@ -56,9 +51,8 @@ def settle(call: UUID, **told: Any) -> None:
                            {"input_mtok": "0.15", "output_mtok": "0.6"}),
         "received": 2000, "overhead_ms": 9, "first_byte_ms": 412, "total_ms": 2140,
     } | told  # fmt: skip
-    with database.cursor() as cursor:
-        settlement = store.Settlement(**said)
-        cursor.execute(store.SETTLE, store.settle_params(call, settlement, timezone.now()))
+    settlement = store.Settlement(**said)
+    store.SETTLE.row(prepared.params(*store.settle_params(call, settlement, timezone.now())))
 
 
 def block(
@@ -71,15 +65,13 @@ def block(
 ) -> UUID:
     """A call that was refused."""
     made = ids.new(sandbox=merchant.is_sandbox)
-    with database.cursor() as cursor:
-        cursor.execute(
-            store._BLOCKED,
-            (
-                made, merchant.pk, token.pk if token else None,
-                connection.pk if connection else None, None, timezone.now(), "openai", False,
-                "POST", "/v1/chat/completions", "gpt-4o-mini", False, status, error, 3,
-            ),
-        )  # fmt: skip
+    store.BLOCKED.row(
+        prepared.params(
+            made, merchant.pk, token.pk if token else None,
+            connection.pk if connection else None, None, timezone.now(), "openai", False,
+            "POST", "/v1/chat/completions", "gpt-4o-mini", False, status, error, 3,
+        )
+    )  # fmt: skip
     return made
 
 

@@ -42,7 +42,7 @@ class Direct:
 
     def __init__(self, upstream: Upstream) -> None:
         self.upstream = upstream
-        self.merchant = factories.make_merchant()
+        self.merchant = factories.make_merchant(sandbox=False)
         now = timezone.now()
         self.key = factories.make_key(self.merchant)
         plan = factories.make_plan(self.merchant, price="0", credit="25", when_depleted="block")

@@ -133,7 +133,7 @@ class Shop:
         }
         self.server = server
         self.now = timezone.now()
-        self.merchant = factories.make_merchant()
+        self.merchant = factories.make_merchant(sandbox=False)
         self.key = factories.make_key(self.merchant)
         self.plan = factories.make_plan(
             self.merchant, price="0", credit=credit, **({"when_depleted": "block"} | plan_terms)

@@ -1,0 +1,252 @@
+"""What a process of the gateway keeps between its calls, and what a crash of the database takes:
+nobody is served by what is no longer true, and nothing that ran is free."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from django.db import connection as database
+from django.utils import timezone
+
+from billing import keys
+from billing.models import SecretKey
+from meters import prices, pricing
+from meters.gateway import keyring, proxy, spendkeys
+from meters.gateway.models import ForwardToken, ModelPrice, Provider, ProviderKey
+from meters.gateway.store import Store
+from tests import factories
+from tests.meters.gateway.direct import OUR, Direct
+from tests.meters.gateway.live import PROVIDER_KEY
+from tests.meters.gateway.test_live_faults import usage
+from tests.meters.gateway.upstream_server import Script, Upstream
+
+Change = Callable[[Direct], Any]
+
+
+@pytest.fixture
+def direct(transactional_db: object) -> Iterator[Direct]:
+    upstream = Upstream()
+    upstream.answers(Script([json.dumps({"usage": usage()}).encode()]))
+    yield Direct(upstream)
+    upstream.close()
+
+
+@pytest.fixture
+def trips(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """How often the database was asked who calls."""
+    asked: list[Any] = []
+    ask = Store.caller
+
+    async def caller(store: Store, told: Any) -> Any:
+        asked.append(told)
+        return await ask(store, told)
+
+    monkeypatch.setattr(Store, "caller", caller)
+    return asked
+
+
+def around(direct: Direct, change: Change, **call: Any) -> tuple[int, int]:
+    """The answers before and after a change, in one process."""
+
+    async def both(gateway: proxy.Gateway) -> tuple[int, int]:
+        before = await direct.call(gateway, **call)
+        await asyncio.to_thread(_apart, change, direct)
+        return before.status, (await direct.call(gateway, **call)).status
+
+    found: tuple[int, int] = direct.run(both)
+    return found
+
+
+def _apart(change: Change, direct: Direct) -> None:
+    try:
+        change(direct)
+    finally:
+        database.close()
+
+
+def test_a_caller_is_asked_for_once(direct: Direct, trips: list[Any]) -> None:
+    async def ten(gateway: proxy.Gateway) -> list[int]:
+        return [(await direct.call(gateway)).status for _ in range(10)]
+
+    assert direct.run(ten) == [200] * 10
+    assert len(trips) == 1
+    direct.sound()
+
+
+def revoke_token(direct: Direct) -> None:
+    spendkeys.revoke(ForwardToken.objects.get(), now=timezone.now())
+
+
+def pause_token(direct: Direct) -> None:
+    spendkeys.update(ForwardToken.objects.get(), now=timezone.now(), status="paused")
+
+
+def end_token(direct: Direct) -> None:
+    ForwardToken.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+
+
+def bind_token(direct: Direct) -> None:
+    ForwardToken.objects.update(allowed_models=["another"])
+
+
+def archive_provider(direct: Direct) -> None:
+    keyring.archive_provider(Provider.objects.get(), now=timezone.now())
+
+
+def revoke_provider_key(direct: Direct) -> None:
+    keyring.revoke_key(ProviderKey.objects.get(), now=timezone.now())
+
+
+def archive_meter(direct: Direct) -> None:
+    detach_meter(direct)
+    prices.archive(direct.meter, now=timezone.now())
+
+
+def detach_meter(direct: Direct) -> None:
+    prices.detach(direct.meter, direct.connection.subscriptions.get().plan)
+
+
+def disable(direct: Direct) -> None:
+    type(direct.connection).objects.update(status="disabled")
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        (revoke_token, 401),
+        (pause_token, 403),
+        (end_token, 401),
+        (bind_token, 403),
+        (archive_provider, 403),
+        (revoke_provider_key, 403),
+        (archive_meter, 404),
+        (detach_meter, 403),
+        (disable, 403),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_whatever_ends_a_callers_right_ends_it_at_once(
+    direct: Direct, change: Change, status: int
+) -> None:
+    assert around(direct, change) == (200, status)
+    assert len(direct.upstream.requests) == 1
+    direct.sound()
+
+
+def test_a_revoked_secret_key_ends_at_once(direct: Direct) -> None:
+    direct.token = direct.key
+
+    def revoke(direct: Direct) -> None:
+        keys.revoke(SecretKey.objects.get(merchant=direct.merchant))
+
+    assert around(direct, revoke) == (200, 401)
+
+
+def test_what_was_refused_by_what_is_kept_is_asked_again(direct: Direct, trips: list[Any]) -> None:
+    """A provider that is added serves the next call of a process that knew of none."""
+
+    def add(direct: Direct) -> None:
+        now = timezone.now()
+        keyring.add_provider(
+            direct.merchant, slug="second", name="Second", base_url=f"{direct.upstream.url}/v1",
+            private=True, now=now,
+        )  # fmt: skip
+        keyring.set_key(direct.merchant, provider="second", key=PROVIDER_KEY, actor="x", now=now)
+
+    path = OUR.replace("replay", "second")
+
+    async def steps(gateway: proxy.Gateway) -> list[int]:
+        found = [(await direct.call(gateway)).status]
+        found.append((await direct.call(gateway, path=path)).status)
+        await asyncio.to_thread(_apart, add, direct)
+        found.append((await direct.call(gateway, path=path)).status)
+        return found
+
+    assert direct.run(steps) == [200, 403, 200]
+
+
+def test_a_price_counts_from_the_next_call_on(direct: Direct) -> None:
+    """The meter begins to take a share of the provider's cost, which is then looked for."""
+
+    def share(direct: Direct) -> None:
+        now = timezone.now()
+        keyring.set_price(
+            direct.merchant, provider="replay", model="*", actor="x", now=now,
+            rates={"input": Decimal(10), "output": Decimal(10)},
+        )  # fmt: skip
+        terms = prices.Terms(
+            tiers=[pricing.Tier(start=Decimal(0), rate=Decimal(50))], rate_type="percentage"
+        )
+        prices.publish(direct.meter, terms=terms, actor="x", now=now)
+
+    assert around(direct, share) == (200, 200)
+    first, second = direct.calls()
+    assert first.charged > 0 and second.charged > 0
+    assert ModelPrice.objects.get().model == "*"
+    direct.sound()
+
+
+def test_a_hold_that_a_crash_took_is_made_again_and_charged_once(
+    direct: Direct, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hold does not wait for the disk. The call runs on, and pays."""
+    settle = Store.settle
+    lost: list[int] = []
+
+    async def crashed(store: Store, call_id: Any, told: Any) -> Any:
+        if not lost:
+            lost.append(await asyncio.to_thread(_forget, call_id))
+        return await settle(store, call_id, told)
+
+    monkeypatch.setattr(Store, "settle", crashed)
+    answer = direct.ask()
+    assert answer.status == 200 and "x-lava-charge" in answer.headers
+    assert lost == [1]
+    (call,) = direct.calls()
+    assert call.status == "completed" and call.charged > 0
+    token = ForwardToken.objects.get()
+    assert token.held == 0 and token.total_spent == call.charged
+    direct.sound()
+
+
+def _forget(call_id: Any) -> int:
+    """As if the transaction of the hold had never come to the disk."""
+    with database.cursor() as cursor:
+        cursor.execute(
+            "UPDATE meters_forwardtoken t SET held = t.held - g.held, requests = t.requests - 1,"
+            " total_requests = total_requests - 1"
+            " FROM meters_gatewaycall g WHERE g.id = %s AND t.id = g.token_id",
+            [call_id],
+        )
+        cursor.execute("DELETE FROM meters_gatewaycall WHERE id = %s", [call_id])
+        gone = cursor.rowcount
+        cursor.execute(
+            "WITH gone AS (DELETE FROM billing_hold WHERE id = %s RETURNING connection_id, amount)"
+            " UPDATE billing_connection c SET held = c.held - gone.amount FROM gone"
+            " WHERE c.id = gone.connection_id",
+            [call_id],
+        )
+    database.close()
+    return gone
+
+
+def test_no_more_callers_are_kept_than_there_is_room_for(
+    direct: Direct, monkeypatch: pytest.MonkeyPatch, trips: list[Any]
+) -> None:
+    monkeypatch.setattr("meters.gateway.store.KEPT", 1)
+    other = factories.make_key(direct.merchant)
+
+    async def by_turns(gateway: proxy.Gateway) -> int:
+        for _ in range(2):
+            await direct.call(gateway)
+            await direct.call(gateway, headers={"authorization": f"Bearer {other}"})
+        return len(gateway.store._kept)
+
+    assert direct.run(by_turns) == 1
+    assert len(trips) == 4
