@@ -23,7 +23,7 @@ from django.db.models import F
 from django.utils import timezone
 
 from billing import credits, errors, ids, keys, ledger, prepared, tasks
-from meters import costs, pricing, volume
+from meters import costs, pricing, turns, volume
 from meters.gateway import readers
 from meters.models import (
     MeterPosition,
@@ -166,6 +166,7 @@ def statement(*arguments: str) -> str:
 
 _PLACES = [f"${number}" for number in range(1, _ARGUMENTS + 2)]
 _CHARGE = prepared.Statement("lava_charge", statement(*_PLACES[:-1]))
+_TURNS = turns.Turns(_CHARGE)
 _SETTLE = prepared.Statement("lava_settle", statement(*_PLACES[:-1], f"p_hold => {_PLACES[-1]}"))
 
 
@@ -210,22 +211,20 @@ def report(
         usage.cache_read_tokens,
         usage.cache_write_tokens,
     )
-    run = _CHARGE
     if told.hold is not None:
-        run = _SETTLE
         words.append(prepared.text(told.hold))
     try:
-        row = run.row(words)
+        row = _row(told, words)
     except IntegrityError:
         # The same id was charged to another connection in this very instant: look again.
-        row = run.row(words)
+        row = _row(told, words)
     cost: costs.Cost | None = None
     if row[0] == "cost_unknown" and told.model:
         # A share of the provider's cost, and the cost not said: by the model's price, if known.
         cost = _cost(key, told)
         if cost is not None:
             words[_COST] = prepared.text(cost.amount)
-            row = run.row(words)
+            row = _row(told, words)
     outcome, detail, collect, fell, currency = row[:5]
     if outcome not in ("charged", "replayed"):
         if fell and now is None:
@@ -239,6 +238,12 @@ def report(
     if fell and now is None:
         tasks.hint_fall(found.request.connection_id)
     return found
+
+
+def _row(told: Report, words: list[bytes | None]) -> tuple[Any, ...]:
+    if told.hold is not None:
+        return _SETTLE.row(words)
+    return _TURNS.row(told.connection, told.request_id, words)
 
 
 def charged(row: Sequence[Any], *, currency: str, replayed: bool) -> Charged:
