@@ -8,6 +8,7 @@ findable.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 import secrets
@@ -94,6 +95,7 @@ def is_sandbox(key: UUID) -> bool:
     return bool(key.int & _SANDBOX_BIT)
 
 
+@functools.lru_cache(maxsize=4096)
 def public(prefix: str, key: UUID) -> str:
     """A key as clients see it: `con_01J...`, `con_test_01J...`."""
     value = key.int

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 from weakref import WeakKeyDictionary
 
 import psycopg
@@ -29,6 +30,8 @@ from psycopg.pq.abc import PGresult
 
 Link = psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
 
+# Types whose values PostgreSQL reads as Python writes them.
+_AS_WRITTEN = {int, bool, Decimal}
 # invalid_sql_statement_name, duplicate_prepared_statement
 _UNKNOWN, _KNOWN = b"26000", b"42P05"
 
@@ -242,13 +245,18 @@ def params(*values: Any) -> list[bytes | None]:
 
 def array(values: Sequence[Any]) -> bytes:
     """An array in PostgreSQL's text form; None is NULL in it."""
-    words = []
-    for value in values:
-        word = text(value)
-        if word is None:
-            words.append(b"NULL")
-        elif isinstance(value, int | Decimal):
-            words.append(word)
-        else:
-            words.append(b'"' + word.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"')
-    return b"{" + b",".join(words) + b"}"
+    kinds = {*map(type, values)}
+    if kinds <= _AS_WRITTEN:
+        return f"{{{','.join(map(str, values))}}}".encode()
+    if kinds == {UUID}:
+        return f"{{{','.join([value.hex for value in values])}}}".encode()
+    return b"{" + b",".join(map(_element, values)) + b"}"
+
+
+def _element(value: Any) -> bytes:
+    word = text(value)
+    if word is None:
+        return b"NULL"
+    if isinstance(value, int | Decimal):
+        return word
+    return b'"' + word.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'

@@ -16,6 +16,7 @@ from meters.api_meters import number
 from meters.models import UsageRequest, Void
 
 ZERO = Decimal(0)
+NOTHING = money.wire(ZERO)
 
 
 def key_of(authorization: str) -> str:
@@ -81,7 +82,8 @@ def present_request(
     payer = price.base_cost_payer
     scope = ids.public("con", connection_id)
     breakdown = [_slice(price, *part) for part in row.slices]
-    fee, wire_cost = money.wire(row.fee), money.wire(cost)
+    fee = money.wire(row.fee)
+    wire_cost = money.wire(cost) if cost else NOTHING
     return {
         "request_id": row.request_id,
         "status": row.status,
@@ -100,11 +102,11 @@ def present_request(
             "input_characters": row.input_characters,
             "output_characters": row.output_characters,
             "total_characters": row.input_characters + row.output_characters,
-            "input_seconds": number(row.input_seconds),
-            "output_seconds": number(row.output_seconds),
-            "total_seconds": number(seconds),
-            "input_cost": money.wire(ZERO),
-            "output_cost": money.wire(ZERO),
+            "input_seconds": number(row.input_seconds) if seconds else 0,
+            "output_seconds": number(row.output_seconds) if seconds else 0,
+            "total_seconds": number(seconds) if seconds else 0,
+            "input_cost": NOTHING,
+            "output_cost": NOTHING,
             "total_cost": wire_cost,
             "payer": payer,
         },
@@ -117,15 +119,15 @@ def present_request(
         # The newer client's words for the provider's cost and for the fee.
         "cost": wire_cost,
         "charge": {"amount": fee, "rate_type": price.rate_type, "breakdown": breakdown},
-        "service_charge": {"amount": money.wire(ZERO), "payer": "merchant"},
-        "total_request_cost": money.wire(cost + row.fee),
+        "service_charge": {"amount": NOTHING, "payer": "merchant"},
+        "total_request_cost": money.wire(cost + row.fee) if cost else fee,
         "total_wallet_cost": money.wire(row.charged),
-        "total_merchant_cost": money.wire(ZERO if payer == "wallet" else cost),
+        "total_merchant_cost": NOTHING if payer == "wallet" else wire_cost,
         "balance": {
             "total_remaining": money.wire(row.total_remaining),
             "cycle_remaining": money.wire(row.cycle_remaining),
             "bundle_remaining": money.wire(row.bundle_remaining),
-            "overage_due": money.wire(row.debt_after),
+            "overage_due": money.wire(row.debt_after) if row.debt_after else NOTHING,
         },
         "late": row.late,
         "metadata": row.metadata,

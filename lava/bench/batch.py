@@ -1,8 +1,8 @@
 """`bench batch`: batches of 1,000 beside raw COPY of the same rows (speed.md, goal 2).
 
 The floor writes what a batch writes, requests, their keys and ledger lines, by COPY into tables
-with the same columns, indexes and checks: nothing is looked up, priced or drawn, and nothing is
-answered. Both sides have as many callers, and every batch is a transaction of its own.
+with the same columns, indexes, checks and foreign keys: nothing is looked up, priced or drawn, and
+nothing is answered. Both sides have as many callers, and every batch is a transaction of its own.
 """
 
 from __future__ import annotations
@@ -47,6 +47,13 @@ class Copy:
             for copied, table in TABLES.items():
                 cursor.execute(f"CREATE TABLE {copied} (LIKE {table} INCLUDING ALL)")
                 cursor.execute(
+                    "SELECT pg_get_constraintdef(oid) FROM pg_constraint"
+                    " WHERE conrelid = %s::regclass AND contype = 'f'",
+                    [table],
+                )
+                for (words,) in cursor.fetchall():
+                    cursor.execute(f"ALTER TABLE {copied} ADD {words}")
+                cursor.execute(
                     "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass"
                     " AND attnum > 0 AND NOT attisdropped AND attgenerated = '' ORDER BY attnum",
                     [table],
@@ -57,6 +64,11 @@ class Copy:
                 with cursor.copy(f"COPY ({last}) TO STDOUT") as out:
                     text = b"".join(bytes(part) for part in out).decode()
                 self.models[copied] = names, text.rstrip("\n").split("\t")
+            cursor.execute(
+                "SELECT DISTINCT ON (connection_id) connection_id::text, id::text"
+                " FROM billing_creditgrant ORDER BY connection_id, id"
+            )
+            self.grants = dict(cursor.fetchall())
         self.number = 0
 
     def batch(self) -> list[tuple[str, bytes]]:
@@ -68,10 +80,12 @@ class Copy:
             ledger = table == "bench_ledger"
             lines = []
             for number, key in enumerate(keys, start=first):
+                customer = str(self.place.connection(number % self.place.count))
                 changed = {
                     "id": str(number + 1) if ledger else key,
                     "row": key,
-                    "connection_id": str(self.place.connection(number % self.place.count)),
+                    "connection_id": customer,
+                    "grant_id": self.grants[customer],
                     "request_id": key if ledger else f"copy-{number:09d}",
                     "seq": str(number + 1),
                 }
