@@ -11,8 +11,6 @@ import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
-from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -23,9 +21,9 @@ from django.utils import timezone
 from yarl import URL
 
 from billing import errors, failpoints, ids, money, tasks
-from meters import costs
-from meters.gateway import estimates, packing, refusals, store, upstream
-from meters.gateway.readers import Reader, Usage
+from meters.gateway import charging, estimates, packing, refusals, store, upstream
+from meters.gateway.passage import Passage
+from meters.gateway.readers import Reader
 from meters.gateway.running import Running
 from meters.gateway.store import Caller, Settled, Settlement, Store
 from meters.gateway.targets import Target
@@ -37,14 +35,10 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 # An answer in one piece is kept until it is settled, up to here; a longer one passes as it comes.
 KEPT = 8 << 20
-# Of a packed answer, so much is unpacked to be looked through; nothing passes that was not.
-UNPACKED = 64 << 20
 # Pieces between the provider and a slow client.
 QUEUED = 32
 # How long a settlement is tried again while the database is away.
 SETTLE_S = 900.0
-# What a call may use beyond what it asked for and still be believed.
-_MORE_INPUT, _MORE_OUTPUT = 2_000_000, 200_000
 
 
 @dataclass(eq=False)
@@ -77,11 +71,7 @@ class Call:
         self.status = 0
         self._pieces: asyncio.Queue[MutableMapping[str, Any] | None] = asyncio.Queue(QUEUED)
         self._begun = False
-        self._unpacker: packing.Unpacker | None = None
-        self._scrubber = upstream.Scrubber(self.key)
-        # Of a packed answer: whether what it holds has the key, and what waits until that is known.
-        self._inside = upstream.Scrubber(self.key)
-        self._waiting = b""
+        self._passage = Passage(self.key)
         self._deadline: asyncio.Timeout | None = None
         self._refused: errors.LavaError | None = None
         self._stopped_early = False
@@ -229,13 +219,11 @@ class Call:
             is_array=self.asked.is_array and "json" in kind and self.status < 400,
         )
         self._answer_headers = upstream.incoming(response.headers.items(), key=self.key)
-        encoding = response.headers.get("content-encoding", "identity").lower()
-        if encoding != "identity":
-            try:
-                self._unpacker = packing.Unpacker(encoding, most=UNPACKED)
-            except packing.Unknown:
-                self._withhold()
-                return
+        try:
+            self._passage.expect(response.headers.get("content-encoding", "identity").lower())
+        except packing.Unknown:
+            self._withhold()
+            return
         whole = not self.reader.is_stream and ("json" in kind or self.status >= 400)
         if not whole:
             await self._begin()
@@ -243,8 +231,10 @@ class Call:
         size = 0
         async for chunk in _pieces_of(response, first):
             size += len(chunk)
-            found = self._fed(chunk)
-            if self._must_withhold(can_redact=kept is not None and size <= KEPT):
+            found = [
+                frame for data in self._passage.look(chunk) for frame in self.reader.feed(data)
+            ]
+            if self._passage.must_stop(can_redact=kept is not None and size <= KEPT):
                 self._withhold()
                 break
             if kept is None:
@@ -264,28 +254,16 @@ class Call:
         if self._refused is not None:
             return
         if kept is not None:
-            self._kept = self._redacted(b"".join(kept), encoding)
+            self._kept, unpacked = self._passage.redact(b"".join(kept))
+            if unpacked:
+                self._answer_headers = [
+                    pair for pair in self._answer_headers if pair[0] != b"content-encoding"
+                ]
             return
-        if self.injected and rest and self._unpacker is None:
+        if self.injected and rest and not self._passage.is_packed:
             await self._pass_on([rest], rest)
-        if last := self._scrubber.feed(self._waiting) + self._scrubber.close():
+        if last := self._passage.close():
             await self._pass(_body(last))
-
-    def _fed(self, chunk: bytes) -> list[bytes]:
-        """Let the reader have the next bytes; gives the frames they complete."""
-        if self._unpacker is None:
-            return self.reader.feed(chunk)
-        found: list[bytes] = []
-        for data in self._unpacker.feed(chunk):
-            self._inside.feed(data)
-            found += self.reader.feed(data)
-        return found
-
-    def _must_withhold(self, *, can_redact: bool) -> bool:
-        """Whether a packed answer may hold the key and cannot be mended any more."""
-        if self._unpacker is None:
-            return False
-        return self._unpacker.is_full or (self._inside.found and not can_redact)
 
     def _withhold(self) -> None:
         """Let no more of a packed answer pass: it has the key, or nobody can know that it has not.
@@ -293,7 +271,7 @@ class Call:
         It was asked for unpacked. Before the answer has begun, the client is told so.
         """
         self._stopped_early = True
-        self._waiting = b""
+        self._passage.stop()
         self.flags.append("packed")
         if self._begun:
             self.flags.append("cut")
@@ -304,29 +282,15 @@ class Call:
             code="provider_packed",
         )
 
-    def _redacted(self, body: bytes, encoding: str) -> bytes:
-        """An answer in one piece without the key; unpacked only where it must be changed."""
-        if self._inside.found:
-            body = b"".join(packing.Unpacker(encoding, most=UNPACKED).feed(body))
-            self._answer_headers = [
-                pair for pair in self._answer_headers if pair[0] != b"content-encoding"
-            ]
-        return self._scrubber.feed(body) + self._scrubber.close()
-
     async def _pass_on(self, found: list[bytes], chunk: bytes) -> None:
         """Give the client the bytes as they are; of a stream whose usage only we asked for, all
         frames but that one."""
-        if self.injected and self.reader.is_stream and self._unpacker is None:
+        if self.injected and self.reader.is_stream and not self._passage.is_packed:
             chunk = b"".join(frame for frame in found if not _is_usage_alone(frame))
         await self._pass_scrubbed(chunk)
 
     async def _pass_scrubbed(self, chunk: bytes) -> None:
-        if self._unpacker is not None:
-            chunk, self._waiting = self._waiting + chunk, b""
-            if self._inside.is_waiting:
-                self._waiting = chunk
-                return
-        if chunk := self._scrubber.feed(chunk):
+        if chunk := self._passage.feed(chunk):
             await self._pass(_body(chunk))
 
     def _must_stop(self, size: int) -> bool:
@@ -462,11 +426,11 @@ class Call:
         found = self.reader.usage
         if found is None and self.reader.failed:
             return replace(told, status="error", billed=False, error="provider_error")
-        used, flags = believed(
+        used, flags = charging.believed(
             found, asked, sent=len(self.body), output_so_far=self.reader.estimate_output()
         )
         flags = [*dict.fromkeys(self.flags), *flags]
-        cost = find_cost(self.caller, self.target, (told.model, asked.model), used, asked,
+        cost = charging.find_cost(self.caller, self.target, (told.model, asked.model), used, asked,
                          now=timezone.now() + self.caller.clock_offset)  # fmt: skip
         if cost is None:
             flags.append("unpriced")
@@ -480,66 +444,6 @@ class Call:
             cost=cost,
             flags=flags,
         )
-
-
-def believed(
-    found: Usage | None, asked: estimates.Asked, *, sent: int, output_so_far: int
-) -> tuple[Usage, list[str]]:
-    """The usage to charge: what the answer states, within what is possible; an estimate by the text
-    where it states nothing. With words on how it was found."""
-    flags: list[str] = []
-    estimate = asked.estimate
-    if found is None and (asked.characters or estimate.images or estimate.input_seconds):
-        # Speech, pictures, recordings: counted by what was asked.
-        return replace(estimate, input=0, output=0), flags
-    if found is None or (found.suspect and not (found.input or found.output)):
-        flags.append("suspect" if found is not None else "estimated")
-        return Usage(input=estimate.input, output=output_so_far), flags
-    if found.suspect:
-        flags.append("suspect")
-    most_input = sent + estimate.input + _MORE_INPUT
-    most_output = 4 * estimate.output + _MORE_OUTPUT
-    if found.input > most_input or found.output > most_output:
-        flags.append("capped")
-        found = replace(
-            found, input=min(found.input, most_input), output=min(found.output, most_output)
-        )
-    return found, flags
-
-
-def find_cost(
-    caller: Caller,
-    target: Target,
-    models: tuple[str, ...],
-    used: Usage,
-    asked: estimates.Asked,
-    *,
-    now: datetime,
-) -> costs.Cost | None:
-    """What a call costs the merchant, by the rows and the currency of the caller."""
-    return costs.find(
-        target.provider.slug,
-        models,
-        used,
-        prices=target.provider.prices,
-        overrides=caller.overrides,
-        currency=caller.currency,
-        now=now,
-        characters=asked.characters,
-    )
-
-
-def estimated_costs(
-    caller: Caller, target: Target, asked: estimates.Asked, *, now: datetime
-) -> tuple[Decimal | None, Decimal | None]:
-    """The cost of the whole estimate, and of its input alone."""
-    whole = find_cost(caller, target, (asked.model,), asked.estimate, asked, now=now)
-    if whole is None:
-        return None, None
-    floor = find_cost(
-        caller, target, (asked.model,), replace(asked.estimate, output=0), asked, now=now
-    )
-    return whole.amount, floor.amount if floor else Decimal(0)
 
 
 def _is_usage_alone(frame: bytes) -> bool:

@@ -23,7 +23,7 @@ from django.utils import timezone
 from billing import errors, ids, secrets
 from billing.api import fields
 from meters import costs
-from meters.gateway import calls, catalog, estimates, refusals, targets, tokens, upstream
+from meters.gateway import catalog, charging, estimates, refusals, targets, tokens, upstream
 from meters.gateway import providers as table
 from meters.gateway.calls import Call, Receive, Send
 from meters.gateway.notes import Notes
@@ -216,7 +216,7 @@ class Gateway:
         # where it is all that the spend limit of a token can count.
         alone = caller.token is not None and caller.connection is None
         if asked.billed and (caller.needs_cost or alone):
-            cost, floor = calls.estimated_costs(
+            cost, floor = charging.estimated_costs(
                 caller, target, asked, now=timezone.now() + caller.clock_offset
             )
         hold = functools.partial(

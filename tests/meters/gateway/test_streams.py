@@ -20,9 +20,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meters.gateway import calls as gateway_calls
 from meters.gateway import keyring, proxy, upstream
 from meters.gateway import packing as gateway_packing
+from meters.gateway import passage as gateway_passage
 from meters.models import UsageRequest
 from tests.meters.gateway.direct import Answer, Direct
 from tests.meters.gateway.live import PROVIDER_KEY
@@ -200,7 +200,7 @@ def test_a_provider_that_never_begins_costs_nothing(direct: Direct, settings: An
 
 
 def test_a_bomb_is_not_unpacked_and_other_calls_go_on(direct: Direct, monkeypatch: Any) -> None:
-    monkeypatch.setattr(gateway_calls, "UNPACKED", 4 << 20)
+    monkeypatch.setattr(gateway_passage, "UNPACKED", 4 << 20)
     bomb = gzip.compress(b"0" * (128 << 20), 9)
     packed = Script([bomb], "application/json", headers=["Content-Encoding: gzip"])
     good = Script([json.dumps({"usage": usage()}).encode()])
