@@ -125,7 +125,7 @@ def test_no_secret_is_kept_said_or_passed_on_in_clear(
     found, upstream = Found(), Upstream()
     try:
         with listening(found):
-            direct = Direct(upstream)
+            direct = Direct(upstream, sandbox=True)
             backend(found, direct)
             gateway(found, direct)
             cards(found, direct.merchant)

@@ -40,9 +40,9 @@ class Answer:
 class Direct:
     """A merchant whose provider is `upstream`; a subscriber with credits; their token."""
 
-    def __init__(self, upstream: Upstream) -> None:
+    def __init__(self, upstream: Upstream, *, sandbox: bool = False) -> None:
         self.upstream = upstream
-        self.merchant = factories.make_merchant(sandbox=False)
+        self.merchant = factories.make_merchant(sandbox=sandbox)
         now = timezone.now()
         self.key = factories.make_key(self.merchant)
         plan = factories.make_plan(self.merchant, price="0", credit="25", when_depleted="block")
