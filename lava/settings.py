@@ -146,7 +146,7 @@ else:
     DATABASES = {
         "default": {
             "ENGINE": "lava.postgres",
-            "NAME": "lava",
+            "NAME": env.str("LAVA_DB_NAME", default="lava"),
             "USER": "lava_app" if LAVA_DB_ROLE == "app" else "lava_owner",
         }
     }

@@ -56,10 +56,10 @@ class Shop:
         return [ids.public("con", self.connection(number)) for number in range(self.count)]
 
 
-def fill(count: int, *, since: datetime | None = None) -> Shop:
+def fill(count: int, *, since: datetime | None = None, interval: str = Plan.Interval.MONTH) -> Shop:
     """A merchant with `count` customers on one plan, each third with a bundle besides.
 
-    `since`: when they began; their cycles are weeks. By default a day ago, in cycles of a month.
+    `since`: when they began, by default a day ago; `interval`: what their cycles are.
     """
     now = since or timezone.now() - timedelta(days=1)
     with transaction.atomic():
@@ -71,7 +71,7 @@ def fill(count: int, *, since: datetime | None = None) -> Shop:
                 name="Studio",
                 price=Decimal(0),
                 included_credit=CREDIT,
-                billing_interval=Plan.Interval.WEEK if since else Plan.Interval.MONTH,
+                billing_interval=interval,
                 rollover_type="full",
             ),
             now=now,
@@ -96,8 +96,8 @@ def fill(count: int, *, since: datetime | None = None) -> Shop:
 
 def crowd(count: int, *, since: datetime | None = None) -> Shop:
     """The same with many customers, quickly: the first is made as `fill` makes it, the others are
-    copies of its rows with numbers of their own."""
-    shop = fill(1, since=since)
+    copies of its rows with numbers of their own. With `since` their cycles are weeks."""
+    shop = fill(1, since=since, interval=Plan.Interval.WEEK if since else Plan.Interval.MONTH)
     first = Connection.objects.get(pk=shop.first)
     subscription = first.subscriptions.get()
     rows = {

@@ -347,13 +347,14 @@ class Web:
         return log.read_text(errors="replace")[-2000:] if log.exists() else ""
 
 
-def product(shop: Shop, *, database: int) -> Web:
-    """The product's web server."""
+def product(shop: Shop, *, database: int, named: str = "lava") -> Web:
+    """The product's web server, on the cluster's database of that name."""
     return Web(
         shop,
         database=database,
-        name="product",
+        name="product" if named == "lava" else f"product-{named}",
         says="POST /v1/requests, granian (WSGI, 2 workers)",
+        env={"LAVA_DB_NAME": named},
     )
 
 

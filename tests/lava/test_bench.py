@@ -37,6 +37,19 @@ def bench(folder: Path, *words: str) -> tuple[dict[str, Any], str]:
     return json.loads(facts.read_text()), done.stdout
 
 
+def test_stored_requests_are_written_so_that_the_audit_holds(tmp_path: Path) -> None:
+    words = ("stored", "--requests", "3000", "--rounds", "1", "--seconds", "1")
+    facts, printed = bench(tmp_path, *words)
+    (books,) = facts["books"]
+    posted = sum(row["acknowledged"] for row in facts["sides"]["stored"]["rounds"])
+    assert books["rows"] == 3000 + posted and books["broken"] == []
+    assert books["charged"] == books["drawn"]
+    assert facts["correct"] and facts["refused"] == 0
+    assert set(facts["asked_ms"]) >= {"usage of 90 days", "the console's first page"}
+    assert all(taken > 0 for taken in facts["asked_ms"].values())
+    assert "| 3,000 |" in printed
+
+
 def test_requests_runs_three_sides_and_the_books_hold(tmp_path: Path) -> None:
     facts, printed = bench(tmp_path, "requests", "--rounds", "1", "--seconds", "1")
     assert set(facts["sides"]) == {"floor", "product", "naive"}

@@ -3,6 +3,7 @@
 `requests`: beside pgbench and beside the naive design. `batch`: batches of 1,000 beside raw COPY.
 `hot`: many clients on one connection. `gateway`: a call to a provider beside the same call without
 the gateway, and LiteLLM where it is installed. `storm`: repeats in the midst of new requests.
+`stored`: charges and reads with many requests in the database, beside an empty one.
 `enforce`: more draws than credits, all at once. `renewals`: subscriptions of price 0 in sets, and
 charges meanwhile. `audit`: its rules on many charges, and charges meanwhile. `pages`: what a
 customer's page weighs, and how soon it is there on slow 4G. `up`: how soon it serves its first
@@ -37,6 +38,7 @@ from lava.bench import (
     requests,
     scratch,
     start,
+    stored,
     storm,
 )
 from lava.bench.options import Options
@@ -47,6 +49,7 @@ CASES = {
     "batch": (batch.run, report.batch),
     "hot": (hot.run, report.hot),
     "storm": (storm.run, report.storm),
+    "stored": (stored.run, stored.table),
     "enforce": (enforce.run, report.enforce),
     "renewals": (renewals.run, renewals.table),
     "audit": (audit.run, audit.table),
@@ -68,7 +71,10 @@ class Command(BaseCommand):
             "--connections", type=int, default=2000, help="customers in the shop (2000)"
         )
         parser.add_argument(
-            "--requests", type=int, default=2000, help="of a storm, draws, an audit (2000)"
+            "--requests",
+            type=int,
+            default=2000,
+            help="of a storm, draws, an audit, stored before (2000)",
         )
         parser.add_argument(
             "--subscriptions", type=int, default=100_000, help="renewals: how many (100000)"
