@@ -37,6 +37,7 @@ def bench(folder: Path, *words: str) -> tuple[dict[str, Any], str]:
     return json.loads(facts.read_text()), done.stdout
 
 
+@pytest.mark.slow
 def test_stored_requests_are_written_so_that_the_audit_holds(tmp_path: Path) -> None:
     words = ("stored", "--requests", "3000", "--rounds", "1", "--seconds", "1")
     facts, printed = bench(tmp_path, *words)
