@@ -19,6 +19,8 @@ from lava.wsgi import application as django
 from meters.gateway import proxy
 
 THREADS = int(os.environ.get("LAVA_WEB_THREADS", "8"))
+# How long Django may take until the first byte of an answer: less than a proxy's own 60 s.
+ANSWER_S = float(os.environ.get("LAVA_ANSWER_S", "30"))
 
 
 class Application:
@@ -26,7 +28,7 @@ class Application:
 
     def __init__(self) -> None:
         self.gateway = proxy.Gateway()
-        self.django = Bridge(django, threads=THREADS)
+        self.django = Bridge(django, threads=THREADS, answer_s=ANSWER_S)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
