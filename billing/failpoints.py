@@ -25,6 +25,10 @@ PLACES = (
     # Our own events: a delivery is leased and not sent; sent and not marked.
     "delivery.claimed",
     "delivery.sent",
+    # Mails and texts: taken up and not sent; sent and not noted; noted.
+    "message.taken",
+    "message.sent",
+    "message.noted",
     # A call through the gateway: held and not forwarded; its answer has begun to pass; it has ended
     # and is not settled; settled and not said to be.
     "call.held",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
+from email.utils import parseaddr
 from uuid import UUID
 
 import structlog
@@ -17,6 +18,7 @@ from django.db import transaction
 from django.utils import timezone
 from django.utils.module_loading import import_string
 
+from billing import failpoints
 from billing.models import Merchant, OutboxMessage
 
 log = structlog.get_logger(__name__)
@@ -44,7 +46,8 @@ def deliver(message_id: UUID) -> bool:
     """Hand one live message to its sender, at most once at a time; gives whether it was handed.
 
     The row is locked while it is sent: a second worker passes by. A sender that fails leaves the
-    row for the next sweep.
+    row for the next sweep. Where a worker dies between the sending and the note of it, it is sent
+    again: a mail under the same Message-ID, which mail readers show once.
     """
     with transaction.atomic():
         message: OutboxMessage | None = (
@@ -56,6 +59,7 @@ def deliver(message_id: UUID) -> bool:
         if message is None or message.merchant.is_sandbox:
             return False
         message.attempts += 1
+        failpoints.at("message.taken")
         try:
             _send(message)
         except Exception as error:
@@ -63,8 +67,10 @@ def deliver(message_id: UUID) -> bool:
             log.warning("outbox_send_failed", message=str(message.pk), error=type(error).__name__)
         else:
             message.sent_at = timezone.now()
+        failpoints.at("message.sent")
         message.save(update_fields=["attempts", "sent_at", "body"])
-        return message.sent_at is not None
+    failpoints.at("message.noted")
+    return message.sent_at is not None
 
 
 def _owe(merchant: Merchant, kind: str, *, now: datetime, **fields: str) -> OutboxMessage:
@@ -80,11 +86,13 @@ def _send(message: OutboxMessage) -> None:
         if not getattr(sender, "is_read_here", False):
             message.body = _CODE.sub("******", message.body)
         return
+    domain = parseaddr(settings.DEFAULT_FROM_EMAIL)[1].rpartition("@")[2]
     mail_message = EmailMultiAlternatives(
         subject=message.subject,
         body=message.body,
         from_email=f"{message.merchant.name} <{settings.DEFAULT_FROM_EMAIL}>",
         to=[message.to],
+        headers={"Message-ID": f"<{message.pk}@{domain}>"},
     )
     if message.html:
         mail_message.attach_alternative(message.html, "text/html")

@@ -216,7 +216,9 @@ async def _ready(socket: int, add: Callable[..., Any], remove: Callable[[int], A
 
 def _check(link: Link, result: PGresult) -> None:
     if result.status not in (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK):
-        if link.pgconn.status == ConnStatus.BAD:
+        # An error without a state is not the server's: it went away without a word.
+        bad = link.pgconn.status == ConnStatus.BAD
+        if bad or result.error_field(DiagnosticField.SQLSTATE) is None:
             raise psycopg.OperationalError(result.get_error_message())
         raise psycopg.errors.error_from_result(result)
 

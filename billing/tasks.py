@@ -5,8 +5,6 @@ A message is a hint; `sweep` runs on the timetable of `lava/celery.py` and finds
 
 from __future__ import annotations
 
-import time
-from typing import Any
 from uuid import UUID
 
 import structlog
@@ -17,6 +15,7 @@ from billing import (
     closing,
     deliveries,
     depletion,
+    hints,
     holds,
     moves,
     outbox,
@@ -170,15 +169,9 @@ def sweep() -> None:
             task.delay(str(row))
 
 
-# After a broker was found away, hints are left to the sweep for this long, so that an answer never
-# waits for a broker that is not there.
-HINT_PAUSE_S = 5.0
-_quiet_until = 0.0
-
-
 def hint_overage(connection_id: UUID) -> None:
     """Wake a worker for a connection at its threshold; with the broker away the sweep finds it."""
-    _hint(collect_overage, connection_id)
+    hints.wake(collect_overage, connection_id)
 
 
 def hint_fall(connection_id: UUID, *, refused: bool = False) -> None:
@@ -187,20 +180,9 @@ def hint_fall(connection_id: UUID, *, refused: bool = False) -> None:
 
     `refused`: a request was refused for want of credits (see `topups.top_up`).
     """
-    _hint(look_at_balance, connection_id, **({"refused": True} if refused else {}))
+    hints.wake(look_at_balance, connection_id, **({"refused": True} if refused else {}))
 
 
 def hint_move(move_id: UUID) -> None:
     """Wake a worker for a move that was begun; with the broker away the sweep finds it."""
-    _hint(move_subscribers, move_id)
-
-
-def _hint(task: Any, row_id: UUID, **words: bool) -> None:
-    global _quiet_until
-    if time.monotonic() < _quiet_until:
-        return
-    try:
-        task.apply_async((str(row_id),), words, retry=False)
-    except Exception as error:
-        _quiet_until = time.monotonic() + HINT_PAUSE_S
-        log.warning("broker_away", task=task.name, error=type(error).__name__)
+    hints.wake(move_subscribers, move_id)

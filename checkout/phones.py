@@ -20,18 +20,15 @@ import urllib.request
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-import structlog
 from django.conf import settings
 from django.db import connection as database
 from django.db import transaction
 from django.utils.crypto import salted_hmac
 from django.utils.translation import gettext, ngettext
 
-from billing import errors, outbox, tasks
+from billing import errors, hints, outbox, tasks
 from billing.models import OutboxMessage
 from checkout.models import CheckoutSession, PhoneVerification, PortalVisit
-
-log = structlog.get_logger(__name__)
 
 # Who sends a code: its row is locked by the caller.
 Asker = CheckoutSession | PortalVisit
@@ -198,10 +195,7 @@ def _code_hash(asker: Asker, phone: str, code: str) -> bytes:
 
 def _wake(message: OutboxMessage) -> None:
     """Have a worker send it now; with the broker away the sweep finds it."""
-    try:
-        tasks.deliver_message.delay(str(message.pk))
-    except Exception as error:
-        log.warning("broker_away", task="deliver_message", error=type(error).__name__)
+    hints.wake(tasks.deliver_message, message.pk)
 
 
 class OutboxSender:

@@ -6,7 +6,9 @@ at its proxy: what `meters.gateway.proxy.takes` names goes here, everything else
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -19,6 +21,10 @@ from lava.wsgi import application as django
 from meters.gateway import proxy
 
 THREADS = int(os.environ.get("LAVA_WEB_THREADS", "8"))
+# How long Django may take until the first byte of an answer: less than a proxy's own 60 s.
+ANSWER_S = float(os.environ.get("LAVA_ANSWER_S", "30"))
+# How long a process that is told to end says so to whoever asks, before its lines are closed.
+GOODBYE_S = 1.0
 
 
 class Application:
@@ -26,12 +32,15 @@ class Application:
 
     def __init__(self) -> None:
         self.gateway = proxy.Gateway()
-        self.django = Bridge(django, threads=THREADS)
+        self.django = Bridge(django, threads=THREADS, answer_s=ANSWER_S)
+        self.leaving = False
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
+            if self.leaving:
+                send = _saying_goodbye(send)
             if proxy.takes(scope["path"]):
                 await self.gateway(scope, receive, send)
             else:
@@ -42,11 +51,40 @@ class Application:
             message = await receive()
             if message["type"] == "lifespan.startup":
                 self.gateway.start()
+                self._hear_of_the_end()
                 await send({"type": "lifespan.startup.complete"})
             else:
                 await self.gateway.stop()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
+
+    def _hear_of_the_end(self) -> None:
+        """On SIGTERM, which the server's own process sends for a restart (SIGHUP) and for an end:
+        ask clients for a moment to come by another line. A line that is closed as its client
+        sends the next request fails that request, and nobody may send a POST again unasked."""
+        loop = asyncio.get_running_loop()
+
+        def end() -> None:
+            self.leaving = True
+            # What the server takes as SIGTERM, which is heard here.
+            loop.call_later(GOODBYE_S, os.kill, os.getpid(), signal.SIGINT)
+
+        try:
+            loop.add_signal_handler(signal.SIGTERM, end)
+        except (NotImplementedError, RuntimeError, ValueError):
+            # Not in the process's first thread, as in tests: its server ends as it likes.
+            pass
+
+
+def _saying_goodbye(send: Send) -> Send:
+    """The same, with the line's end told in each answer."""
+
+    async def told(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], (b"connection", b"close")]
+        await send(message)
+
+    return told
 
 
 application = Application()

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import sys
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import unquote_to_bytes
+
+from billing import ids
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -21,35 +24,63 @@ Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 # Above what any view takes; each view's own limit is lower.
 LARGEST_BODY = 16 << 20
-TOO_LARGE = b'{"error": {"message": "The body is too large.", "code": "too_large", "status": 413}}'
 
 
 class Bridge:
-    """A WSGI application as an ASGI one."""
+    """A WSGI application as an ASGI one.
 
-    def __init__(self, app: Wsgi, *, threads: int) -> None:
+    Of `threads` requests at once each has `answer_s` seconds until the first byte of its answer,
+    its wait for a thread included. A thread cannot be stopped: what it was about may come to its
+    end, and the client is told so.
+    """
+
+    def __init__(self, app: Wsgi, *, threads: int, answer_s: float) -> None:
         self.app = app
+        self.answer_s = answer_s
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="django")
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Read the request, run it in a thread, send its answer."""
         body = await _read(scope, receive)
         if body is None:
-            headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
-            await send({"type": "http.response.start", "status": 413, "headers": headers})
-            await send({"type": "http.response.body", "body": TOO_LARGE})
+            await _refuse(
+                send, 413, "too_large", "The body is too large.", (b"connection", b"close")
+            )
             return
         if body is _LEFT:
             return
         loop = asyncio.get_running_loop()
+        begun = given_up = False
+
+        async def piece(message: Message) -> None:
+            nonlocal begun
+            if given_up:
+                raise ConnectionAbortedError("Its client has been told that it took too long.")
+            begun = True
+            await send(message)
 
         def pass_on(message: Message) -> None:
             """From the thread: wait until a piece is sent, so that it makes no more than that."""
-            asyncio.run_coroutine_threadsafe(_awaited(send(message)), loop).result()
+            asyncio.run_coroutine_threadsafe(piece(message), loop).result()
 
-        start, last = await loop.run_in_executor(
-            self.pool, self._run, _environ(scope, body), pass_on
-        )
+        def give_up() -> None:
+            nonlocal given_up
+            if not begun:
+                given_up = True
+                # One that still waits for a thread is not run any more.
+                running.cancel()
+
+        running = loop.run_in_executor(self.pool, self._run, _environ(scope, body), pass_on)
+        late = loop.call_later(self.answer_s, give_up)
+        try:
+            start, last = await running
+        except asyncio.CancelledError:
+            if not given_up:
+                raise
+            await _refuse(send, 503, "unavailable", TOO_LATE, (b"retry-after", b"1"))
+            return
+        finally:
+            late.cancel()
         if start is not None:
             await send(start)
         await send({"type": "http.response.body", "body": last})
@@ -89,10 +120,21 @@ class Bridge:
 
 
 _LEFT = b"left"
+TOO_LATE = (
+    "It takes too long. It may have been done all the same: send it again with the same id, which "
+    "does it once."
+)
 
 
-async def _awaited(waiting: Awaitable[None]) -> None:
-    await waiting
+async def _refuse(
+    send: Send, status: int, code: str, message: str, header: tuple[bytes, bytes]
+) -> None:
+    """The API's error envelope, for what Django does not answer."""
+    request = ids.public("rid", ids.new(sandbox=False))
+    error = {"message": message, "code": code, "status": status, "request_id": request}
+    headers = [(b"content-type", b"application/json"), (b"x-lava-request-id", request.encode())]
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, header]})
+    await send({"type": "http.response.body", "body": json.dumps({"error": error}).encode()})
 
 
 async def _read(scope: Message, receive: Receive) -> bytes | None:

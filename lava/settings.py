@@ -154,6 +154,8 @@ DATABASES["default"].setdefault("OPTIONS", {})
 DATABASES["default"]["OPTIONS"] |= {
     "options": "-c lock_timeout=3000 -c timezone=UTC",
     "prepare_threshold": 3,
+    # A server that is there and does not answer is away.
+    "connect_timeout": 5,
 }
 if env.bool("LAVA_DB_USE_POOL", default=False):
     DATABASES["default"]["OPTIONS"]["pool"] = _POOL

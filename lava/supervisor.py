@@ -16,10 +16,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# A child that dies again within this time waits longer before its next start.
+# A child that dies again within this time waits longer before its next start; another is started
+# again at once.
 STEADY_S = 5.0
-LONGEST_PAUSE_S = 4.0
-PR_SET_PDEATHSIG = 1
+SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 @dataclass
@@ -53,6 +54,9 @@ class Supervisor:
         self.say = say
         self.children: list[Child] = []
         self.stopping = False
+        if sys.platform == "linux":
+            # What its children leave behind becomes its own, and is buried by `watch`.
+            ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
 
     def start(self, child: Child) -> None:
         """Start a child; its output goes to `<logs>/<name>.log`."""
@@ -74,13 +78,14 @@ class Supervisor:
     def watch(self) -> None:
         """Restart what has died; call it again and again until `stopping`."""
         now = time.monotonic()
+        self._bury()
         for child in self.children:
             if child.process is None or child.process.poll() is None:
                 continue
             if child.restart_at == 0.0:
                 steady = now - child.started_at > STEADY_S
                 child.failures = 1 if steady else child.failures + 1
-                pause = min(0.2 * 2**child.failures, LONGEST_PAUSE_S)
+                pause = min(SHORTEST_PAUSE_S * 2 ** (child.failures - 1), LONGEST_PAUSE_S)
                 child.restart_at = now + pause
                 self.say(
                     f"{child.name} ended with {child.process.returncode}; starting it again in "
@@ -103,6 +108,20 @@ class Supervisor:
         for child in reversed(self.children):
             stop(child)
         self.pids.unlink(missing_ok=True)
+
+    def _bury(self) -> None:
+        """Take note of the end of orphans, such as a killed database, which seems to be alive until
+        somebody does. The first process of a container often does so late or never."""
+        try:
+            found = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        except OSError:
+            return
+        ours = {child.process.pid for child in self.children if child.process is not None}
+        for pid in {int(number) for number in found} - ours:
+            try:
+                os.waitpid(pid, os.WNOHANG)
+            except ChildProcessError:
+                pass
 
     def _write_pids(self) -> None:
         lines = [

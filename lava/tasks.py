@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from uuid import UUID
 
-import structlog
 from celery import shared_task
 from django.utils import timezone
 
-from billing import reconciliations
+from billing import hints, reconciliations
 from lava import reconciling
-
-log = structlog.get_logger(__name__)
 
 
 @shared_task(ignore_result=True)
@@ -38,7 +35,4 @@ def reconcile_nightly() -> None:
 
 def hint(run_id: UUID) -> None:
     """Wake a worker for a run; with the broker away the timetable finds it."""
-    try:
-        reconcile.apply_async((str(run_id),), retry=False)
-    except Exception as error:
-        log.warning("broker_away", task="lava.tasks.reconcile", error=type(error).__name__)
+    hints.wake(reconcile, run_id)

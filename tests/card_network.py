@@ -74,20 +74,9 @@ def fault(network: CardNetwork, action: str, **order: Any) -> None:
 
 def taken(merchant: Merchant) -> list[tuple[str, int, str]]:
     """What the network took for a merchant's books: (our payment, minor units, currency)."""
-    import httpx
-    from django.conf import settings
-
-    mode = "test" if merchant.is_sandbox else "live"
-    answer = httpx.get(
-        f"{settings.STRIPE_API_BASE}/v1/payment_intents",
-        params={"limit": "100"},
-        headers={"Authorization": f"Bearer {settings.STRIPE_KEYS[mode][0]}"},
-    )
-    rows = answer.json()["data"]
-    assert not answer.json()["has_more"]
     return sorted(
         (row["metadata"]["lava_payment"], row["amount"], row["currency"].upper())
-        for row in rows
+        for row in all_at_network(merchant, "payment_intents")
         if row["status"] == "succeeded"
     )
 
@@ -106,20 +95,28 @@ def given_back(merchant: Merchant) -> list[tuple[str, int, str]]:
     """What the network gave back of a merchant's payments: (intent, minor units, currency)."""
     return sorted(
         (row["payment_intent"], row["amount"], row["currency"].upper())
-        for row in at_network(merchant, "refunds")
+        for row in all_at_network(merchant, "refunds")
         if row["status"] == "succeeded"
     )
 
 
-def at_network(merchant: Merchant, kind: str) -> list[dict[str, Any]]:
-    """The network's newest objects of a kind in the merchant's mode."""
+def all_at_network(merchant: Merchant, kind: str) -> Iterator[dict[str, Any]]:
+    """Every object of a kind in the merchant's mode, newest first."""
+    after: dict[str, str] = {}
+    while rows := at_network(merchant, kind, **after):
+        yield from rows
+        after = {"starting_after": rows[-1]["id"]}
+
+
+def at_network(merchant: Merchant, kind: str, **query: str) -> list[dict[str, Any]]:
+    """The network's newest hundred objects of a kind in the merchant's mode."""
     import httpx
     from django.conf import settings
 
     mode = "test" if merchant.is_sandbox else "live"
     answer = httpx.get(
         f"{settings.STRIPE_API_BASE}/v1/{kind}",
-        params={"limit": "100"},
+        params={"limit": "100"} | query,
         headers={"Authorization": f"Bearer {settings.STRIPE_KEYS[mode][0]}"},
     )
     rows: list[dict[str, Any]] = answer.json()["data"]

@@ -66,7 +66,14 @@ def translate(error: BaseException) -> tuple[int, str, str, str | None, float | 
             1,
         )
     if isinstance(error, OperationalError | InterfaceError):
-        return 503, "unavailable", "The service is busy. Nothing was written; try again.", None, 1
+        # Where the database went away as it answered, nobody knows whether it had written.
+        return (
+            503,
+            "unavailable",
+            "The service is busy. Send it again with the same id: it is done once.",
+            None,
+            1,
+        )
     if isinstance(error, exceptions.APIException):
         return error.status_code, "invalid_request", "The request was not understood.", None, None
     return 500, "internal_error", "Something broke on our side. Nothing was written.", None, None

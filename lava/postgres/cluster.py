@@ -17,6 +17,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -38,6 +39,10 @@ _DURABLE = {
     "max_connections": "100",
     "wal_compression": "on",
 }
+if sys.platform == "linux":
+    # After a crash every file is made durable before anything else: one by one that takes seconds
+    # on a busy disk, and a second crash meanwhile waits for the first one's server to be through.
+    _DURABLE["recovery_init_sync_method"] = "syncfs"
 # The tests' cluster is thrown away: it need not survive a crash of the machine.
 _THROWAWAY = {
     "fsync": "off",

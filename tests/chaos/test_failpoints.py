@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import tempfile
 from collections.abc import Iterator
+from email import message_from_string
 from pathlib import Path
 
 import httpx
@@ -35,6 +36,7 @@ class Armed:
 
     def __init__(self, product: Product, folder: Path) -> None:
         self.product, self.folder = product, folder
+        self.mails = folder / "mails"
         self.shop = Shop(product)
 
     def arm(self, place: str) -> None:
@@ -51,7 +53,8 @@ class Armed:
 @pytest.fixture(scope="module")
 def armed() -> Iterator[Armed]:
     with tempfile.TemporaryDirectory(prefix="lava-fail-") as folder:
-        product = Product("--no-demo", env={"LAVA_FAIL_DIR": folder})
+        env = {"LAVA_FAIL_DIR": folder, "EMAIL_URL": f"filemail:///{folder}/mails"}
+        product = Product("--no-demo", env=env)
         try:
             yield Armed(product, Path(folder))
         finally:
@@ -65,12 +68,13 @@ def test_a_process_that_dies_at_any_place_leaves_every_cent_in_its_place(armed: 
         "refund": refunds(armed),
         "event": events(armed),
         "delivery": deliveries(armed),
+        "message": messages(armed),
         "call": calls(armed),
         "renewal": renewals(armed),
     }
     tried = {place for places in owed.values() for place in places}
     assert tried == set(failpoints.PLACES)
-    assert not list(armed.folder.iterdir())
+    assert [path.name for path in armed.folder.iterdir()] == ["mails"]
     rest(armed.product)
     assert quarrels(armed.product) == ""
     counted = asked(armed.product, COUNT)
@@ -177,6 +181,43 @@ def deliveries(armed: Armed) -> list[str]:
     return places
 
 
+OWE = """
+from django.utils import timezone
+from billing import outbox
+from billing.models import Merchant
+outbox.mail(Merchant.objects.get(mode="live"), to="a@customer.example", subject={subject!r},
+            body="Hello", now=timezone.now())
+print(1)
+"""
+
+
+def messages(armed: Armed) -> list[str]:
+    """Our word to a person: at least once, and once to the eye wherever its worker dies."""
+    places = [f"message.{step}" for step in ("taken", "sent", "noted")]
+    for place in places:
+        armed.arm(place)
+        asked(armed.product, OWE.format(subject=place))
+        armed.wait_for(place)
+        # Not in another's place: what was left by the dead is sent before the next is armed.
+        eventually(lambda: not asked(armed.product, OWED), within_s=60)
+    sent: dict[str, list[str]] = {place: [] for place in places}
+    for file in armed.mails.iterdir():
+        for text in file.read_text().split("-" * 79):
+            mail = message_from_string(text.lstrip())
+            if mail["Subject"] in sent:
+                sent[mail["Subject"]].append(mail["Message-ID"])
+    assert {place: len(ids) for place, ids in sent.items()} == {
+        "message.taken": 1, "message.sent": 2, "message.noted": 1,
+    }  # fmt: skip
+    assert all(len(set(ids)) == 1 for ids in sent.values())
+    return places
+
+
+OWED = """
+import json
+from billing import sweep
+print(json.dumps(len(sweep.messages_owed())))
+"""
 OPEN_GATEWAY = """
 import json
 from django.utils import timezone

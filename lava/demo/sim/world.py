@@ -208,7 +208,7 @@ def open_network(*, real: datetime | None = None, kept: bool = False) -> Iterato
         mock.patch("django.utils.timezone.now", lambda: real),
         # Keys are made at the true time; here everything is made at the frozen one.
         mock.patch("billing.ids.made_at", lambda key: real),
-        mock.patch("billing.tasks._hint"),
+        mock.patch("billing.hints.wake"),
         install(network),
         nullcontext() if kept else transaction.atomic(),
     ):

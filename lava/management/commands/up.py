@@ -32,6 +32,8 @@ from lava.postgres import cluster
 from lava.supervisor import Child, Supervisor, clean_up_after_a_crash
 
 READY_TIMEOUT_S = 60
+# How soon a death is seen; a look costs a few system calls.
+WATCH_S = 0.1
 
 
 class Command(BaseCommand):
@@ -67,7 +69,7 @@ class Command(BaseCommand):
             run.start_workers()
             self._announce(run, story, state)
             while True:
-                time.sleep(0.5)
+                time.sleep(WATCH_S)
                 run.watch()
         except KeyboardInterrupt:
             self.stdout.write("\nStopping ...")
@@ -226,7 +228,8 @@ class Run:
         self._wait(f"http://127.0.0.1:{self.port}/readyz")
 
     def watch(self) -> None:
-        """Start again what has died, the database too."""
+        """Start again what has died, the database too: it last, since its start is waited for."""
+        self.supervisor.watch()
         if self.own_database and cluster.pid() is None:
             self.supervisor.say("The database ended; starting it again")
             cluster.ensure.cache_clear()
@@ -235,7 +238,6 @@ class Run:
             except cluster.ClusterError as error:
                 # A killed server's last processes may still be leaving: the next round tries again.
                 self.supervisor.say(str(error))
-        self.supervisor.watch()
 
     def stop(self) -> None:
         """Everything this run started, the database last."""
