@@ -18,6 +18,7 @@ from billing import (
     deliveries,
     depletion,
     holds,
+    imports,
     moves,
     outbox,
     overage,
@@ -28,7 +29,7 @@ from billing import (
     topups,
 )
 from billing import sweep as due
-from billing.models import Connection, Payment, PlanMove, Refund, Subscription
+from billing.models import Connection, CustomerImport, Payment, PlanMove, Refund, Subscription
 
 log = structlog.get_logger(__name__)
 
@@ -76,6 +77,13 @@ def move_subscribers(move_id: str) -> None:
     """Go on with a job that moves subscribers to another version of their plan."""
     row = PlanMove.objects.select_related("merchant").get(pk=UUID(move_id))
     moves.run(row.pk, now=row.merchant.now())
+
+
+@shared_task(ignore_result=True)
+def import_customers(import_id: str) -> None:
+    """Go on with a job that makes the customers of a file."""
+    row = CustomerImport.objects.select_related("merchant").defer("lines").get(pk=UUID(import_id))
+    imports.run(row.pk, now=row.merchant.now())
 
 
 @shared_task(ignore_result=True)
@@ -160,6 +168,7 @@ def sweep() -> None:
         (look_at_balance, due.top_ups_due(now)),
         (collect_overage, due.overage_due(now)),
         (move_subscribers, due.moves_under_way(now)),
+        (import_customers, due.imports_under_way(now)),
         (refresh_payment, due.payments_open(now)),
         (refresh_refund, due.refunds_open(now)),
         (deliver_message, due.messages_owed()),
@@ -193,6 +202,11 @@ def hint_fall(connection_id: UUID, *, refused: bool = False) -> None:
 def hint_move(move_id: UUID) -> None:
     """Wake a worker for a move that was begun; with the broker away the sweep finds it."""
     _hint(move_subscribers, move_id)
+
+
+def hint_import(import_id: UUID) -> None:
+    """Wake a worker for an import that was confirmed; with the broker away the sweep finds it."""
+    _hint(import_customers, import_id)
 
 
 def _hint(task: Any, row_id: UUID, **words: bool) -> None:

@@ -12,11 +12,12 @@ import pytest
 from django.test import Client
 from playwright.sync_api import Page, expect
 
-from billing import moves
+from billing import imports, moves
 from billing.models import (
     Approval,
     AuditEntry,
     CreditGrant,
+    CustomerImport,
     Membership,
     PlanMove,
     Refund,
@@ -241,6 +242,37 @@ def test_customers_are_moved_to_a_new_version_while_the_page_looks_on(desk: Desk
     assert subscription.pending_plan_id == job.to_plan_id != till.shop.plan.pk
     assert actions() == ["plan.versioned", "plan.moved"]
     assert desk.ledger() == [("grant", "25.00")]
+
+
+def test_customers_are_imported_from_a_file_while_the_page_looks_on(desk: Desk) -> None:
+    page, merchant = desk.page, desk.till.shop.merchant
+
+    def choose(text: str) -> None:
+        file: Any = {"name": "old.csv", "mimeType": "text/csv", "buffer": text.encode()}
+        page.get_by_label("file").set_input_files(file)
+        page.get_by_role("button", name=re.compile("^Look at")).click()
+
+    good = 'phone,name,reference_id\n+14155550177,"Mara\nLind",m-1\n'
+    desk.open("/connections/")
+    page.get_by_role("link", name="Import").click()
+    page.get_by_role("link", name="Import customers").click()
+    choose(good + "4155550178,Ben Ode,m-2\n")
+    row = page.locator("tr", has_text="Ben Ode")
+    expect(row).to_contain_text(re.compile("^4.*phone: phone must be a phone number"))
+    picture(page, "import-wrong")
+    choose(good.replace('"Mara\nLind"', "Mara Lind"))
+    expect(page.get_by_text("1 new, 0 there already")).to_be_visible()
+    picture(page, "import-right")
+    assert not CustomerImport.objects.exists()
+    desk.press("Import 1 customer")
+    expect(page.get_by_role("heading", name="0 of 1")).to_be_visible()
+    job = CustomerImport.objects.get()
+    imports.run(job.pk, now=merchant.now())
+    expect(page.get_by_role("heading", name="1 of 1")).to_be_visible(timeout=10_000)
+    picture(page, "import-done")
+    page.get_by_role("link", name="Open the connections").click()
+    expect(page.get_by_role("link", name="Mara Lind")).to_be_visible()
+    assert actions() == ["customers.imported"]
 
 
 def test_credits_above_the_limit_take_two_and_are_given_once_or_refused(desk: Desk) -> None:

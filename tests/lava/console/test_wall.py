@@ -114,6 +114,21 @@ CASES: dict[str, Case] = {
         get="billing.change_connection",
         post="billing.change_connection",
     ),
+    "imports": Case(get="billing.view_connection"),
+    "import-new": Case(
+        get="billing.change_connection",
+        post="billing.change_connection",
+        data=lambda shop, books: {
+            "text": "reference_id\nfresh\n",
+            "filename": "new.csv",
+            "key": "k",
+            "step": "import",
+        },
+    ),
+    "import": Case(
+        ids=lambda shop, books: {"key": books.customer_import.public_id},
+        get="billing.view_connection",
+    ),
     "requests": Case(get="meters.view_usagerequest", asks=("q", "connection", "meter", "before")),
     "request": Case(
         ids=lambda shop, books: {"key": books.request.public_id},  # type: ignore[union-attr]
