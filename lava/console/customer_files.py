@@ -161,7 +161,7 @@ def _row(number: int, cells: list[str], names: list[str]) -> Row:
         try:
             row.values[target] = reader(body)
         except errors.Invalid as error:
-            row.problems[name] = error.message.replace("`", "")
+            row.problems[name] = error.message.replace("`", "").removeprefix(f"{name} ")
             row.values[target] = body[name] if name == "metadata" else str(body[name])
     if not row.problems and not any(row.values[name] for name in ("phone", "email", "reference")):
         row.problems["line"] = "Give a phone, an e-mail or a reference_id: nothing else finds them."
@@ -169,8 +169,9 @@ def _row(number: int, cells: list[str], names: list[str]) -> Row:
 
 
 def _text(cell: str) -> str:
-    """What a cell says; the apostrophe that our export puts before a formula is none of it."""
-    text = cell.strip()
+    """What a cell says, on one line; the apostrophe that our export puts before a formula is none
+    of it."""
+    text = " ".join(cell.split())
     return text[1:] if text.startswith(_FORMULA) else text
 
 

@@ -81,6 +81,18 @@ def test_a_file_is_looked_at_then_imported_once_by_a_worker(ours: Shop) -> None:
     assert (entry.after, entry.actor) == ({"lines": "3"}, "Support Northwind")
 
 
+def test_two_presses_at_once_are_one_job(ours: Shop) -> None:
+    merchant = ours.sandbox.merchant
+    line = {"phone": "", "email": "", "name": "", "reference": "t-1", "metadata": {}}
+    first, second = (
+        imports.start(
+            merchant, lines=[line], filename="a.csv", key="k", actor="ana", now=merchant.now()
+        )
+        for _ in range(2)
+    )
+    assert first == second and first.count == 1
+
+
 def test_the_same_file_again_finds_everybody_there(ours: Shop) -> None:
     client = ours.client()
     page = choose(client, GOOD).content.decode()
@@ -141,6 +153,7 @@ def test_it_goes_on_where_it_stopped(ours: Shop, monkeypatch: pytest.MonkeyPatch
     [
         ("4155557001,,Mara,", "phone", "with its country code"),
         (",mara@,Mara,", "email", "is not an e-mail address"),
+        (",,Ma\x07ra,t-1", "name", "must not hold control characters"),
         (f",,{'x' * 161},t-1", "name", "1 to 160 characters"),
         (f",,Mara,{'x' * 256}", "reference_id", "1 to 255 characters"),
         (",,Mara,", "line", "Give a phone, an e-mail or a reference_id"),
@@ -196,9 +209,11 @@ def test_our_own_export_and_a_spreadsheets_file_are_read(ours: Shop) -> None:
     fresh = text.replace("'+14155551001", "'+14155557001")
     assert "1 new, 0 there already" in choose(client, fresh).content.decode()
     # A byte order mark, semicolons, a line break in a cell.
-    sheet = '\ufeffPhone;E-Mail;First name;Last name\r\n+14155557001;m@x.example;Mara;"Lind"\r\n'
+    sheet = (
+        '\ufeffPhone;E-Mail;First name;Last name\r\n+14155557001;m@x.example;Mara;"von\r\nLind"\r\n'
+    )
     page = choose(client, sheet).content.decode()
-    assert "Mara Lind" in page and "1 new" in page
+    assert "Mara von Lind" in page and "1 new" in page
 
 
 def test_a_file_of_another_business_finds_none_of_ours(ours: Shop, theirs: Shop) -> None:

@@ -81,6 +81,7 @@ CASES: dict[str, Case] = {
     "index": Case(get="billing.view_any"),
     "environment": Case(post="billing.view_any", data=lambda shop, books: {"mode": "live"}),
     "search": Case(get="billing.view_any", asks=("q",)),
+    "search-live": Case(get="billing.view_any", asks=("q",)),
     "connections": Case(get="billing.view_connection", asks=("q", "plan", "before")),
     "connection": Case(
         ids=lambda shop, books: {"key": books.connection.public_id}, get="billing.view_connection"
