@@ -51,6 +51,7 @@ PREFIXES = {
     "phone_verification": "phv",
     "portal_visit": "pvs",
     "plan_move": "mov",
+    "customer_import": "imp",
     "http_request": "rid",
     "hold": "hld",
     "provider": "prv",

@@ -29,6 +29,7 @@ from billing import (
 from billing.models import (
     Connection,
     CreditGrant,
+    CustomerImport,
     Merchant,
     OutboxMessage,
     Payment,
@@ -140,6 +141,12 @@ def falls_to_tell(now: datetime, merchant: Merchant | None = None) -> list[UUID]
     )
     if merchant is not None:
         rows = rows.of(merchant)
+    return list(rows.order_by("pk").values_list("pk", flat=True)[:BATCH])
+
+
+def imports_under_way(now: datetime) -> list[UUID]:
+    """Jobs that make the customers of a file and are not done."""
+    rows = CustomerImport.objects.filter(state=CustomerImport.State.RUNNING)
     return list(rows.order_by("pk").values_list("pk", flat=True)[:BATCH])
 
 

@@ -17,6 +17,7 @@ from billing import (
     depletion,
     hints,
     holds,
+    imports,
     moves,
     outbox,
     overage,
@@ -27,7 +28,7 @@ from billing import (
     topups,
 )
 from billing import sweep as due
-from billing.models import Connection, Payment, PlanMove, Refund, Subscription
+from billing.models import Connection, CustomerImport, Payment, PlanMove, Refund, Subscription
 
 log = structlog.get_logger(__name__)
 
@@ -75,6 +76,13 @@ def move_subscribers(move_id: str) -> None:
     """Go on with a job that moves subscribers to another version of their plan."""
     row = PlanMove.objects.select_related("merchant").get(pk=UUID(move_id))
     moves.run(row.pk, now=row.merchant.now())
+
+
+@shared_task(ignore_result=True)
+def import_customers(import_id: str) -> None:
+    """Go on with a job that makes the customers of a file."""
+    row = CustomerImport.objects.select_related("merchant").defer("lines").get(pk=UUID(import_id))
+    imports.run(row.pk, now=row.merchant.now())
 
 
 @shared_task(ignore_result=True)
@@ -159,6 +167,7 @@ def sweep() -> None:
         (look_at_balance, due.top_ups_due(now)),
         (collect_overage, due.overage_due(now)),
         (move_subscribers, due.moves_under_way(now)),
+        (import_customers, due.imports_under_way(now)),
         (refresh_payment, due.payments_open(now)),
         (refresh_refund, due.refunds_open(now)),
         (deliver_message, due.messages_owed()),
@@ -186,3 +195,8 @@ def hint_fall(connection_id: UUID, *, refused: bool = False) -> None:
 def hint_move(move_id: UUID) -> None:
     """Wake a worker for a move that was begun; with the broker away the sweep finds it."""
     hints.wake(move_subscribers, move_id)
+
+
+def hint_import(import_id: UUID) -> None:
+    """Wake a worker for an import that was confirmed; with the broker away the sweep finds it."""
+    hints.wake(import_customers, import_id)

@@ -18,7 +18,7 @@ from django.utils.translation import gettext, ngettext
 from moneyed import Money
 
 from billing import brand, changes, credits, money, periods, stripe
-from billing.models import Connection, Merchant, Organization, PaymentMethod
+from billing.models import Connection, Merchant, Organization, PaymentMethod, Subscription
 from billing.stripe import ClientIntent
 from checkout import dialing, languages, phones, results, sessions, summary
 from checkout.models import CheckoutSession
@@ -28,6 +28,8 @@ Mode = CheckoutSession.Mode
 State = CheckoutSession.State
 
 DEFAULT_BRAND = Organization._meta.get_field("brand_color").default
+# Who is on what, and what leaving it for the session's plan costs and gives.
+_Change = tuple[Subscription, changes.Preview]
 _CARD_IMAGES = ("visa", "mastercard", "amex", "discover")
 
 
@@ -107,7 +109,7 @@ def start(
     alert: Alert | None = None,
 ) -> Page:
     """Step 1: what it costs and gives, then the phone."""
-    offer = _offer(session, now=now)
+    offer = _offer(session, _change(session, now=now), now=now)
     known = (
         session.connection_is_given
         and session.connection is not None
@@ -142,7 +144,7 @@ def code(
     """Step 2: the code."""
     wait = phones.resend_wait(session, now=now)
     context = frame(session, embedded=embedded, title=gettext("Enter your code")) | {
-        "summary": _offer(session, now=now),
+        "summary": _offer(session, _change(session, now=now), now=now),
         "step": _step(session, 2),
         "masked_phone": dialing.masked(session.phone),
         "valid_for": valid_for(),
@@ -207,8 +209,9 @@ def pay(
     asks = not (saved and customer.name and customer.email) or bool(problems)
     begun = session.state == State.PAYING
     moves = sessions.change(session) != sessions.Change.NONE
+    change = _change(session, now=now)
     context = frame(session, embedded=embedded, title=gettext("Payment")) | {
-        "summary": _offer(session, now=now, saved=saved),
+        "summary": _offer(session, change, now=now, saved=saved),
         "step": "" if saved or moves else _step(session, 3),
         "heading": {
             sessions.Means.NONE: gettext("Your details"),
@@ -216,7 +219,7 @@ def pay(
         }.get(means, gettext("Payment")),
         "card": None
         if means == sessions.Means.NONE
-        else card_fields(session.merchant, charge=_charge(session, now=now), phone=session.phone),
+        else card_fields(session.merchant, charge=_charge(session, change), phone=session.phone),
         "saved_card": shown_card(saved),
         "masked_phone": dialing.masked(session.phone),
         "can_change": not session.connection_is_given and not begun,
@@ -227,7 +230,8 @@ def pay(
         "nonce": sessions.form_nonce(session),
         "moves": moves,
     }
-    return Page("checkout/pay.html", context | typed | _terms(session, now=now, saved=saved))
+    terms = _terms(session, change, now=now, saved=saved)
+    return Page("checkout/pay.html", context | typed | terms)
 
 
 def done(session: CheckoutSession, *, embedded: bool, now: datetime) -> Page:
@@ -275,13 +279,28 @@ def missing() -> Page:
     return Page("hosted/not_found.html", status=404)
 
 
+def _change(session: CheckoutSession, *, now: datetime) -> _Change | None:
+    """The change of plan that a session is for, reckoned once for a whole page. Told only to the
+    customer whose plan it is: their phone is confirmed."""
+    current = session.connection.subscription if session.connection is not None else None
+    plan = session.plan
+    if session.state not in (State.VERIFIED, State.PAYING) or plan is None or current is None:
+        return None
+    if sessions.change(session) == sessions.Change.NONE:
+        return None
+    return current, changes.preview(current, plan=plan, now=now)
+
+
 def _offer(
-    session: CheckoutSession, *, now: datetime, saved: PaymentMethod | None = None
+    session: CheckoutSession,
+    change: _Change | None,
+    *,
+    now: datetime,
+    saved: PaymentMethod | None = None,
 ) -> summary.Summary | None:
     zone = session.merchant.time_zone
-    current = session.connection.subscription if session.connection is not None else None
-    if session.plan is not None and current is not None and _shows_change(session):
-        return switching.as_summary(current, session.plan, now=now)
+    if change is not None:
+        return switching.as_summary(*change)
     if session.plan is not None:
         return summary.of_plan(session.plan, now=now, zone=zone)
     if session.bundle is None:
@@ -292,14 +311,12 @@ def _offer(
     return summary.of_bundle(session.bundle, now=now, zone=zone)
 
 
-def _shows_change(session: CheckoutSession) -> bool:
-    """Only to the customer whose plan it is: their phone is confirmed."""
-    confirmed = session.state in (State.VERIFIED, State.PAYING)
-    return confirmed and sessions.change(session) != sessions.Change.NONE
-
-
 def _terms(
-    session: CheckoutSession, *, now: datetime, saved: PaymentMethod | None
+    session: CheckoutSession,
+    change: _Change | None,
+    *,
+    now: datetime,
+    saved: PaymentMethod | None,
 ) -> dict[str, Any]:
     """Due today, the consent, and the button's words."""
     name, zone = session.merchant.name, session.merchant.time_zone
@@ -329,10 +346,9 @@ def _terms(
             "busy": gettext("Saving..."),
         }
     plan = session.plan
-    current = session.connection.subscription if session.connection is not None else None
-    if current is not None and _shows_change(session):
+    if change is not None:
         # Another card than the saved one may be chosen.
-        offer = switching.offer(current, plan, now=now, card=gettext("this card"))
+        offer = switching.offer(*change, card=gettext("this card"))
         begun = session.payment
         return {
             "due": "",
@@ -425,7 +441,7 @@ def intent_json(
     }
 
 
-def _charge(session: CheckoutSession, *, now: datetime) -> Money | None:
+def _charge(session: CheckoutSession, change: _Change | None) -> Money | None:
     """What the button will ask for, as far as it is known before; None: nothing is charged."""
     if sessions.means(session) != sessions.Means.PAYMENT:
         return None
@@ -437,11 +453,8 @@ def _charge(session: CheckoutSession, *, now: datetime) -> Money | None:
         return cost
     plan = session.plan
     assert plan is not None
-    current = session.connection.subscription if session.connection is not None else None
-    if current is not None and _shows_change(session):
-        due = changes.preview(current, plan=plan, now=now).charge
-        if due.amount > 0:
-            return due
+    if change is not None and change[1].charge.amount > 0:
+        return change[1].charge
     price: Money = plan.price
     return price
 

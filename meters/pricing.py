@@ -296,6 +296,14 @@ def volume_fee(price: Price, *, billed: Decimal, total: Decimal) -> Decimal:
     return money.round_fee(Fraction(billed) * Fraction(rate) / _a_unit(price))
 
 
+def is_exact(price: Price) -> bool:
+    """Whether a fixed rate never rounds: whole things are counted, each at 10 decimals or fewer."""
+    each = [Fraction(tier.rate) / _a_unit(price) for tier in price.tiers]
+    return price.unit != "minutes" and all(
+        (part * 10**money.FEE_PLACES).denominator == 1 for part in each
+    )
+
+
 def billable(price: Price, position: Decimal) -> Decimal:
     """What of a count up to `position` the tiers see: past the allowance, in whole packages."""
     with money.exact():

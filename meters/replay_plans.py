@@ -1,10 +1,12 @@
 """Replay of a plan: past usage billed again by a draft plan, beside the plan customers are on.
 
-Reads only, in a few queries for any number of customers. Both sides are reckoned by the same rules
-over the same whole months, as if each customer had been on the plan from the first day with no
-credit and no debt:
+Reads only, in a few queries for any number of customers (`meters.replay_past`), and of no more than
+`MOST_CUSTOMERS`. Both sides are reckoned by the same rules over the same whole months, as if each
+customer had been on the plan from the first day, or from the day they joined, with no credit and no
+debt:
 
-- A cycle that begins is paid; one that the months cut short counts by its share of the time.
+- A cycle that begins is paid; one that the months, or the customer's joining, cut short counts by
+  its share of the time, its price, credit and limit alike.
 - Each request keeps what it was charged. One that does not fit is refused where the plan stops or
   the overage cap is reached, as the charge does when it is asked to enforce (`meters_charge`), and
   so is one of a meter that the plan lacks.
@@ -22,21 +24,22 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from django.db import connection as database
-from django.db.models import Sum
+from billing import money, periods, plans
+from billing.models import CreditBundle, Merchant, Plan, Subscription
+from meters import replay_past
+from meters.models import MeterPlan
+from meters.replay_past import Past, Use
 
-from billing import ids, money, periods, plans
-from billing.models import CreditBundle, Merchant, Payment, Plan, Subscription
-from meters.models import MeterPlan, VolumeSettlement
-
-ZERO, WHOLE = Decimal(0), Decimal(1)
+ZERO = Decimal(0)
+_STEP = timedelta(microseconds=1)
+# More are not billed again at once: those who came first are.
+MOST_CUSTOMERS = 5000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,11 +59,11 @@ class Bill:
     price: Decimal = ZERO
     overage: Decimal = ZERO
     bundles: Decimal = ZERO
-    # Usage that was let through, and its provider's cost where one is known.
+    # Usage that was let through, its provider's cost where one is known, and the usage without one.
     served: Decimal = ZERO
     cost: Decimal = ZERO
     requests: int = 0
-    without_cost: int = 0
+    without_cost: Decimal = ZERO
     refused: int = 0
     # What is left at the end: credit, and what no card was asked for.
     left: Decimal = ZERO
@@ -75,22 +78,16 @@ class Bill:
 
 @dataclass(frozen=True, slots=True)
 class _Span:
-    """A cycle, or what of it lies in the time: its share of a whole one."""
+    """A cycle, and up to where it lies in the time."""
 
     start: datetime
-    share: Decimal
+    end: datetime
+    until: datetime
 
-
-@dataclass(slots=True)
-class _Use:
-    """The requests of a cycle of one customer, added up."""
-
-    charged: Decimal = ZERO
-    cost: Decimal = ZERO
-    count: int = 0
-    without_cost: int = 0
-    # Of meters that the plan lacks.
-    off_plan: int = 0
+    def share(self, since: datetime) -> Decimal:
+        """How much of a whole cycle they had who joined at `since`, from 0 to 1."""
+        had, whole = self.until - max(self.start, since), self.end - self.start
+        return max(Decimal(had // _STEP) / Decimal(whole // _STEP), ZERO)
 
 
 @dataclass(slots=True)
@@ -117,46 +114,6 @@ class _Purse:
         return rest - drawn
 
 
-@dataclass(slots=True)
-class _Past:
-    """What really happened, by (connection, cycle)."""
-
-    uses: dict[tuple[UUID, int], _Use] = field(default_factory=dict)
-    bought: dict[tuple[UUID, int], list[tuple[UUID, int]]] = field(
-        default_factory=lambda: defaultdict(list)
-    )
-    given_back: dict[tuple[UUID, int], Decimal] = field(
-        default_factory=lambda: defaultdict(Decimal)
-    )
-    # Request by request, only of those customers whom a limit may stop.
-    rows: dict[tuple[UUID, int], list[tuple[Decimal, Decimal | None]]] = field(
-        default_factory=lambda: defaultdict(list)
-    )
-
-
-_SUMS = """
-SELECT connection_id, width_bucket(created_at, %(starts)s::timestamptz[]) - 1,
-       COALESCE(sum(charged) FILTER (WHERE meter_id = ANY(%(meters)s)), 0),
-       COALESCE(sum(provider_cost) FILTER (WHERE meter_id = ANY(%(meters)s)), 0),
-       count(*) FILTER (WHERE meter_id = ANY(%(meters)s)),
-       count(*) FILTER (WHERE meter_id = ANY(%(meters)s) AND provider_cost IS NULL),
-       count(*) FILTER (WHERE NOT meter_id = ANY(%(meters)s))
-  FROM meters_usagerequest
- WHERE merchant_id = %(merchant)s AND id >= %(first)s AND status = 'completed'
-   AND created_at >= %(since)s AND created_at < %(until)s AND connection_id = ANY(%(people)s)
- GROUP BY 1, 2
-"""
-_ROWS = """
-SELECT connection_id, width_bucket(created_at, %(starts)s::timestamptz[]) - 1, charged,
-       provider_cost
-  FROM meters_usagerequest
- WHERE merchant_id = %(merchant)s AND id >= %(first)s AND status = 'completed'
-   AND created_at >= %(since)s AND created_at < %(until)s AND connection_id = ANY(%(people)s)
-   AND meter_id = ANY(%(meters)s)
- ORDER BY id
-"""
-
-
 @dataclass(frozen=True, slots=True)
 class Side:
     """All customers together on one side."""
@@ -168,7 +125,7 @@ class Side:
     served: Decimal
     cost: Decimal
     requests: int
-    without_cost: int
+    without_cost: Decimal
     refused: int
     run_out: int
     worst: Bill | None
@@ -191,7 +148,7 @@ class Side:
             served=add("served"),
             cost=add("cost"),
             requests=sum(bill.requests for bill in bills),
-            without_cost=sum(bill.without_cost for bill in bills),
+            without_cost=add("without_cost"),
             refused=sum(bill.refused for bill in bills),
             run_out=sum(bill.runs_out for bill in bills),
             worst=max(bills, key=lambda bill: bill.total, default=None),
@@ -205,6 +162,10 @@ class Comparison:
     since: datetime
     until: datetime
     pairs: list[tuple[Bill, Bill]]
+    # Customers of the same plans who are left out: there are more than `MOST_CUSTOMERS`.
+    left_out: int = 0
+    # Of those billed, who joined within the time and is billed from then on.
+    joined: int = 0
 
     @property
     def today(self) -> Side:
@@ -235,10 +196,11 @@ def compare(
     people: Sequence[UUID] | None = None,
 ) -> Comparison:
     """The draft beside the plan each customer is on: those of `plan`, or of every plan; of them
-    only `people`, where these are named.
+    only `people`, where these are named. Who joined at the very end of the time is no part of it.
 
     Raises:
-        billing.errors.Invalid: terms that no plan can have.
+        billing.errors.Invalid: terms that no plan can have; or a limit may stop too many (`people`,
+            as `replay_past.read`).
     """
     since, until = last_months(merchant, months=months, now=now)
     rows = Subscription.objects.of(merchant).current().select_related("plan")
@@ -246,9 +208,12 @@ def compare(
         rows = rows.filter(plan=plan)
     if people is not None:
         rows = rows.filter(connection__in=people)
+    rows = rows.filter(started_at__lt=until)
+    count = rows.count()
     groups: dict[UUID, list[UUID]] = defaultdict(list)
     sold: dict[UUID, Plan] = {}
-    for row in rows.order_by("connection_id"):
+    # By when they came: the keys of connections are ordered by time.
+    for row in rows.order_by("connection_id")[:MOST_CUSTOMERS]:
         groups[row.plan_id].append(row.connection_id)
         sold[row.plan_id] = row.plan
     today: dict[UUID, Bill] = {}
@@ -256,7 +221,14 @@ def compare(
         bills = replay(merchant, of(sold[key]), people=members, since=since, until=until)
         today |= {bill.connection_id: bill for bill in bills}
     drafted = replay(merchant, draft, people=sorted(today), since=since, until=until)
-    return Comparison(since, until, [(today[bill.connection_id], bill) for bill in drafted])
+    came = replay_past.joined(merchant, list(today))
+    return Comparison(
+        since,
+        until,
+        [(today[bill.connection_id], bill) for bill in drafted],
+        left_out=count - len(today),
+        joined=sum(1 for at in came.values() if at > since),
+    )
 
 
 def of(plan: Plan) -> Offer:
@@ -276,9 +248,11 @@ def of(plan: Plan) -> Offer:
 
 
 def last_months(merchant: Merchant, *, months: int, now: datetime) -> tuple[datetime, datetime]:
-    """The last so many whole months, in the merchant's local time, ended by `now`."""
+    """The last so many whole months, in the merchant's local time, ended by the quarter of an hour
+    that holds `now`."""
     zone = merchant.time_zone
     local = now.astimezone(ZoneInfo(zone))
+    local = local.replace(minute=local.minute // 15 * 15, second=0, microsecond=0)
     number = local.year * 12 + local.month - 1 - months
     # A day that the month lacks is its last one, as a cycle's is.
     for day in range(local.day, 0, -1):
@@ -293,15 +267,27 @@ def last_months(merchant: Merchant, *, months: int, now: datetime) -> tuple[date
 def replay(
     merchant: Merchant, offer: Offer, *, people: Sequence[UUID], since: datetime, until: datetime
 ) -> list[Bill]:
-    """What each of the connections would have paid in [since, until) of the merchant's clock.
+    """What each of the connections would have paid in [since, until) of the merchant's clock, or of
+    it since they joined. Both are beginnings of quarters of an hour.
 
     Raises:
-        billing.errors.Invalid: terms that no plan can have.
+        billing.errors.Invalid: as `compare`.
     """
     plans.validate(offer.terms, currency=merchant.currency)
     spans = _spans(merchant, offer, since=since, until=until)
-    past = _read(merchant, offer, spans, people=people, since=since, until=until)
-    return [_bill(person, offer, spans, past, currency=merchant.currency) for person in people]
+    came, currency = replay_past.joined(merchant, people), merchant.currency
+    past = replay_past.read(
+        merchant,
+        people=people,
+        meters=offer.meters,
+        starts=[span.start for span in spans],
+        until=until,
+        may_be_stopped=lambda past: _may_be_stopped(offer, spans, past, came, currency=currency),
+    )
+    return [
+        _bill(person, offer, spans, past, since=came[person], currency=currency)
+        for person in people
+    ]
 
 
 def _spans(merchant: Merchant, offer: Offer, *, since: datetime, until: datetime) -> list[_Span]:
@@ -316,75 +302,17 @@ def _spans(merchant: Merchant, offer: Offer, *, since: datetime, until: datetime
         if cycle.start == cycle.end:
             # A day that the zone left out.
             continue
-        share = WHOLE
-        if cycle.end > until:
-            share = Decimal((until - cycle.start).total_seconds()) / Decimal(
-                (cycle.end - cycle.start).total_seconds()
-            )
-        spans.append(_Span(cycle.start, share))
+        spans.append(_Span(cycle.start, cycle.end, min(cycle.end, until)))
 
 
-def _read(
-    merchant: Merchant,
+def _may_be_stopped(
     offer: Offer,
     spans: list[_Span],
+    past: Past,
+    came: Mapping[UUID, datetime],
     *,
-    people: Sequence[UUID],
-    since: datetime,
-    until: datetime,
-) -> _Past:
-    past = _Past()
-    starts = [span.start for span in spans]
-    params: dict[str, Any] = {
-        "merchant": merchant.pk,
-        "meters": list(offer.meters),
-        "people": list(people),
-        "starts": starts,
-        "since": since,
-        "until": until,
-        # Keys are ordered by real time, which a sandbox's clock runs ahead of.
-        "first": ids.first(since - merchant.clock_offset),
-    }
-    bought = (
-        Payment.objects.of(merchant)
-        .filter(
-            connection__in=people,
-            bundle__isnull=False,
-            status=Payment.Status.SUCCEEDED,
-            settled_at__gte=since,
-            settled_at__lt=until,
-            refunded=0,
-        )
-        .values("connection_id", "bundle_id", "settled_at")
-        .annotate(packs=Sum("quantity"))
-        .order_by("settled_at", "bundle_id")
-    )
-    for row in bought:
-        key = row["connection_id"], _place(starts, row["settled_at"])
-        past.bought[key].append((row["bundle_id"], row["packs"]))
-    settled = VolumeSettlement.objects.of(merchant).filter(
-        connection__in=people, meter__in=offer.meters, created_at__gte=since, created_at__lt=until
-    )
-    for person, at, amount in settled.values_list("connection_id", "created_at", "amount"):
-        past.given_back[person, _place(starts, at)] += amount
-    with database.cursor() as cursor:
-        cursor.execute(_SUMS, params)
-        for person, number, *sums in cursor.fetchall():
-            past.uses[person, number] = _Use(*sums)
-        stopped = _may_be_stopped(offer, spans, past, currency=merchant.currency)
-        if stopped:
-            cursor.execute(_ROWS, params | {"people": list(stopped)})
-            for person, number, charged, cost in cursor.fetchall():
-                past.rows[person, number].append((charged, cost))
-    return past
-
-
-def _place(starts: Sequence[datetime], at: datetime) -> int:
-    """The number of the cycle that an instant lies in."""
-    return sum(1 for start in starts if start <= at) - 1
-
-
-def _may_be_stopped(offer: Offer, spans: list[_Span], past: _Past, *, currency: str) -> set[UUID]:
+    currency: str,
+) -> set[UUID]:
     """Who uses more in some cycle than its own credit, on a plan with a limit. Carried credit, a
     bundle or overage may still cover it, which the bill finds out. Debt from the cycle before takes
     less than a smallest charge of the credit."""
@@ -392,27 +320,44 @@ def _may_be_stopped(offer: Offer, spans: list[_Span], past: _Past, *, currency: 
     if terms.when_depleted == Plan.WhenDepleted.OVERAGE and terms.overage_cap is None:
         return set()
     least = money.minimum_charge(currency)
-    room = [money.floor_minor(terms.included_credit * span.share, currency) for span in spans]
+
+    def room(person: UUID, number: int) -> Decimal:
+        share = spans[number].share(came[person])
+        return money.floor_minor(terms.included_credit * share, currency)
+
     return {
-        person for (person, number), use in past.uses.items() if use.charged > room[number] - least
+        person
+        for (person, number), use in past.uses.items()
+        if use.charged > room(person, number) - least
     }
 
 
-def _bill(person: UUID, offer: Offer, spans: list[_Span], past: _Past, *, currency: str) -> Bill:
+def _bill(
+    person: UUID,
+    offer: Offer,
+    spans: list[_Span],
+    past: Past,
+    *,
+    since: datetime,
+    currency: str,
+) -> Bill:
     """The cycles one after the other, as the ledger would go through them."""
     terms, purse = offer.terms, _Purse()
     overage = terms.when_depleted == Plan.WhenDepleted.OVERAGE
-    price = asked = packs = served = cost = ZERO
-    requests = without_cost = refused = 0
+    price = asked = packs = served = cost = without_cost = ZERO
+    requests = refused = 0
     runs_out, fresh = False, ZERO
     for number, span in enumerate(spans):
-        price += money.floor_minor(terms.price * span.share, currency)
-        packs += _begin(purse, offer, span, past.bought.get((person, number), ()), currency)
+        share = span.share(since)
+        if not share:
+            continue
+        price += money.floor_minor(terms.price * share, currency)
+        packs += _begin(purse, offer, share, past.bought.get((person, number), ()), currency)
         purse.bundle, fresh = purse.bundle + fresh, ZERO
-        use = past.uses.get((person, number), _Use())
+        use = past.uses.get((person, number), Use())
         limit = ZERO if not overage else terms.overage_cap
         if limit is not None:
-            limit = money.floor_minor(limit * span.share, currency)
+            limit = money.floor_minor(limit * share, currency)
         if limit is None or use.charged <= purse.credit + limit:
             rows: Iterable[tuple[Decimal, Decimal | None]] = [(use.charged, use.cost)]
             requests, without_cost = requests + use.count, without_cost + use.without_cost
@@ -433,7 +378,7 @@ def _bill(person: UUID, offer: Offer, spans: list[_Span], past: _Past, *, curren
             cost += paid or ZERO
             if not whole:
                 requests += 1
-                without_cost += paid is None
+                without_cost += charged if paid is None else ZERO
         refused += use.off_plan
         runs_out = runs_out or bool(use.charged and purse.credit <= 0)
         if whole:
@@ -463,7 +408,7 @@ def _bill(person: UUID, offer: Offer, spans: list[_Span], past: _Past, *, curren
 def _begin(
     purse: _Purse,
     offer: Offer,
-    span: _Span,
+    share: Decimal,
     bought: Iterable[tuple[UUID, int]],
     currency: str,
 ) -> Decimal:
@@ -473,7 +418,7 @@ def _begin(
     kept = purse.cycle if terms.rollover_type == Plan.Rollover.FULL else ZERO
     if terms.rollover_cap is not None:
         kept = min(kept, terms.rollover_cap)
-    purse.cycle = kept + money.floor_minor(terms.included_credit * span.share, currency)
+    purse.cycle = kept + money.floor_minor(terms.included_credit * share, currency)
     if terms.bundle_rollover_type != Plan.Rollover.FULL:
         purse.bundle = ZERO
     paid = ZERO

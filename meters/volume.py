@@ -4,14 +4,15 @@ While a cycle runs each request pays the first tier's rate (`meters.pricing`). W
 that was counted decides the tier, its rate is asked for all units, and the difference is given back
 as credits that pay debt first (money.md, Fee models). `settle` may run any number of times, at any
 time: it gives what is missing, under the connection's lock. Registered with `billing.closing` by
-`meters.apps`; `outcomes` and `expected` tell what running cycles would come to.
+`meters.apps`. What running cycles would come to, `outcomes` reads from the requests, as a
+settlement must, and `expected` from the counts the charge keeps, wherever these say it exactly.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
@@ -62,6 +63,22 @@ SELECT p.scope, p."window", p.quantity, r.price_id, sum(r.fee), sum(b.billed),
  WHERE p.scope = ANY (%s) AND p.unsettled
  GROUP BY p.scope, p."window", p.quantity, r.price_id
 """
+
+
+# The cycles that are not settled, by their counts alone: the meter's newest price, when the cycle
+# began, and what was given back of that price before.
+_COUNTED = """
+SELECT p.scope, p."window", p.quantity, m.price_id, c.start,
+       (SELECT COALESCE(sum(v.amount), 0) FROM meters_volumesettlement v
+         WHERE v.subscription_id = p.scope AND v.cycle_index = p."window"
+           AND v.price_id = m.price_id)
+  FROM meters_meterposition p
+  JOIN meters_meter m ON m.id = p.meter_id
+  LEFT JOIN billing_cycle c ON c.subscription_id = p.scope AND c.index = p."window"
+ WHERE p.scope = ANY (%s) AND p.unsettled
+"""
+# A call that began so long before a price was published may still be charged at the one before.
+LONGEST_CALL = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +152,13 @@ def settle(subscription_id: UUID, *, now: datetime, early: bool = False) -> list
 
 
 def expected(subscription_ids: Collection[UUID]) -> dict[UUID, Decimal]:
-    """What subscriptions would be given back as their usage stands; those with nothing left out."""
+    """What subscriptions would be given back as their usage stands; those with nothing left out.
+
+    Reads no request of those whose counts say it; for the others at most two queries more.
+    """
+    counted, rest = _by_counts(subscription_ids)
     found: dict[UUID, Decimal] = {}
-    for outcome in outcomes(subscription_ids):
+    for outcome in [*counted, *(outcomes(rest) if rest else ())]:
         if outcome.due:
             found[outcome.subscription_id] = found.get(outcome.subscription_id, ZERO) + outcome.due
     return found
@@ -188,6 +209,50 @@ def outcomes(subscription_ids: Collection[UUID]) -> list[Outcome]:
     return sorted(
         found, key=lambda row: (row.cycle_index, str(row.price.meter_id), row.price.version)
     )
+
+
+def _by_counts(subscription_ids: Collection[UUID]) -> tuple[list[Outcome], set[UUID]]:
+    """What the counts alone say, and the subscriptions of which a count does not say it."""
+    with database.cursor() as cursor:
+        cursor.execute(_COUNTED, [list(subscription_ids)])
+        rows = cursor.fetchall()
+    versions = MeterPrice.objects.in_bulk({row[3] for row in rows}) if rows else {}
+    rest = {row[0] for row in rows if not _says_it(versions.get(row[3]), since=row[4])}
+    counted = []
+    for subscription_id, window, total, price_id, _, before in rows:
+        price = versions[price_id]
+        if subscription_id in rest or price.tier_mode != MeterPrice.TierMode.VOLUME:
+            continue
+        terms = prices.of(price).price
+        tier = pricing.volume_tier(terms, total)
+        charged = pricing.volume_fee(terms.live, billed=total, total=total)
+        counted.append(
+            Outcome(
+                subscription_id=subscription_id,
+                cycle_index=window,
+                price=price,
+                total=total,
+                billed=total,
+                tier=tier,
+                charged=charged,
+                fee=pricing.volume_fee(terms, billed=total, total=total),
+                given=before,
+            )
+        )
+    return counted, rest
+
+
+def _says_it(price: MeterPrice | None, *, since: datetime | None) -> bool:
+    """Whether what a cycle's requests were charged follows from how much they counted: one price
+    priced them all, bills whatever is counted, and never rounds."""
+    if price is None or since is None:
+        return False
+    if price.version > 1 and price.created_at > since - LONGEST_CALL:
+        return False
+    if price.free_allowance or price.package_size:
+        # What was taken back may have been free, or have begun a package of others.
+        return False
+    return pricing.is_exact(prices.of(price).price.live)
 
 
 def _give(

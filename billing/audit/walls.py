@@ -54,6 +54,10 @@ STUCK = f"""
       FROM billing_planmove v JOIN billing_merchant m ON m.id = v.merchant_id
      WHERE v.state = 'running' AND v.created_at < now() + m.clock_offset - interval '1 day'
     UNION ALL
+    SELECT 'import of customers', i.id::text, i.created_at
+      FROM billing_customerimport i JOIN billing_merchant m ON m.id = i.merchant_id
+     WHERE i.state = 'running' AND i.created_at < now() + m.clock_offset - interval '1 day'
+    UNION ALL
     SELECT 'fall to be told', c.id::text, coalesce(c.depleted_at, c.low_at)
       FROM billing_connection c JOIN billing_merchant m ON m.id = c.merchant_id
      WHERE (c.depleted_at IS NOT NULL AND NOT c.depleted_told

@@ -12,6 +12,7 @@ from billing.models.connections import Connection, Customer, Cycle, Subscription
 from billing.models.credits import CreditGrant, LedgerEntry
 from billing.models.events import Event, OutboxMessage, StripeEvent
 from billing.models.holds import Hold
+from billing.models.imports import CustomerImport
 from billing.models.merchants import (
     AuditEntry,
     Invitation,
@@ -39,6 +40,7 @@ __all__ = [
     "CreditBundle",
     "CreditGrant",
     "Customer",
+    "CustomerImport",
     "Cycle",
     "Delivery",
     "DeliveryAttempt",

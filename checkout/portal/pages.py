@@ -10,7 +10,7 @@ from django.conf import settings
 from django.urls import reverse
 from django.utils.translation import gettext, gettext_noop
 
-from billing import credits, locales, money
+from billing import changes, credits, locales, money
 from billing.models import Connection, Merchant, Plan, Subscription
 from checkout import dialing, languages, pages, phones, summary
 from checkout.models import PortalVisit
@@ -292,7 +292,7 @@ def switch(
     Raises:
         billing.errors.Conflict, NotFound: it cannot be switched to.
     """
-    offer = switching.offer(current, plan, now=now)
+    offer = switching.offer(current, changes.preview(current, plan=plan, now=now))
     return Page(
         "portal/act.html",
         frame(who, offer.heading)

@@ -7,7 +7,6 @@ Called by `checkout.portal.pages` and `checkout.pages`; what a switch is, `billi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -82,19 +81,14 @@ class Offer:
     needs_card: bool
 
 
-def offer(current: Subscription, plan: Plan, *, now: datetime, card: str = "") -> Offer:
-    """A switch in words. `card`: what the consent calls the card; empty: the saved one's name.
-
-    Raises:
-        billing.errors.Conflict, NotFound: as `billing.changes.check`.
-    """
-    found = changes.preview(current, plan=plan, now=now)
+def offer(current: Subscription, found: changes.Preview, *, card: str = "") -> Offer:
+    """A switch in words. `card`: what the consent calls the card; empty: the saved one's name."""
     return _upgrade(found, current, card) if found.is_upgrade else _later(found, current)
 
 
-def as_summary(current: Subscription, plan: Plan, *, now: datetime) -> summary.Summary:
+def as_summary(current: Subscription, found: changes.Preview) -> summary.Summary:
     """A switch as the head of the checkout's payment page: you are on one, switch to the other?"""
-    told = offer(current, plan, now=now)
+    told, plan = offer(current, found), found.to_plan
     return summary.Summary(
         name=gettext("You are on {current}. Switch to {plan}?").format(
             current=current.plan.name, plan=plan.name

@@ -44,19 +44,13 @@ def switch(request: access.ConsoleRequest, key: str) -> HttpResponse:
     if plan is not None:
         try:
             offer = changes.preview(subscription, plan=plan, now=now)
+            if request.method == "POST" and form.text("step") == "switch":
+                answer = _switch(request, connection, subscription, plan, form, offer, now=now)
+                if answer is not None:
+                    return answer
             lines = _lines(connection, subscription, plan, now=now, zone=merchant.time_zone)
         except errors.LavaError as error:
             form.refuse(error)
-        if offer is not None and request.method == "POST" and form.text("step") == "switch":
-            if form.text("charge") != _stamp(offer):
-                form.problems["form"] = (
-                    "The price of the switch has changed since this page was shown, because credit "
-                    "was used. Look again and confirm."
-                )
-            else:
-                answer = _switch(request, connection, subscription, plan, form, now=now)
-                if answer is not None:
-                    return answer
     return render(
         request,
         "console/connections/switch.html",
@@ -142,10 +136,17 @@ def _switch(
     subscription: Subscription,
     plan: Plan,
     form: typed.Form,
+    offer: changes.Preview,
     *,
     now: datetime,
 ) -> HttpResponse | None:
-    """Switch, and say what became of it."""
+    """Switch as the page showed it, and say what became of it."""
+    if form.text("charge") != _stamp(offer):
+        form.problems["form"] = (
+            "The price of the switch has changed since this page was shown, because credit was "
+            "used. Look again and confirm."
+        )
+        return None
     before = subscription.plan.name
     try:
         done = upgrades.switch(subscription, plan=plan, now=now)

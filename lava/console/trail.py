@@ -62,6 +62,7 @@ WORDS = {
     "plan.stayed": "took back the change of plan of",
     "plan.cancelled": "cancelled the plan of",
     "plan.kept": "kept the plan of",
+    "customers.imported": "imported the customers of",
     "customer.disabled": "disabled",
     "customer.enabled": "enabled",
     "gap.looked_for": "compared the books with Stripe",

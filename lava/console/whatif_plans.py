@@ -15,12 +15,12 @@ from django.urls import URLPattern, path
 from django.views.decorators.http import require_POST
 
 from billing import errors
-from billing.models import Connection, Plan
+from billing.models import Connection, Merchant, Plan
 from billing.plans import Terms
 from lava.console import access, charts, plans, typed
 from meters import replay_plans
 from meters.models import Meter
-from meters.replay_plans import Bill, Offer, Side
+from meters.replay_plans import Bill, Comparison, Offer, Side
 
 MONTHS = (1, 3, 12)
 # Rows of the list of who pays more, and customers that can be named.
@@ -50,15 +50,20 @@ def try_plan(request: access.ConsoleRequest, key: str) -> HttpResponse:
     text = request.POST.get("months", "1")
     months = int(text) if text in map(str, MONTHS) else 1
     named, problem = _named(merchant, request.POST.get("people", ""))
-    found = replay_plans.compare(
-        merchant,
-        _offer(builder, terms, plan, meters),
-        months=months,
-        now=merchant.now(),
-        plan=plan,
-        people=named,
-    )
-    rises = found.rises
+    too_much = ""
+    result: dict[str, Any] = {}
+    try:
+        found = replay_plans.compare(
+            merchant,
+            _offer(builder, terms, plan, meters),
+            months=months,
+            now=merchant.now(),
+            plan=plan,
+            people=named,
+        )
+        result = _result(merchant, found)
+    except errors.Invalid as error:
+        too_much = error.message
     return render(
         request,
         "console/whatif/plan.html",
@@ -69,8 +74,6 @@ def try_plan(request: access.ConsoleRequest, key: str) -> HttpResponse:
             "save": "Make the version" if versioned else ("Save" if plan else "Make plan"),
             "months": months,
             "choices": MONTHS,
-            "since": found.since,
-            "until": found.until,
             "posted": [
                 (name, value)
                 for name, values in request.POST.lists()
@@ -79,24 +82,38 @@ def try_plan(request: access.ConsoleRequest, key: str) -> HttpResponse:
             ],
             "named": request.POST.get("people", "").strip(),
             "problem": problem,
-            "count": len(found.pairs),
-            "today": found.today,
-            "draft": found.draft,
-            "change": found.draft.revenue - found.today.revenue,
-            "points": _points(found.today, found.draft),
-            "more": len(rises),
-            "less": found.falls,
-            "rows": _rows(merchant, rises[:SHOWN]),
-            "hidden": max(len(rises) - SHOWN, 0),
-            "worst": _person(merchant, found.draft.worst),
-            "lines": _lines(found.today, found.draft),
-            "chart": charts.bills(
-                [(today.total, draft.total) for today, draft in found.pairs],
-                currency=merchant.currency,
-            ),
+            "too_much": too_much,
             "currency": merchant.currency,
-        },
+        }
+        | result,
+        status=422 if too_much else 200,
     )
+
+
+def _result(merchant: Merchant, found: Comparison) -> dict[str, Any]:
+    """What the page shows of a draft that was billed."""
+    rises = found.rises
+    return {
+        "since": found.since,
+        "until": found.until,
+        "count": len(found.pairs),
+        "joined": found.joined,
+        "left_out": found.left_out,
+        "today": found.today,
+        "draft": found.draft,
+        "change": found.draft.revenue - found.today.revenue,
+        "points": _points(found.today, found.draft),
+        "more": len(rises),
+        "less": found.falls,
+        "rows": _rows(merchant, rises[:SHOWN]),
+        "hidden": max(len(rises) - SHOWN, 0),
+        "worst": _person(merchant, found.draft.worst),
+        "lines": _lines(found.today, found.draft),
+        "chart": charts.bills(
+            [(today.total, draft.total) for today, draft in found.pairs],
+            currency=merchant.currency,
+        ),
+    }
 
 
 def _typed(request: access.ConsoleRequest, plan: Plan | None, *, versioned: bool) -> plans.Builder:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+from datetime import datetime
 
-from billing import subscriptions
+import pytest
+from django.db import connection as database
+from django.test.utils import CaptureQueriesContext
+
+from billing import changes, subscriptions
 from billing.models import Merchant, Payment, Plan, Subscription
 from checkout import sessions
 from lava.demo.card_network.process import CardNetwork
@@ -12,6 +16,8 @@ from tests import factories
 from tests.checkout.visitor import DECLINED, PHONE, Visitor, make_session
 
 pytestmark = pytest.mark.django_db
+# Of the page of a switch, its preview among them.
+MOST_QUERIES = 21
 
 
 @pytest.fixture
@@ -61,6 +67,24 @@ def test_an_upgrade_is_paid_at_the_page_once(
     paid = Payment.objects.get()
     assert (paid.purpose, paid.status, paid.amount.amount) == ("upgrade", "succeeded", 79)
     assert "Pro is active" in visitor.get().content.decode()
+
+
+def test_the_page_reckons_the_change_once(
+    network: CardNetwork, current: Subscription, pro: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visitor = visitor_for(pro)
+    reckoned: list[Plan] = []
+    quote = changes.quote
+
+    def count(subscription: Subscription, *, plan: Plan, now: datetime) -> changes.Quote:
+        reckoned.append(plan)
+        return quote(subscription, plan=plan, now=now)
+
+    monkeypatch.setattr(changes, "quote", count)
+    with CaptureQueriesContext(database) as found:
+        html = visitor.get().content.decode()
+    assert html.count("$79.00") >= 3 and reckoned == [pro]
+    assert len(found) <= MOST_QUERIES, [row["sql"][:120] for row in found.captured_queries]
 
 
 def test_a_declined_upgrade_leaves_the_plan(

@@ -8,15 +8,16 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from io import StringIO
 from typing import Any
-from uuid import UUID
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection as database
+from django.test.utils import CaptureQueriesContext
 from moneyed import Money
 
 from billing import errors, plans
-from billing.models import LedgerEntry, Payment
-from meters import prices, pricing, replay_plans, volume
+from billing.models import LedgerEntry, Payment, Subscription
+from meters import prices, pricing, replay_past, replay_plans, rollups, usage, volume
 from meters.models import UsageRequest
 from meters.replay_plans import Bill, Comparison, Offer
 from tests import factories
@@ -33,11 +34,15 @@ class Story:
         self.key = factories.make_key(self.merchant)
         self.plan = factories.make_plan(self.merchant)
         self.meter = factories.make_meter(self.merchant, self.plan)
-        self.now = self.merchant.now()
+        now = self.merchant.now()
+        self.now = now.replace(minute=now.minute // 15 * 15, second=0, microsecond=0)
         self.count = 0
 
-    def customer(self) -> Any:
-        return factories.make_subscription(self.plan, now=self.now).connection
+    def customer(self, *, days: float = 800) -> Any:
+        """Somebody who joined so many days ago."""
+        row = factories.make_subscription(self.plan, now=self.now)
+        Subscription.objects.filter(pk=row.pk).update(started_at=self.now - timedelta(days=days))
+        return row.connection
 
     def use(self, person: Any, fee: str, *, days_ago: float = 1, cost: str | None = None) -> None:
         """A request that was charged `fee`, so many days ago."""
@@ -45,9 +50,13 @@ class Story:
         tokens = Decimal(fee) / 3 * 1_000_000
         assert tokens == int(tokens)
         fields = {} if cost is None else {"provider_cost": Decimal(cost)}
-        done = report(self.key, person, f"r{self.count}", input_tokens=int(tokens), **fields)
-        UsageRequest.objects.filter(pk=done.request.pk).update(
-            created_at=self.now - timedelta(days=days_ago)
+        report(
+            self.key,
+            person,
+            f"r{self.count}",
+            input_tokens=int(tokens),
+            timestamp=self.now - timedelta(days=days_ago),
+            **fields,
         )
 
     def draft(self, **terms: Any) -> Offer:
@@ -73,9 +82,7 @@ class Story:
 
 
 @pytest.fixture
-def story(monkeypatch: pytest.MonkeyPatch, db: None) -> Story:
-    # Keys carry the real time; the requests of a story are dated back.
-    monkeypatch.setattr(replay_plans.ids, "first", lambda at: UUID(int=0))
+def story() -> Story:
     return Story()
 
 
@@ -90,7 +97,7 @@ def test_a_dearer_plan_with_less_credit(story: Story) -> None:
     assert (found.draft.price, found.draft.overage) == (Decimal(40), Decimal(29))
     assert found.draft.cost == Decimal("7.5")
     assert found.draft.margin == (Decimal(69) - Decimal("7.5")) * 100 / 69
-    assert found.draft.without_cost == 1
+    assert found.draft.without_cost == 6
     ((before, after),) = found.rises
     assert (before.connection_id, before.total, after.total) == (heavy.pk, 33, 48)
     assert found.falls == 1
@@ -174,6 +181,88 @@ def test_a_cycle_that_is_cut_short_counts_by_its_share(story: Story) -> None:
     assert (bill.price, bill.left) == (10, 11)
 
 
+def test_who_joined_within_the_time_is_billed_from_then_on(story: Story) -> None:
+    late = story.customer(days=7)
+    story.use(late, "9")
+    draft = story.draft(billing_interval="week", price=Decimal(7), included_credit=Decimal(14))
+    # Of four weeks the last.
+    bill = story.bill(draft, since_days=28)
+    assert (bill.price, bill.left, bill.overage) == (7, 5, 0)
+    # Half of it: half the price, half the credit.
+    Subscription.objects.update(started_at=story.now - timedelta(days=3.5))
+    bill = story.bill(draft, since_days=28)
+    assert (bill.price, bill.left, bill.overage) == (Decimal("3.5"), 0, 2)
+    # A limit is of that half too.
+    stops = replace(draft, terms=replace(draft.terms, when_depleted="block"))
+    bill = story.bill(stops, since_days=28)
+    assert (bill.served, bill.refused) == (0, 1)
+    capped = replace(draft, terms=replace(draft.terms, overage_cap=Decimal(2)))
+    assert story.bill(capped, since_days=28).refused == 1
+
+
+def test_who_joined_within_the_time_is_counted_and_who_joined_after_it_is_not(
+    story: Story,
+) -> None:
+    old, late = story.customer(), story.customer(days=1)
+    story.customer(days=-0.001)
+    found = story.compare(story.draft())
+    assert [before.connection_id for before, _ in found.pairs] == sorted([old.pk, late.pk])
+    assert (found.joined, found.left_out) == (1, 0)
+    assert "1 joined within it and count from then on." in ask(story.plan.public_id)
+    assert json.loads(ask(story.plan.public_id, "--json"))["joined_within"] == 1
+
+
+def test_more_customers_than_can_be_billed_are_said_to_be_left_out(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, *_ = [story.customer() for _ in range(4)]
+    monkeypatch.setattr(replay_plans, "MOST_CUSTOMERS", 2)
+    found = story.compare(story.draft())
+    assert [before.connection_id for before, _ in found.pairs] == [first.pk, second.pk]
+    assert found.left_out == 2
+    assert "2 customers who came later are left out." in ask(story.plan.public_id)
+
+
+def test_requests_are_read_only_where_a_limit_may_stop_them_and_only_so_many(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heavy, light = story.customer(), story.customer()
+    for _ in range(3):
+        story.use(heavy, "9")
+        story.use(light, "3")
+
+    def queries(draft: Offer) -> list[str]:
+        with CaptureQueriesContext(database) as found:
+            story.compare(draft)
+        return [row["sql"] for row in found if "usagerequest" in row["sql"]]
+
+    stops = story.draft(when_depleted="block", included_credit=Decimal(15))
+    assert queries(story.draft()) == []
+    (query,) = queries(stops)
+    assert heavy.pk.hex in query and light.pk.hex not in query
+    monkeypatch.setattr(replay_past, "MOST_REQUESTS", 2)
+    with pytest.raises(errors.Invalid) as refusal:
+        story.compare(stops)
+    assert refusal.value.param == "people"
+    monkeypatch.setattr(replay_past, "MOST_REQUESTS", 3)
+    assert story.compare(stops).draft.refused == 2
+
+
+def test_late_and_voided_requests_count_where_the_work_was_done(story: Story) -> None:
+    person = story.customer()
+    story.use(person, "3", days_ago=10)
+    story.use(person, "6", days_ago=3)
+    story.use(person, "9", days_ago=3)
+    row = UsageRequest.objects.get(request_id="r3")
+    usage.void(row, reason="double", actor="ana", now=story.now)
+    draft = story.draft(billing_interval="week", included_credit=Decimal(5), rollover_type="none")
+    before = story.bill(draft)
+    # 3 in the first week, within its 5; 6 in the second, 1 past them.
+    assert (before.served, before.overage, before.requests) == (9, 1, 2)
+    rollups.compact()
+    assert story.bill(draft) == before
+
+
 def test_less_than_a_smallest_charge_stays_owed_and_comes_off_the_next_credit(
     story: Story,
 ) -> None:
@@ -234,7 +323,7 @@ def test_terms_no_plan_can_have_are_refused(story: Story) -> None:
     [
         ("2026-03-31T12:00", 1, "2026-02-28T12:00", "2026-03-28T12:00"),
         ("2026-01-15T00:00", 1, "2025-12-15T00:00", "2026-01-15T00:00"),
-        ("2024-02-29T08:00", 12, "2023-02-28T08:00", "2024-02-28T08:00"),
+        ("2024-02-29T08:14", 12, "2023-02-28T08:00", "2024-02-28T08:00"),
     ],
 )
 def test_months_are_whole(story: Story, now: str, months: int, since: str, until: str) -> None:

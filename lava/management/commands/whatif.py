@@ -87,6 +87,10 @@ class Command(BaseCommand):
             f"{plan.name}, {count:,} customer{'' if count == 1 else 's'}, "
             f"{found.since:%Y-%m-%d %H:%M} to {found.until:%Y-%m-%d %H:%M}. Nothing is charged."
         )
+        if found.left_out:
+            self.stdout.write(f"{found.left_out:,} customers who came later are left out.")
+        if found.joined:
+            self.stdout.write(f"{found.joined:,} joined within it and count from then on.")
         line("", "today", "draft")
         for name in ("revenue", "price", "overage", "bundles", "served", "cost"):
             line(
@@ -106,7 +110,8 @@ class Command(BaseCommand):
             self.stdout.write(f"  {name}  {money.display(after.total, currency)}  {rise}")
         if draft.without_cost:
             self.stdout.write(
-                f"{draft.without_cost:,} requests came without a provider's cost: they count as 0."
+                f"{money.display(draft.without_cost, currency)} of it came without a provider's "
+                "cost, which counts as 0."
             )
 
 
@@ -115,6 +120,8 @@ def as_json(merchant: Merchant, found: Comparison) -> dict[str, Any]:
     return {
         "since": found.since.isoformat(),
         "until": found.until.isoformat(),
+        "customers_left_out": found.left_out,
+        "joined_within": found.joined,
         "today": _side(found.today),
         "draft": _side(found.draft),
         "pay_more": len(found.rises),
@@ -131,10 +138,10 @@ def as_json(merchant: Merchant, found: Comparison) -> dict[str, Any]:
 
 
 def _side(side: Side) -> dict[str, Any]:
-    amounts = ("revenue", "price", "overage", "bundles", "served", "cost")
+    amounts = ("revenue", "price", "overage", "bundles", "served", "cost", "without_cost")
     found: dict[str, Any] = {name: money.wire(getattr(side, name)) for name in amounts}
     found["margin_percent"] = None if side.margin is None else f"{side.margin:.4f}"
-    for name in ("requests", "without_cost", "refused", "run_out"):
+    for name in ("requests", "refused", "run_out"):
         found[name] = getattr(side, name)
     found["worst_bill"] = money.wire(side.worst.total) if side.worst else None
     return found

@@ -14,6 +14,7 @@ from billing import approvals, events, keys, merchants, outbox, plans, secrets, 
 from billing.models import (
     Approval,
     Connection,
+    CustomerImport,
     Delivery,
     DeliveryAttempt,
     Invitation,
@@ -69,6 +70,7 @@ class Books:
         )
         self.refund = self._refund(now)
         self.move = self._move(now)
+        self.customer_import = self._import(now)
         self.endpoint, self.delivery, self.attempt = self._webhook()
         self.reconciliation = self._reconciliation()
         self.approval = self.ask(f"{word} asked kindly", by=f"{word} asker")
@@ -184,6 +186,22 @@ class Books:
         row.save()
         return row
 
+    def _import(self, now: datetime) -> CustomerImport:
+        """An import that is over: whoever it named was there already."""
+        row = CustomerImport(
+            merchant=self.merchant,
+            key=self.word,
+            filename=f"{self.word}.csv",
+            count=1,
+            left=1,
+            state=CustomerImport.State.DONE,
+            actor=f"{self.word} person",
+            created_at=now,
+            finished_at=now,
+        )
+        row.save()
+        return row
+
     def _webhook(self) -> tuple[WebhookEndpoint, Delivery, DeliveryAttempt]:
         """An endpoint that answered 500 once."""
         now = timezone.now()
@@ -248,6 +266,7 @@ class Books:
             self.plan, self.bundle, self.meter, self.key, self.connection, self.payment,
             self.message, self.provider_key, self.provider, self.price, self.token, self.call,
             self.message, self.refund, self.move, self.next_version, self.endpoint, self.delivery,
+            self.customer_import,
             self.reconciliation, self.approval,
         ]  # fmt: skip
         if self.request is not None:

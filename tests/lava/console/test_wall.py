@@ -81,6 +81,7 @@ CASES: dict[str, Case] = {
     "index": Case(get="billing.view_any"),
     "environment": Case(post="billing.view_any", data=lambda shop, books: {"mode": "live"}),
     "search": Case(get="billing.view_any", asks=("q",)),
+    "search-live": Case(get="billing.view_any", asks=("q",)),
     "connections": Case(get="billing.view_connection", asks=("q", "plan", "before")),
     "connection": Case(
         ids=lambda shop, books: {"key": books.connection.public_id}, get="billing.view_connection"
@@ -113,6 +114,21 @@ CASES: dict[str, Case] = {
         ids=lambda shop, books: {"key": books.connection.public_id},
         get="billing.change_connection",
         post="billing.change_connection",
+    ),
+    "imports": Case(get="billing.view_connection"),
+    "import-new": Case(
+        get="billing.change_connection",
+        post="billing.change_connection",
+        data=lambda shop, books: {
+            "text": "reference_id\nfresh\n",
+            "filename": "new.csv",
+            "key": "k",
+            "step": "import",
+        },
+    ),
+    "import": Case(
+        ids=lambda shop, books: {"key": books.customer_import.public_id},
+        get="billing.view_connection",
     ),
     "requests": Case(get="meters.view_usagerequest", asks=("q", "connection", "meter", "before")),
     "request": Case(

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from billing.models import Plan
-from meters.models import MeterPrice, UsageRequest
+from billing.models import Plan, Subscription
+from meters import replay_past, replay_plans
+from meters.models import MeterPrice
+from tests import factories
 from tests.lava.console.shop import Shop
 from tests.lava.console.test_wall import meter_form, plan_form
 
@@ -59,8 +61,10 @@ def plan_draft(shop: Shop, key: str = "", **fields: Any) -> Any:
 
 @pytest.fixture
 def used(ours: Shop) -> Shop:
-    """The shop with its customer's 3.00 a day ago, within the month."""
-    UsageRequest.objects.update(created_at=ours.sandbox.merchant.now() - timedelta(minutes=1))
+    """The shop with a customer of long ago, who used 2.00 yesterday."""
+    now = ours.sandbox.merchant.now()
+    Subscription.objects.update(started_at=now - timedelta(days=800))
+    ours.sandbox.use("yesterday", 1_000_000, timestamp=now - timedelta(days=1))
     return ours
 
 
@@ -69,12 +73,36 @@ def test_a_draft_plan_says_revenue_and_who_pays_more_and_saves_nothing(used: Sho
     page = plan_draft(
         used, version_of=used.sandbox.plan.public_id, price="30", included_credit="1"
     ).content.decode()
-    # 25 today; 30 and 2 past the credit of 1 with the draft.
-    for text in ("$32.00", "+$7.00", "+28.0 %", "Northwind Quill", "Make the version"):
+    # 25 today; 30 and 1 past the credit of 1 with the draft.
+    for text in ("$31.00", "+$6.00", "+24.0 %", "Northwind Quill", "Make the version"):
         assert text in page, text
     assert Plan.objects.count() == before
     used.sandbox.plan.refresh_from_db()
     assert used.sandbox.plan.price.amount == 25
+
+
+def test_who_joined_within_the_month_and_who_is_left_out_is_said(
+    used: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    books = used.sandbox
+    assert "joined within it" not in plan_draft(used).content.decode()
+    now = books.merchant.now()
+    factories.make_subscription(books.plan, now=now - timedelta(days=2))
+    page = plan_draft(used).content.decode()
+    assert "1 of them joined within it and counts from then on" in page
+    monkeypatch.setattr(replay_plans, "MOST_CUSTOMERS", 1)
+    assert "1 who came later is left out" in plan_draft(used).content.decode()
+
+
+def test_too_much_to_go_through_one_by_one_is_said_with_its_mend(
+    used: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay_past, "MOST_REQUESTS", 0)
+    answer = plan_draft(used, version_of=used.sandbox.plan.public_id, price="30",
+                        included_credit="1", when_depleted="block")  # fmt: skip
+    page = answer.content.decode()
+    assert answer.status_code == 422 and "would be gone through one by one" in page
+    assert 'name="people"' in page and 'value="30"' in page
 
 
 def test_a_new_plan_is_tried_on_everybody(used: Shop) -> None:
