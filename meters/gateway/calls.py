@@ -22,10 +22,11 @@ from yarl import URL
 
 from billing import errors, failpoints, ids, money, tasks
 from meters.gateway import charging, estimates, packing, refusals, store, upstream
+from meters.gateway.callers import Caller
 from meters.gateway.passage import Passage
 from meters.gateway.readers import Reader
 from meters.gateway.running import Running
-from meters.gateway.store import Caller, Settled, Settlement, Store
+from meters.gateway.store import Settled, Settlement, Store
 from meters.gateway.targets import Target
 
 log = structlog.get_logger(__name__)

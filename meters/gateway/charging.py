@@ -11,8 +11,8 @@ from decimal import Decimal
 
 from meters import costs
 from meters.gateway import estimates
+from meters.gateway.callers import Caller
 from meters.gateway.readers import Usage
-from meters.gateway.store import Caller
 from meters.gateway.targets import Target
 
 # What a call may use beyond what it asked for and still be believed.

@@ -23,12 +23,22 @@ from django.utils import timezone
 from billing import errors, ids, secrets
 from billing.api import fields
 from meters import costs
-from meters.gateway import catalog, charging, estimates, refusals, targets, tokens, upstream
+from meters.gateway import (
+    callers,
+    catalog,
+    charging,
+    estimates,
+    refusals,
+    targets,
+    tokens,
+    upstream,
+)
 from meters.gateway import providers as table
+from meters.gateway.callers import Caller
 from meters.gateway.calls import Call, Receive, Send
 from meters.gateway.notes import Notes
 from meters.gateway.running import Running
-from meters.gateway.store import Caller, Stale, Store
+from meters.gateway.store import Stale, Store
 from meters.gateway.targets import Target
 from meters.gateway.tokens import Token
 
@@ -68,6 +78,7 @@ class Gateway:
 
     def __init__(self) -> None:
         self.store = Store()
+        self.kept = callers.Kept()
         self.sessions = upstream.Sessions()
         self.running = Running(self.store)
         self.notes = Notes()
@@ -115,9 +126,10 @@ class Gateway:
         request.own_key = bool(told.provider_key)
         # A caller that is kept saves a trip, and counts only if the hold finds it true: whatever
         # is refused by it alone is asked again by what is true now.
-        kept = None if _lists_models(request.path) else self.store.kept(told)
+        kept = None if _lists_models(request.path) else self.kept.find(told)
         for _ in range(TURNS):
             request.caller = kept or await self.store.caller(told)
+            self.kept.keep(told, request.caller)
             try:
                 return await self._admit_as(request.caller, told, request)
             except Stale:

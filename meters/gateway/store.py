@@ -9,9 +9,6 @@ away is `errors.Unavailable`, never a free pass.
 from __future__ import annotations
 
 import asyncio
-import functools
-import json
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -28,40 +25,16 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from billing import errors, ids, prepared, tasks
 from meters import costs
-from meters.gateway import providers
+from meters.gateway import callers, outcomes
+from meters.gateway.callers import Caller
 from meters.gateway.tokens import Token
 
 WAIT_S = 3.0
 TRIES = 3
-# Callers that a process keeps.
-KEPT = 1024
 
 
 class Stale(Exception):
     """A hold was asked for by what is no longer true: ask who calls again. Nothing was written."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
-    """Who calls, and what they may use."""
-
-    merchant: UUID
-    currency: str
-    clock_offset: timedelta
-    token: UUID | None
-    connection: UUID | None
-    meter: UUID | None
-    # The meter asks for a share of the provider's cost, or for the cost itself.
-    needs_cost: bool
-    allowed_models: list[str] | None
-    allowed_providers: list[str] | None
-    own: tuple[providers.Provider, ...]
-    # By provider: the origin a key was entered for, and the key, sealed.
-    keys: Mapping[str, tuple[str, str]] = field(repr=False)
-    overrides: tuple[costs.Override, ...]
-    # What a hold looks at again, for a caller that was kept.
-    key_hash: bytes | None = field(repr=False)
-    epoch: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,20 +101,12 @@ class Store:
     def __init__(self) -> None:
         self._pool: AsyncConnectionPool[Any] | None = None
         self._opening = asyncio.Lock()
-        self._kept: OrderedDict[tuple[Any, ...], Caller] = OrderedDict()
 
     async def close(self) -> None:
         """Give the connections back."""
         pool, self._pool = self._pool, None
         if pool is not None:
             await pool.close()
-
-    def kept(self, told: Token) -> Caller | None:
-        """Who calls, as it was last told here: true if a hold takes it."""
-        found = self._kept.get(_kept_by(told))
-        if found is not None:
-            self._kept.move_to_end(_kept_by(told))
-        return found
 
     async def caller(self, told: Token) -> Caller:
         """Who calls, by their token.
@@ -155,31 +120,8 @@ class Store:
             _CALLER, key_hash, hashed if told.opaque else None, told.meter, timezone.now()
         )
         if outcome != "ok":
-            raise _refusal(outcome, "", told.meter)
-        (merchant, currency, clock_offset, token, connection, meter, needs_cost, allowed_models,
-         allowed_providers, own, keys, prices, epoch) = found  # fmt: skip
-        caller = Caller(
-            merchant=merchant,
-            currency=currency,
-            clock_offset=clock_offset,
-            token=token,
-            connection=connection or told.connection,
-            meter=meter,
-            needs_cost=needs_cost or False,
-            allowed_models=allowed_models,
-            allowed_providers=allowed_providers,
-            own=_own(own),
-            keys=_keys(keys),
-            overrides=_overrides(prices),
-            key_hash=key_hash,
-            epoch=epoch,
-        )
-        # A sandbox's clock is moved by hand.
-        if not told.is_sandbox:
-            self._kept[_kept_by(told)] = caller
-            if len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
-        return caller
+            raise outcomes.refusal(outcome, "", told.meter)
+        return callers.read(found, told, key_hash=key_hash)
 
     async def hold(
         self,
@@ -247,7 +189,7 @@ class Store:
         if outcome != "held":
             if fell and caller.connection is not None:
                 hint(tasks.hint_fall, caller.connection, refused=True)
-            raise _refusal(outcome, detail or "", "")
+            raise outcomes.refusal(outcome, detail or "", "")
         return Decimal(amount)
 
     async def blocked(
@@ -381,12 +323,6 @@ def settled(row: Sequence[Any]) -> Settled:
     )
 
 
-def _kept_by(told: Token) -> tuple[Any, ...]:
-    """What of a token says who calls: by its hash, so that no secret stays in memory for it."""
-    hashed = ids.secret_hash(told.opaque or told.secret_key)
-    return bool(told.opaque), hashed, told.connection, told.meter
-
-
 def _json(value: Mapping[str, Any]) -> str:
     return orjson.dumps(dict(value)).decode()
 
@@ -399,87 +335,5 @@ def _connection_params() -> dict[str, Any]:
     return params | {"autocommit": True}
 
 
-@functools.lru_cache(maxsize=256)
-def _own(text: str | None) -> tuple[providers.Provider, ...]:
-    """The merchant's rows, out of their JSON."""
-    return tuple(
-        providers.Provider(
-            slug=row["slug"],
-            name=row["name"],
-            host=row["host"],
-            paths=(row["path"],),
-            dialect=row["dialect"],
-            slot=row["slot"],
-            prices=row["prices"],
-            asks_usage=row["asks_usage"],
-            scheme=row["scheme"],
-            port=row["port"],
-            own=True,
-            private=row["private"],
-            long_running=row["long_running"],
-        )
-        for row in orjson.loads(text or "[]")
-    )
-
-
-def _keys(text: str | None) -> dict[str, tuple[str, str]]:
-    return {slug: (origin, sealed) for slug, (origin, sealed) in orjson.loads(text or "{}").items()}
-
-
-@functools.lru_cache(maxsize=256)
-def _overrides(text: str | None) -> tuple[costs.Override, ...]:
-    # Rates are money: never through a float.
-    rows = json.loads(text or "[]", parse_float=Decimal)
-    return tuple(
-        costs.override(row | {"valid_from": datetime.fromisoformat(row["valid_from"])})
-        for row in rows
-    )
-
-
 def _busy() -> errors.Unavailable:
     return errors.Unavailable("The database is away or busy; nothing was sent.", retry_after_s=2)
-
-
-def _refusal(outcome: str, detail: str, meter: str) -> errors.LavaError:
-    """The error for an outcome of `meters_caller` or `meters_hold`; nothing was written."""
-    if outcome == "insufficient_credits":
-        return errors.PaymentRequired(
-            f"The credits left ({Decimal(detail):f}) do not cover this call.", available=detail
-        )
-    if outcome == "meter_not_found":
-        return errors.NotFound(f"There is no meter {meter!r}.", code=outcome, param="meter_slug")
-    if outcome == "meter_not_on_plan":
-        return errors.Forbidden(
-            f"The meter {detail!r} is not active for this connection: attach it to the "
-            "connection's plan, or subscribe the customer to a plan that has it.",
-            code=outcome,
-        )
-    if outcome == "rate_limited":
-        return errors.Throttled(
-            "This token's limit of calls a minute is reached.",
-            code=outcome,
-            retry_after_s=float(detail),
-        )
-    kind, words = _WORDS[outcome]
-    return kind(words, code="invalid_key" if outcome == "unauthenticated" else outcome)
-
-
-_WORDS: dict[str, tuple[type[errors.LavaError], str]] = {
-    "unauthenticated": (errors.Unauthenticated, "The key is not valid."),
-    "token_expired": (errors.Unauthenticated, "This token has expired."),
-    "token_paused": (errors.Forbidden, "This token is paused."),
-    "connection_not_found": (errors.NotFound, "No such connection."),
-    "connection_disabled": (errors.Forbidden, "This connection is disabled."),
-    "past_due": (
-        errors.PaymentRequired,
-        "The subscription is past due and its grace period is over.",
-    ),
-    "cost_unknown": (
-        errors.Refused,
-        "This meter takes a share of the provider's cost, and the price of this model is not "
-        "known: add it under Gateway, Prices.",
-    ),
-    "amount_too_large": (errors.Refused, "The fee would pass 12 digits; check the limits."),
-    "spend_limit_reached": (errors.PaymentRequired, "This token's spend limit is reached."),
-    "request_limit_reached": (errors.PaymentRequired, "This token's limit of calls is reached."),
-}

@@ -1,6 +1,6 @@
 // The list under the search field: what is typed finds customers, requests, plans and pages. Without
 // it the field is a plain form.
-const field = document.querySelector('[data-live]');
+const field = document.querySelector('[data-hits]');
 const list = document.getElementById('hits');
 const options = () => [...list.querySelectorAll('[role="option"]')];
 let asked = null;
@@ -36,7 +36,7 @@ async function ask() {
   asked = new AbortController();
   let answer;
   try {
-    answer = await fetch(`${field.dataset.live}?${new URLSearchParams({ q: text })}`, { signal: asked.signal });
+    answer = await fetch(`${field.dataset.hits}?${new URLSearchParams({ q: text })}`, { signal: asked.signal });
   } catch {
     return;  // Typed on meanwhile, or away: Enter still searches.
   }

@@ -14,7 +14,7 @@ from django.db import connection as database
 from billing import ids, secrets
 from lava.console.gateway import calls, prices, snippets
 from meters import costs
-from meters.gateway import keyring, providers, spendkeys, store
+from meters.gateway import keyring, outcomes, providers, spendkeys
 from meters.gateway.readers import Usage
 from meters.models import ForwardToken, GatewayCall, ModelPrice, Provider, ProviderKey
 from tests.lava.console.shop import Shop
@@ -297,6 +297,6 @@ def test_snippets_call_whom_the_token_may_and_a_key_is_there_for() -> None:
 
 
 def test_every_flag_and_refusal_has_words() -> None:
-    assert set(store._WORDS) - {"unauthenticated", "token_expired"} <= set(calls.CODES) | {
+    assert set(outcomes.WORDS) - {"unauthenticated", "token_expired"} <= set(calls.CODES) | {
         "token_paused", "amount_too_large"
     }  # fmt: skip

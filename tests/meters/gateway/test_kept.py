@@ -239,14 +239,14 @@ def _forget(call_id: Any) -> int:
 def test_no_more_callers_are_kept_than_there_is_room_for(
     direct: Direct, monkeypatch: pytest.MonkeyPatch, trips: list[Any]
 ) -> None:
-    monkeypatch.setattr("meters.gateway.store.KEPT", 1)
+    monkeypatch.setattr("meters.gateway.callers.MOST", 1)
     other = factories.make_key(direct.merchant)
 
     async def by_turns(gateway: proxy.Gateway) -> int:
         for _ in range(2):
             await direct.call(gateway)
             await direct.call(gateway, headers={"authorization": f"Bearer {other}"})
-        return len(gateway.store._kept)
+        return len(gateway.kept)
 
     assert direct.run(by_turns) == 1
     assert len(trips) == 4
