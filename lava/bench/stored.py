@@ -51,7 +51,7 @@ CREATE TEMP TABLE bulk ON COMMIT DROP AS
 SELECT (lpad(to_hex((extract(epoch FROM w.at) * 1000)::bigint), 12, '0')
         || lpad(to_hex(n), 20, '0'))::uuid AS id,
        n, w.at, n / %(count)s AS place, p.*
-  FROM generate_series(%(first)s, %(last)s) n
+  FROM generate_series(%(first)s::bigint, %(last)s::bigint) n
   JOIN bench_people p ON p.number = n %% %(count)s
  CROSS JOIN LATERAL (SELECT %(since)s::timestamptz + n * %(step)s::interval AS at) w
 """
