@@ -23,7 +23,10 @@ ASKED = {"clock": "?go=renewal", "search": "?q=northwind"}
 THEMES = (("light", 1440), ("dark", 390))
 
 
-def test_every_page_has_no_violation(page: Page, live_server: Any) -> None:
+@pytest.mark.parametrize(
+    "both", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["by turns", "in both"]
+)
+def test_every_page_has_no_violation(page: Page, live_server: Any, both: bool) -> None:
     shop = Shop("Northwind", number=1)
     session = shop.client(Membership.Role.OWNER).cookies["sessionid"].value
     page.context.add_cookies(
@@ -42,7 +45,7 @@ def test_every_page_has_no_violation(page: Page, live_server: Any) -> None:
             continue
         page.goto(f"{live_server.url}{where}{ASKED.get(name, '')}")
         judged += 1
-        for scheme, width in THEMES:
+        for scheme, width in THEMES if both else THEMES[judged % 2 :][:1]:
             page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
             page.set_viewport_size({"width": width, "height": 900})
             rows = axe.violations(page)
