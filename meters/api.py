@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Sequence
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -159,7 +160,11 @@ class UsageView(View):
 
 
 class BatchView(View):
-    """`POST /v1/requests/batch`: up to 1,000 requests; one result each, in order."""
+    """`POST /v1/requests/batch`: up to 1,000 requests; one result each, in order.
+
+    With `Prefer: return=minimal` (RFC 7240) a charged line is answered by what it asked of the
+    credits and what is left, for who reads no more of it.
+    """
 
     words = Words.AS_WRITTEN
     largest_body = 8 * 1024 * 1024
@@ -186,15 +191,39 @@ class BatchView(View):
                 results[place] = _refused(line, error)
         if not told:
             keys.find(key)
-        answers = batch.report(key, sandbox=key.startswith("aks_test_"), told=told) if told else []
-        for place, answer in zip(places, answers, strict=True):
+        brief = prefers_minimal(request.META.get("HTTP_PREFER", ""))
+        ask = batch.report_briefly if brief else batch.report
+        answers: Sequence[Any] = (
+            ask(key, sandbox=key.startswith("aks_test_"), told=told) if told else []
+        )
+        for place, report, answer in zip(places, told, answers, strict=True):
             if isinstance(answer, errors.LavaError):
                 results[place] = _refused(lines[place], answer)
                 continue
-            row = answer.request
-            body = api_reports.present_request(row, answer.price, connection_id=row.connection_id)
-            results[place] = {"status": 200, "request_id": row.request_id, "body": body}
-        return Response({"results": results})
+            results[place] = {"status": 200, "request_id": report.request_id} | _answered(answer)
+        response = Response({"results": results})
+        if brief:
+            response["Preference-Applied"] = "return=minimal"
+        return response
+
+
+def prefers_minimal(header: str) -> bool:
+    """Whether a `Prefer` header asks for `return=minimal`; others it may hold are not ours."""
+    return any(
+        part.partition(";")[0].replace(" ", "").lower() in ("return=minimal", 'return="minimal"')
+        for part in header.split(",")
+    )
+
+
+def _answered(answer: usage.Charged | batch.Brief) -> dict[str, Any]:
+    """The result of a line that was charged."""
+    if isinstance(answer, batch.Brief):
+        return {
+            "charged": money.wire(answer.charged),
+            "total_remaining": money.wire(answer.total_remaining),
+        }
+    row = answer.request
+    return {"body": api_reports.present_request(row, answer.price, connection_id=row.connection_id)}
 
 
 class EstimateView(View):

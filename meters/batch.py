@@ -1,12 +1,14 @@
 """Many requests at once: charged in one trip, in one transaction, each on its own terms.
 
-`report` is called by `POST /v1/requests/batch`, `estimate` by `POST /v1/requests/estimate`.
+`report` and `report_briefly` are called by `POST /v1/requests/batch`, `estimate` by `POST
+/v1/requests/estimate`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 import orjson
@@ -26,14 +28,29 @@ _TYPES = (
     *("bigint[]", "bigint[]", "bigint[]", "bigint[]", "numeric[]", "numeric[]", "numeric[]"),
     *("text[]", "boolean[]", "bigint[]", "bigint[]"),
 )
-_CHARGE = prepared.Statement(
-    "lava_charge_batch",
-    "SELECT c.place, c.outcome, c.detail, c.collect, c.fell, c.currency, "  # noqa: S608
-    + usage.SELECTED
-    + " FROM meters_charge_batch($1, $2, "
-    + ", ".join(f"${place}::{kind}" for place, kind in enumerate(_TYPES, start=3))
-    + ") c",
-)
+_BALANCE = "(c.request).cycle_remaining + (c.request).bundle_remaining - (c.request).debt_after"
+
+
+def _statement(name: str, selected: str) -> prepared.Statement:
+    places = ", ".join(f"${place}::{kind}" for place, kind in enumerate(_TYPES, start=3))
+    return prepared.Statement(
+        name,
+        "SELECT c.place, c.outcome, c.detail, c.collect, c.fell, c.currency, "  # noqa: S608
+        f"{selected} FROM meters_charge_batch($1, $2, {places}) c",
+    )
+
+
+_CHARGE = _statement("lava_charge_batch", usage.SELECTED)
+_BRIEFLY = _statement("lava_charge_batch_briefly", f"(c.request).charged, {_BALANCE}")
+
+Answer = TypeVar("Answer")
+
+
+class Brief(NamedTuple):
+    """Of a charge, what it asked of the credits and what is left after it."""
+
+    charged: Decimal
+    total_remaining: Decimal
 
 
 def report(key: str, *, sandbox: bool, told: Sequence[Report]) -> list[Charged | errors.LavaError]:
@@ -45,26 +62,55 @@ def report(key: str, *, sandbox: bool, told: Sequence[Report]) -> list[Charged |
     Raises:
         billing.errors.Unauthenticated: the key is not valid; nothing was written.
     """
-    answers: list[Charged | errors.LavaError] = [errors.Invalid("")] * len(told)
+
+    def read(row: Sequence[Any], currency: str, replayed: bool) -> Charged:
+        return usage.charged(row, currency=currency, replayed=replayed)
+
+    return _report(_CHARGE, key, sandbox=sandbox, told=told, read=read, of=lambda charged: charged)
+
+
+def report_briefly(
+    key: str, *, sandbox: bool, told: Sequence[Report]
+) -> list[Brief | errors.LavaError]:
+    """As `report`, for who only asks what was charged and what is left: about half the work."""
+
+    def read(row: Sequence[Any], currency: str, replayed: bool) -> Brief:
+        return Brief(*row)
+
+    def of(charged: Charged) -> Brief:
+        return Brief(charged.request.charged, charged.request.total_remaining)
+
+    return _report(_BRIEFLY, key, sandbox=sandbox, told=told, read=read, of=of)
+
+
+def _report(
+    statement: prepared.Statement,
+    key: str,
+    *,
+    sandbox: bool,
+    told: Sequence[Report],
+    read: Callable[[Sequence[Any], str, bool], Answer],
+    of: Callable[[Charged], Answer],
+) -> list[Answer | errors.LavaError]:
+    """`read` makes an answer of a row, `of` of a charge that was made by itself."""
+    answers: list[Answer | errors.LavaError] = [errors.Invalid("")] * len(told)
     owing: set[UUID] = set()
     fallen: set[UUID] = set()
-    for row in _run(_params(key, sandbox, told)):
+    for row in _run(statement, _params(key, sandbox, told)):
         place, outcome, detail, collect, fell, currency = row[:_HEAD]
         line = told[place - 1]
         if outcome == "unauthenticated":
             raise usage.refusal(outcome, "", line)
         if outcome in ("charged", "replayed"):
-            answers[place - 1] = charged = usage.charged(
-                row[_HEAD:], currency=currency, replayed=outcome == "replayed"
-            )
+            answers[place - 1] = read(row[_HEAD:], currency, outcome == "replayed")
             if collect:
-                owing.add(charged.request.connection_id)
+                owing.add(line.connection)
             if fell:
-                fallen.add(charged.request.connection_id)
+                fallen.add(line.connection)
         elif outcome == "cost_unknown" and line.model:
             # The price of a model is looked up here, not in the database: charged by itself.
             try:
-                answers[place - 1] = usage.report(key, sandbox=sandbox, told=line)
+                answers[place - 1] = of(usage.report(key, sandbox=sandbox, told=line))
             except errors.LavaError as error:
                 answers[place - 1] = error
         else:
@@ -128,11 +174,11 @@ def _params(key: str, sandbox: bool, told: Sequence[Report]) -> list[bytes | Non
     return [*map(prepared.text, head), *map(prepared.array, lists)]
 
 
-def _run(params: list[bytes | None]) -> list[tuple[Any, ...]]:
+def _run(statement: prepared.Statement, params: list[bytes | None]) -> list[tuple[Any, ...]]:
     """Run it, again where it met a charge of the same id or of the same rows at this instant."""
     for attempt in range(1, TRIES + 1):
         try:
-            return _CHARGE.rows(params)
+            return statement.rows(params)
         except (IntegrityError, OperationalError) as error:
             state = getattr(error.__cause__, "sqlstate", "") or ""
             # Unique violation, serialization failure, deadlock: nothing was written.

@@ -2,7 +2,8 @@
 
 The floor writes what a batch writes, requests, their keys and ledger lines, by COPY into tables
 with the same columns, indexes, checks and foreign keys: nothing is looked up, priced or drawn, and
-nothing is answered. Both sides have as many callers, and every batch is a transaction of its own.
+nothing is answered. The product is asked twice: for whole answers, and for brief ones (`Prefer:
+return=minimal`). All sides have as many callers, and every batch is a transaction of its own.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from lava.bench.options import Options, Say
 
 LINES = 1000
 CALLERS = 2
+BRIEF = "return=minimal"
 # Copies of the tables, filled by COPY alone.
 TABLES = {
     "bench_usage": "meters_usagerequest",
@@ -137,7 +139,7 @@ def run(*, database: int, options: Options, say: Say) -> dict[str, Any]:
     place = shop.fill(options.connections)
     product = sides.product(place, database=database)
     product.says = f"POST /v1/requests/batch of {LINES:,}, granian (WSGI, 2 workers)"
-    samples: dict[str, list[sides.Sample]] = {"copy": [], "product": []}
+    samples: dict[str, list[sides.Sample]] = {"copy": [], "product": [], "brief": []}
     checks = []
     try:
         # The rows that the floor copies, and the first plans of every statement.
@@ -145,14 +147,16 @@ def run(*, database: int, options: Options, say: Say) -> dict[str, Any]:
         acknowledged = warm.acknowledged * LINES
         floor = Copy(place, database=database)
         for number in range(options.rounds):
-            # The other side begins each round.
-            for name in ("copy", "product")[:: 1 if number % 2 == 0 else -1]:
+            # Another side begins each round.
+            names = list(samples)
+            for name in names[number % 3 :] + names[: number % 3]:
                 if name == "copy":
                     sample = floor.run(seconds=options.seconds)
                 else:
                     sample = product.run(
-                        f"batch-{number}-", seconds=options.seconds, clients=CALLERS, batch=LINES
-                    )
+                        f"{name}-{number}-", seconds=options.seconds, clients=CALLERS, batch=LINES,
+                        prefer=BRIEF if name == "brief" else "",
+                    )  # fmt: skip
                     acknowledged += sample.acknowledged * LINES
                 samples[name].append(by_record(sample))
                 say(f"round {number + 1} {name:<8}{samples[name][-1].per_s:9.0f} records/s")
@@ -160,20 +164,26 @@ def run(*, database: int, options: Options, say: Say) -> dict[str, Any]:
             checks.append(asdict(found) | {"hold": found.hold(acknowledged=acknowledged)})
     finally:
         product.stop()
-    refused = sum(sample.refused for sample in samples["product"])
-    says = {"copy": floor.says, "product": product.says}
+    posted = [*samples["product"], *samples["brief"]]
+    refused = sum(sample.refused for sample in posted)
+    says = {
+        "copy": floor.says,
+        "product": product.says,
+        "brief": f"the same, with `Prefer: {BRIEF}`",
+    }
     of = {
-        name: requests.ratio(samples["product"], samples["copy"], figure)
+        f"{side}_{name}": requests.ratio(samples[side], samples["copy"], figure)
+        for side in ("product", "brief")
         for name, figure in (("rate", "per_s"), ("cpu", "product_us"))
     }
     return {
         "sides": {
             name: {"says": says[name]} | requests.summary(rows) for name, rows in samples.items()
         },
-        "ratios": {f"product_{name}_of_copy": value for name, value in of.items()},
+        "ratios": {f"{name}_of_copy": value for name, value in of.items()},
         "acknowledged": acknowledged,
         "refused": refused,
-        "refusals": [words for sample in samples["product"] for words in sample.refusals][:5],
+        "refusals": [words for sample in posted for words in sample.refusals][:5],
         "books": checks,
         "correct": refused == 0 and all(check["hold"] for check in checks),
     }

@@ -44,6 +44,7 @@ class Plan:
     requests: int | None = None
     repeats: float = 0.0
     batch: int = 0
+    prefer: str = ""
     fields: dict[str, Any] = field(default_factory=dict)
     # Calls of a gateway: where to, with `fields` as the body as they are; `targets` are then the
     # tokens that are sent, and `first_byte` takes the time to the first byte, not to the last.
@@ -136,6 +137,7 @@ def batches(plan: Plan) -> Iterator[tuple[str, bytes]]:
         f'",{json.dumps({"connection_id": target} | plan.fields, separators=(",", ":"))[1:]}'
         for target in plan.targets
     ]
+    prefer = f"Prefer: {plan.prefer}\r\n" if plan.prefer else ""
     number = 0
     while True:
         names = [f"{plan.prefix}{number + line:09d}" for line in range(plan.batch)]
@@ -148,7 +150,7 @@ def batches(plan: Plan) -> Iterator[tuple[str, bytes]]:
         head = (
             f"POST {PATH}/batch HTTP/1.1\r\nHost: 127.0.0.1:{plan.port}\r\n"
             f"Authorization: Bearer {plan.key}\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(body)}\r\n\r\n"
+            f"{prefer}Content-Length: {len(body)}\r\n\r\n"
         )
         yield names[0], head.encode() + body
 

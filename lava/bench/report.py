@@ -62,7 +62,8 @@ def batch(facts: dict[str, Any]) -> list[str]:
         *lines,
         "",
         f"- {ratio['product_rate_of_copy']:.0%} of raw COPY (goal: 80 %), at "
-        f"{ratio['product_cpu_of_copy']:.1f} x its CPU a record, server and database",
+        f"{ratio['product_cpu_of_copy']:.1f} x its CPU a record, server and database; with brief "
+        f"answers {ratio['brief_rate_of_copy']:.0%} at {ratio['brief_cpu_of_copy']:.1f} x",
         f"- books: {correctness(facts)}",
     ]
 

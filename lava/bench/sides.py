@@ -285,11 +285,13 @@ class Web:
         clients: int,
         targets: list[str] | None = None,
         batch: int = 0,
+        prefer: str = "",
     ) -> Sample:
         """Post unique ids for `seconds` and a start, to all connections or to `targets`."""
         plan = self.plan(
-            tag, clients=clients, seconds=seconds + WARM_S + 0.2, targets=targets, batch=batch
-        )
+            tag, clients=clients, seconds=seconds + WARM_S + 0.2, targets=targets, batch=batch,
+            prefer=prefer,
+        )  # fmt: skip
         assert self.child.process is not None
         return measured(
             plan, seconds=seconds, log=self._log, server=self.child.process.pid,
@@ -310,6 +312,7 @@ class Web:
         targets: list[str] | None = None,
         repeats: float = 0.0,
         batch: int = 0,
+        prefer: str = "",
         fields: Mapping[str, object] | None = None,
         path: str = "",
     ) -> load.Plan:
@@ -325,6 +328,7 @@ class Web:
             requests=requests,
             repeats=repeats,
             batch=batch,
+            prefer=prefer,
             fields=dict(fields if fields is not None else REPORTED),
         )
 

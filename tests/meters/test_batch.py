@@ -112,6 +112,49 @@ def test_a_batch_is_one_trip_and_costs_what_singles_cost(
     silent()
 
 
+def test_a_brief_answer_says_what_was_charged_and_what_is_left(
+    shop: Any, django_assert_num_queries: Any
+) -> None:
+    lines = [shop.line(f"r{number}", number % 2, input_tokens=400_001) for number in range(6)]
+    lines.insert(3, shop.line("bad", meter_slug="nothing"))
+    with django_assert_num_queries(1):
+        answer = shop.post("/batch", {"requests": lines}, Prefer="respond-async, return=minimal")
+    assert answer["Preference-Applied"] == "return=minimal"
+    brief = answer.json()["results"]
+    assert brief[3]["status"] == 404 and brief[3]["error"]["code"] == "meter_not_found"
+    # Said again, each is answered by what it was; and in whole, by the same figures.
+    assert (
+        shop.post("/batch", {"requests": lines}, Prefer="return=minimal").json()["results"] == brief
+    )
+    whole = shop.post("/batch", {"requests": lines})
+    assert "Preference-Applied" not in whole
+    for one, other in zip(brief, whole.json()["results"], strict=True):
+        if one["status"] == 200:
+            body = other["body"]
+            assert one == {
+                "status": 200,
+                "request_id": body["request_id"],
+                "charged": body["total_wallet_cost"],
+                "total_remaining": body["balance"]["total_remaining"],
+            }
+    assert UsageRequest.objects.count() == 6
+    silent()
+
+
+def test_a_brief_answer_to_a_cost_looked_up_here(shop: Any) -> None:
+    """A line whose cost is found by its model's price is charged by itself, and answered alike."""
+    meter = factories.make_meter(
+        shop.merchant, shop.plan, slug="share", rate_type="percentage", tiers=[("0", "50")]
+    )
+    line = shop.line("r1", meter_slug=meter.slug, model="gpt-4o-mini", input_tokens=1_000_000)
+    lines = {"requests": [line, shop.line("r2")]}
+    brief = shop.post("/batch", lines, Prefer="return=minimal").json()["results"]
+    whole = shop.post("/batch", lines).json()["results"]
+    assert Decimal(brief[0]["charged"]) > 0
+    assert [row["charged"] for row in brief] == [row["body"]["total_wallet_cost"] for row in whole]
+    silent()
+
+
 def test_enforced_lines_that_do_not_fit_are_refused_with_what_is_left(shop: Any) -> None:
     shop.plan.when_depleted = "block"
     shop.plan.save()

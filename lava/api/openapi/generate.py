@@ -87,6 +87,10 @@ def _describe(found: Operation, place: str, method: str) -> dict[str, Any]:
         }
         for name, schema in found.query.items()
     ]
+    parameters += [
+        {"name": name, "in": "header", "required": False, "schema": schema}
+        for name, schema in found.headers.items()
+    ]
     if method == "POST" and not found.anonymous:
         parameters.append(
             {

@@ -57,6 +57,7 @@ class Operation:
     body: Schema | None = None
     example: dict[str, Any] | None = None
     query: dict[str, Schema] = field(default_factory=dict)
+    headers: dict[str, Schema] = field(default_factory=dict)
     # Nobody is signed in, and no answer is kept for a key.
     anonymous: bool = False
 
@@ -165,7 +166,10 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("POST", "requests/batch"): Operation(
         summary="Report many requests",
         tag="Usage",
-        description="One result each, in order. A line that is refused spoils no other.",
+        description="One result each, in order. A line that is refused spoils no other. With "
+        "`Prefer: return=minimal` a line that was charged is answered by `charged` and "
+        "`total_remaining` alone, at about half the work.",
+        headers={"Prefer": {"type": "string", "maxLength": 255}},
         body=obj({"requests": listed(ref("Report"), minItems=1, maxItems=1000)}),
         example={"requests": [_EXAMPLE, _EXAMPLE | {"request_id": "job-2"}]},
         answer=obj({"results": listed(ref("BatchResult"))}),

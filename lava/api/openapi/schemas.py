@@ -491,6 +491,8 @@ SCHEMAS: dict[str, Schema] = {
             "status": WHOLE,
             "request_id": maybe(STRING),
             "body?": ref("Request"),
+            "charged?": AMOUNT,
+            "total_remaining?": AMOUNT,
             "error?": obj({name: shape for name, shape in _ERROR.items() if name != "request_id"}),
         }
     ),
