@@ -14,17 +14,11 @@ from playwright.sync_api import Page, expect
 from billing.models import AuditEntry, Membership, OutboxMessage, SignIn
 from lava.console import resets
 from tests.browser.looking import listen, look
+from tests.browser.merchant import press_twice
 from tests.lava.console.shop import PASSWORD, Shop
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 NEWER = "a longer battery staple"
-
-
-def twice(page: Page, button: str) -> None:
-    """Press twice, the second time when the first is at the server."""
-    found = page.get_by_role("button", name=button, exact=True)
-    expect(found).to_be_enabled()
-    found.evaluate("at => { at.click(); setTimeout(() => at.click(), 20); }")
 
 
 def enter(client: Client, email: str, password: str) -> int:
@@ -58,7 +52,7 @@ def test_a_forgotten_password_another_browser_and_the_second_step(
     page.get_by_role("link", name="Forgot the password?").click()
     look(page, "door-forgot", dark=True)
     page.get_by_label("E-mail").fill(email.upper())
-    twice(page, "Mail the link")
+    press_twice(page, "Mail the link")
     expect(page.get_by_role("heading", name="Look at your mail")).to_be_visible()
     look(page, "door-asked", dark=True)
     mails = OutboxMessage.objects.filter(to=email, subject=resets.SUBJECT)
@@ -69,7 +63,7 @@ def test_a_forgotten_password_another_browser_and_the_second_step(
     expect(page.get_by_text("too short")).to_be_visible()
     look(page, "door-reset", dark=True)
     page.get_by_label("New password").fill(NEWER)
-    twice(page, "Change the password")
+    press_twice(page, "Change the password")
     expect(page.get_by_role("heading", name="The password is changed")).to_be_visible()
     look(page, "door-changed", dark=True)
     assert other.get("/console/account").status_code == 302
@@ -91,7 +85,7 @@ def test_a_forgotten_password_another_browser_and_the_second_step(
     expect(page.get_by_text("1 other browser signed out.")).to_be_visible()
     assert other.get("/console/account").status_code == 302
     assert SignIn.objects.filter(user__email=email).count() == 1
-    twice(page, "Mail me the link")
+    press_twice(page, "Mail me the link")
     expect(page.get_by_text(f"A link is on its way to {email}")).to_be_visible()
     assert mails.count() == 2
 
@@ -102,7 +96,7 @@ def test_a_forgotten_password_another_browser_and_the_second_step(
     page.get_by_role("button", name="Turn on").click()
     expect(page.locator("#code-help")).to_have_class("lv-error")
     page.get_by_label("The code it shows").fill(pyotp.TOTP(key).at(timezone.now()))
-    twice(page, "Turn on")
+    press_twice(page, "Turn on")
     expect(page.get_by_role("heading", name="Two-step sign-in is on")).to_be_visible()
     look(page, "account-codes", dark=True)
     (code, *_) = page.locator("#recovery-codes").inner_text().split()
