@@ -14,9 +14,28 @@ from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_GET, require_POST
 
 from billing import errors, second_factors, sign_ins
-from lava.console import access, sessions, trail
+from lava.console import access, resets, sessions, trail
 
 HOME = "/console/account"
+# By a word of what a browser says of itself, the telling ones first: most of them name others too.
+BROWSERS = {
+    "Edg": "Edge", "OPR/": "Opera", "Opera": "Opera", "SamsungBrowser": "Samsung Internet",
+    "Firefox": "Firefox", "FxiOS": "Firefox", "CriOS": "Chrome", "Chrome": "Chrome",
+    "Safari": "Safari",
+}  # fmt: skip
+SYSTEMS = {
+    "iPhone": "iPhone", "iPad": "iPad", "Android": "Android", "Windows": "Windows",
+    "Mac OS X": "macOS", "CrOS": "ChromeOS", "Linux": "Linux",
+}  # fmt: skip
+
+
+def browser_name(said: str) -> str:
+    """A browser as people call it, of its User-Agent: `Firefox on Windows`."""
+    browser = next((name for word, name in BROWSERS.items() if word in said), "")
+    system = next((name for word, name in SYSTEMS.items() if word in said), "")
+    if browser and system:
+        return f"{browser} on {system}"
+    return browser or said[:40] or "Unknown browser"
 
 
 @access.requires("billing.view_any")
@@ -31,11 +50,22 @@ def page(request: access.ConsoleRequest) -> HttpResponse:
         {
             "two_step": is_on,
             "codes_left": second_factors.codes_left(user) if is_on else 0,
-            "sign_ins": sign_ins.open_ones(user),
+            "sign_ins": [(row, browser_name(row.browser)) for row in sign_ins.open_ones(user)],
             "here": sessions.stored(str(request.session.session_key)),
             "zone": request.merchant.time_zone,
         },
     )
+
+
+@access.requires("billing.view_any")
+@require_POST
+def password(request: access.ConsoleRequest) -> HttpResponse:
+    """Mail the link with which one chooses a new password, as who forgot it gets."""
+    resets.mail(request.user.email)
+    messages.success(
+        request, f"A link is on its way to {request.user.email}. It works once, for an hour."
+    )
+    return redirect(HOME)
 
 
 @sensitive_post_parameters("code")
@@ -147,6 +177,7 @@ def _picture(text: str) -> SafeString:
 
 urls: list[URLPattern] = [
     path("account", page, name="account"),
+    path("account/password", password, name="account-password"),
     path("account/two-step", two_step, name="account-two-step"),
     path("account/two-step/off", two_step_off, name="account-two-step-off"),
     path("account/recovery-codes", codes, name="account-codes"),

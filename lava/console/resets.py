@@ -35,11 +35,11 @@ def forgot(request: HttpRequest) -> HttpResponse:
     """`/console/forgot`: asks for the address, mails a link."""
     asked = request.method == "POST"
     if asked:
-        _mail(request.POST.get("email", "").strip().lower()[:254])
+        mail(request.POST.get("email", "").strip().lower()[:254])
     return render(request, "console/forgot.html", {"asked": asked})
 
 
-def _mail(email: str) -> None:
+def mail(email: str) -> None:
     """Owe a link to a person of a team; nothing for anybody else, or too often."""
     user = User.objects.filter(email=email, is_active=True).first()
     membership = user.memberships.select_related("organization").first() if user else None

@@ -1,4 +1,4 @@
-// The frame: the menu on a phone, "/" or Ctrl-K for search, copying what is asked for, each form once.
+// The frame: the menu on a phone, "/" or Ctrl-K for search, copying what is asked for.
 const side = document.getElementById('side');
 document.querySelector('[data-opens="side"]')?.addEventListener('click', (event) => {
   const open = side.classList.toggle('open');
@@ -33,20 +33,6 @@ document.addEventListener('click', async (event) => {
   const words = button.textContent;
   button.textContent = 'Copied';
   setTimeout(() => { button.textContent = words; }, 1500);
-});
-
-// What changes something is sent once: of a second click while the first is under way the answer
-// would be shown, and a new key, say, stands in the first one's alone.
-document.addEventListener('submit', (event) => {
-  const form = event.target;
-  if (event.defaultPrevented || form.getAttribute('method') !== 'post') return;
-  if (form.dataset.sent) event.preventDefault();
-  form.dataset.sent = 'yes';
-});
-// Back from the history, a form may be sent again.
-addEventListener('pageshow', (event) => {
-  if (!event.persisted) return;
-  for (const form of document.forms) delete form.dataset.sent;
 });
 
 // A page that waits for work looks again by itself, and keeps what the reader has scrolled to.

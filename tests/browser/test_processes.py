@@ -30,6 +30,7 @@ from tests import card_network as cn
 from tests import factories
 from tests.browser import axe
 from tests.browser.looking import listen
+from tests.browser.merchant import press_twice
 from tests.browser.pictures import picture
 from tests.lava.console.shop import lines, signed_in
 from tests.lava.console.test_money_processes import Till
@@ -80,10 +81,7 @@ class Desk:
         self.hear(says)
 
     def press(self, button: str) -> None:
-        """Press twice, the second time when the first is at the server."""
-        found = self.page.get_by_role("button", name=button, exact=True)
-        expect(found).to_be_enabled()
-        found.evaluate("at => { at.click(); setTimeout(() => at.click(), 20); }")
+        press_twice(self.page, button)
 
     def hear(self, says: str) -> None:
         expect(self.page.locator(".lv-alert").first).to_contain_text(says)

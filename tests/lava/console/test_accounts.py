@@ -21,7 +21,7 @@ from billing.models import (
     SignIn,
     User,
 )
-from lava.console import resets
+from lava.console import account, resets
 from tests.lava.console.shop import PASSWORD, Shop
 
 pytestmark = pytest.mark.django_db
@@ -50,6 +50,28 @@ def turn_on(shop: Shop) -> tuple[pyotp.TOTP, list[str]]:
     codes = re.findall(r"\b[a-z2-9]{5}-[a-z2-9]{5}\b", done)
     assert len(codes) == second_factors.CODES
     return totp, codes
+
+
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        ("Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0 "
+         "Safari/537.36", "Chrome on Linux"),
+        ("Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) "
+         "Chrome/131.0.0.0 Safari/537.36 Edg/131.0.0.0", "Edge on Windows"),
+        ("Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) "
+         "Version/18.1 Safari/605.1.15", "Safari on macOS"),
+        ("Mozilla/5.0 (iPhone; CPU iPhone OS 18_1 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like "
+         "Gecko) CriOS/131.0.6778.73 Mobile/15E148 Safari/604.1", "Chrome on iPhone"),
+        ("Mozilla/5.0 (Android 15; Mobile; rv:133.0) Gecko/133.0 Firefox/133.0",
+         "Firefox on Android"),
+        ("curl/8.5.0", "curl/8.5.0"),
+        ("x" * 255, "x" * 40),
+        ("", "Unknown browser"),
+    ],
+)  # fmt: skip
+def test_a_browser_is_called_as_people_call_it(said: str, name: str) -> None:
+    assert account.browser_name(said) == name
 
 
 def test_after_the_password_the_code_is_asked_for_and_works_once(ours: Shop) -> None:

@@ -384,6 +384,7 @@ CASES: dict[str, Case] = {
         data=lambda shop, books: {"second_person_above": "100", "support_refunds_up_to": "50"},
     ),
     "account": Case(get="billing.view_any"),
+    "account-password": Case(post="billing.view_any"),
     "account-two-step": Case(get="billing.view_any", post="billing.view_any"),
     "account-two-step-off": Case(get="billing.view_any", post="billing.view_any"),
     "account-codes": Case(post="billing.view_any"),
