@@ -39,7 +39,7 @@ def test_no_float_comes_near_money() -> None:
         "billing/brand.py": "colours",
         "billing/locales.py": "how much a browser wants a language",
         "meters/api_meters.py": "tiers that the official client wants as numbers",
-        "meters/gateway/store.py": "seconds to wait",
+        "meters/gateway/outcomes.py": "seconds to wait",
     }
     found = {
         path
@@ -101,7 +101,7 @@ def test_only_empty_text_and_our_own_drawings_are_marked_safe() -> None:
 
 def test_messages_only_wake_workers() -> None:
     """Work is a row first; a message is sent by the sweep, or as a hint that may be lost."""
-    allowed = {"billing/tasks.py", "checkout/phones.py", "lava/tasks.py"}
+    allowed = {"billing/tasks.py", "billing/hints.py", "lava/tasks.py"}
     found = {
         path
         for path, tree in sources()
