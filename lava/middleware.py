@@ -49,8 +49,7 @@ class RightTime:
         if clocks.is_right() or request.path == "/healthz":
             return self.get_response(request)
         log.error("clock_differs", path=request.path)
-        wrong = errors.Unavailable("This server's clock is wrong. Nothing was written; try again.")
-        return answers.answer(request, wrong)
+        return answers.answer(request, errors.Unavailable(clocks.WRONG))
 
 
 class ContentSecurityPolicy:

@@ -3,6 +3,7 @@ renewed that is not due, and the audit is silent."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import timedelta
 from decimal import Decimal
@@ -16,7 +17,9 @@ from django.utils import timezone
 
 from billing import clock, credits, sweep, tasks
 from billing.models import Connection, Payment
+from lava import clocks
 from lava.api.door import Door
+from lava.asgi import application
 from lava.demo.card_network.process import CardNetwork
 from lava.management.commands import audit
 from tests import card_network as cn
@@ -92,3 +95,22 @@ def test_a_web_server_whose_clock_has_jumped_answers_503_until_it_is_right(
     row = Connection.objects.get(pk=connection.pk)
     assert credits.balance(row, now=shop.now).total == Decimal(25 - 2 - 2)
     sound(shop)
+
+
+def test_the_gateway_refuses_too(card_network: CardNetwork) -> None:
+    said: list[dict[str, Any]] = []
+
+    async def call() -> None:
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": b"{}"}
+
+        async def send(message: Any) -> None:
+            said.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": []}
+        await application(scope, receive, send)
+
+    with time_machine.travel(timezone.now() + timedelta(hours=2), tick=True):
+        assert not clocks.is_right()
+        asyncio.run(call())
+    assert said[0]["status"] == 503 and "clock" in json.loads(said[1]["body"])["error"]["message"]
