@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import time
 
-from django.db import DatabaseError, connection
+import structlog
+from django.db import connection
+
+log = structlog.get_logger(__name__)
 
 # Between two machines of one installation; a renewal that is so much early is still of its day.
 FURTHEST_S = 60.0
@@ -44,8 +47,9 @@ def is_right() -> bool:
         with connection.wrap_database_errors:
             # Past Django's cursor: no query of the request that comes along.
             row = connection.connection.execute(_ASK).fetchone()
-    except DatabaseError:
-        # What needs the database will say so.
+    except Exception as error:
+        # What needs the database will say so, in its own words.
+        log.warning("clock_unknown", error=type(error).__name__)
         return True
     steady, ours = time.monotonic(), time.time()
     right = abs(ours - float(row[0])) < FURTHEST_S
