@@ -9,7 +9,7 @@ class LavaConfig(AppConfig):
     verbose_name = "Lava"
 
     def ready(self) -> None:
-        from lava import checks  # noqa: F401
+        from lava import celery, checks  # noqa: F401
 
 
 class LavaAdminConfig(SimpleAdminConfig):

@@ -14,7 +14,8 @@ from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "lava.settings")
 
-from lava.bridge import Bridge, Receive, Send
+from lava import clocks
+from lava.bridge import Bridge, Receive, Send, refuse
 
 # It sets up Django, which what follows needs.
 from lava.wsgi import application as django
@@ -42,7 +43,11 @@ class Application:
             if self.leaving:
                 send = _saying_goodbye(send)
             if proxy.takes(scope["path"]):
-                await self.gateway(scope, receive, send)
+                if await self._is_time_right():
+                    await self.gateway(scope, receive, send)
+                else:
+                    later = (b"retry-after", b"5")
+                    await refuse(send, 503, "unavailable", clocks.WRONG, later)
             else:
                 await self.django(scope, receive, send)
 
@@ -57,6 +62,14 @@ class Application:
                 await self.gateway.stop()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
+
+    async def _is_time_right(self) -> bool:
+        """As Django's middleware asks; the look itself in one of Django's threads."""
+        right = clocks.known()
+        if right is not None:
+            return right
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.django.pool, clocks.is_right)
 
     def _hear_of_the_end(self) -> None:
         """On SIGTERM, which the server's own process sends for a restart (SIGHUP) and for an end:

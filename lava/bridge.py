@@ -43,7 +43,7 @@ class Bridge:
         """Read the request, run it in a thread, send its answer."""
         body = await _read(scope, receive)
         if body is None:
-            await _refuse(
+            await refuse(
                 send, 413, "too_large", "The body is too large.", (b"connection", b"close")
             )
             return
@@ -77,7 +77,7 @@ class Bridge:
         except asyncio.CancelledError:
             if not given_up:
                 raise
-            await _refuse(send, 503, "unavailable", TOO_LATE, (b"retry-after", b"1"))
+            await refuse(send, 503, "unavailable", TOO_LATE, (b"retry-after", b"1"))
             return
         finally:
             late.cancel()
@@ -126,7 +126,7 @@ TOO_LATE = (
 )
 
 
-async def _refuse(
+async def refuse(
     send: Send, status: int, code: str, message: str, header: tuple[bytes, bytes]
 ) -> None:
     """The API's error envelope, for what Django does not answer."""

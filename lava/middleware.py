@@ -11,7 +11,11 @@ from django.core.handlers.exception import convert_exception_to_response
 from django.http import HttpRequest, HttpResponse
 from django.utils.module_loading import import_string
 
-from billing import ids
+from billing import errors, ids
+from lava import clocks
+from lava.api import errors as answers
+
+log = structlog.get_logger(__name__)
 
 Answer = Callable[[HttpRequest], HttpResponse]
 
@@ -32,6 +36,20 @@ class RequestIds:
             structlog.contextvars.clear_contextvars()
         response["x-lava-request-id"] = request.request_id  # type: ignore[attr-defined]
         return response
+
+
+class RightTime:
+    """While this machine's clock is wrong it answers nothing but that it is alive: 503, elsewhere
+    or later."""
+
+    def __init__(self, get_response: Answer) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        if clocks.is_right() or request.path == "/healthz":
+            return self.get_response(request)
+        log.error("clock_differs", path=request.path)
+        return answers.answer(request, errors.Unavailable(clocks.WRONG))
 
 
 class ContentSecurityPolicy:

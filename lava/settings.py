@@ -99,6 +99,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "lava.middleware.RequestIds",
+    "lava.middleware.RightTime",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "lava.middleware.ContentSecurityPolicy",

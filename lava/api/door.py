@@ -4,8 +4,8 @@ A WSGI application before Django's (`lava.wsgi`). It reads the body, calls the s
 (`meters.api.charge`) and answers with the same headers; the address's own middleware, signals and
 routing are spared, which cost as much as the charge. Everything else goes the long way, unchanged:
 other paths and methods, bodies that are not a JSON object of a known length, plain http where https
-is asked for. So does every refusal: the view finds it in the environment and answers as every view
-does; the database is not asked twice.
+is asked for, whatever comes while the clock is wrong. So does every refusal: the view finds it in
+the environment and answers as every view does; the database is not asked twice.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from django.middleware.security import SecurityMiddleware
 
 from billing import errors, ids
 from billing.api import limits
-from lava import middleware
+from lava import clocks, middleware
 from lava.api import parsers
 from meters import api
 
@@ -53,6 +53,7 @@ class Door:
             # Beside its request_id it brings a key of its own, which the view knows.
             or "HTTP_IDEMPOTENCY_KEY" in environ
             or (self.secure and environ.get(self.secure[0]) != self.secure[1])
+            or not clocks.is_right()
         ):
             return self.django(environ, start_response)
         raw = environ["wsgi.input"].read(int(length))

@@ -5,17 +5,19 @@ from __future__ import annotations
 
 from datetime import timedelta
 from io import StringIO
+from random import Random
 from typing import Any
 
 import pytest
 from django.core.management import call_command
 from django.db import connection as database
 
+from billing import failpoints, payments
 from billing.models import LedgerEntry, Merchant
 from lava.demo.sim import play
 from lava.demo.sim.terms import UNIT, Terms
 from lava.demo.sim.twin import Twin
-from lava.demo.sim.world import open_world
+from lava.demo.sim.world import Disagreement, open_world
 from meters.models import UsageRequest
 
 pytestmark = pytest.mark.django_db
@@ -64,6 +66,34 @@ def test_what_falls_due_while_somebody_else_acts_is_done_at_the_next_look() -> N
         twin.life.move(since, world.now, world.seen)
         assert twin.life.lots[-1].start == world.seen(end)
         twin.check()
+
+
+@pytest.mark.parametrize("place", failpoints.CHARGE)
+def test_a_process_that_dies_over_a_charge_and_events_that_echo_agree(place: str) -> None:
+    with open_world(real=play.START) as world:
+        twin = Twin(world, Terms(included=5 * UNIT, threshold=3 * UNIT), number=1)
+        twin.subscribe()
+        twin.use_and_die(7_000_000, place)
+        assert bool(twin.life.open) is (place != "settled")
+        # What the network took and nobody entered is known by its event, or asked about.
+        twin.echo(Random(1))
+        twin.echo(Random(2))
+        twin.check()
+        twin.check_card()
+        assert [purpose for purpose, _ in twin.life.taken] == ["overage"]
+
+
+def test_a_charge_whose_process_died_and_that_nobody_asks_about_is_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(payments, "refresh", lambda payment, now: payment)
+    with open_world(real=play.START) as world:
+        twin = Twin(world, Terms(included=5 * UNIT, threshold=3 * UNIT), number=1)
+        twin.subscribe()
+        twin.use_and_die(7_000_000, "intended")
+        twin.ask()
+        with pytest.raises(Disagreement):
+            twin.check()
 
 
 def test_a_fault_in_the_product_is_seen_with_its_seed() -> None:

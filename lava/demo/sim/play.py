@@ -2,9 +2,10 @@
 
 Two merchants in different currencies and zones, their customers on plans of every kind: usage on
 time and late, gifts and slips, bundles, requests taken back, cards that are refused for a while, a
-network that falls silent before or after it took the money, cancellations, second thoughts, and
-another plan afterwards. After each act the model agrees to the last digit; at the end the books
-equal what the card network took, and every rule of the audit is silent.
+network that falls silent before or after it took the money or says everything twice and in any
+order, processes that die over a charge, cancellations, second thoughts, and another plan
+afterwards. After each act the model agrees to the last digit; at the end the books equal what the
+card network took, and every rule of the audit is silent.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from billing import money
+from billing import failpoints, money
 from billing.models import Payment
 from lava.demo.sim.network import DROPPED, LOST, Network
 from lava.demo.sim.terms import UNIT, Terms
@@ -247,9 +248,17 @@ def _act(dice: random.Random, twin: Twin) -> str:
         if life.open:
             twin.ask()
         return "lost calls"
-    if roll < 0.92:
+    if roll < 0.89:
         twin.silence(DROPPED)
         return "lost answers"
+    if roll < 0.91:
+        twin.use_and_die(7_000_000, dice.choice(failpoints.CHARGE))
+        if life.open:
+            twin.ask()
+        return "deaths"
+    if roll < 0.93:
+        twin.echo(dice)
+        return "echoes"
     if roll < 0.97 and not life.current.cancels:
         twin.cancel()
         return "cancellations"

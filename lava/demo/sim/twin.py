@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+import random
 import secrets
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from unittest import mock
 
 from django.db import connection as database
 from django.db import transaction
@@ -20,6 +23,7 @@ from billing import (
     connections,
     credits,
     errors,
+    failpoints,
     ledger,
     overage,
     payments,
@@ -31,7 +35,7 @@ from billing.models import Connection, Payment, Subscription
 from billing.settlement import save_card
 from billing.stripe import Card
 from lava.demo.sim.life import Life
-from lava.demo.sim.network import DECLINES, GOOD
+from lava.demo.sim.network import DECLINES, DROPPED, GOOD, LOST
 from lava.demo.sim.terms import Terms
 from lava.demo.sim.world import Disagreement, World, instant, money, ticks
 from meters import pricing, usage
@@ -55,6 +59,10 @@ _SNAPSHOT = """
              WHERE r.connection_id = c.id)
       FROM billing_connection c WHERE c.id = %s
 """
+
+
+class Died(BaseException):
+    """As if the process was killed here."""
 
 
 class Twin:
@@ -215,16 +223,52 @@ class Twin:
 
     def collect(self, now: datetime | None = None) -> None:
         now = now or self.world.tick()
-        overage.collect(self.connection.pk, now=now)
+        try:
+            overage.collect(self.connection.pk, now=now)
+        except Died:
+            pass
         self.life.collect(now)
 
-    def ask(self) -> None:
-        """Ask the network about the charges that had no answer."""
+    def use_and_die(self, tokens: int, place: str) -> None:
+        """Report usage; the process that collects what is then owed dies at a place of
+        `billing.failpoints.CHARGE`. To the model that is a call that was lost, or an answer."""
+
+        def at(passed: str) -> None:
+            if passed == f"overage.{place}":
+                raise Died
+
+        self.life.fault = {"intended": LOST, "settled": None}.get(place, DROPPED)
+        with mock.patch.object(failpoints, "at", at):
+            self.use(tokens)
+        self.life.fault = None
+
+    def echo(self, dice: random.Random) -> None:
+        """Every event of the network about this customer's charges, twice and in any order; those
+        of charges without an answer in the order in which they were made. Then what had no event is
+        asked about."""
         now = self.world.tick()
+        known = [
+            row
+            for row in Payment.objects.filter(connection=self.connection, off_session=True)
+            if row.public_id in self.world.network.by_payment
+        ]
+        over = [row for row in known if not row.is_open] * 2
+        dice.shuffle(over)
+        for row in over + self._as_made(row for row in known if row.is_open) * 2:
+            intent = self.world.network.intents[self.world.network.by_payment[row.public_id]]
+            payments.settle(Payment.objects.get(pk=row.pk), intent, now=now)
+        self.ask(now)
+
+    def _as_made(self, rows: Iterable[Payment]) -> list[Payment]:
+        return sorted(rows, key=lambda row: list(self.life.open).index(row.purpose))
+
+    def ask(self, now: datetime | None = None) -> None:
+        """Ask the network about the charges that had no answer."""
+        now = now or self.world.tick()
         rows = Payment.objects.filter(
             connection=self.connection, status__in=Payment.OPEN, off_session=True
         )
-        for payment in sorted(rows, key=lambda row: list(self.life.open).index(row.purpose)):
+        for payment in self._as_made(rows):
             payments.refresh(payment, now=now)
         self.life.ask(now)
 
