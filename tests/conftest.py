@@ -38,6 +38,16 @@ def pytest_configure(config: pytest.Config) -> None:
             cluster.ensure()
 
 
+@pytest.fixture
+def apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads as if each were a process of its own: their charges do not take turns."""
+    from meters.turns import Turns
+
+    monkeypatch.setattr(
+        Turns, "row", lambda turns, connection, key, params: turns.statement.row(params)
+    )
+
+
 def _tool(names: tuple[str, ...], variable: str) -> str:
     """A program a test needs: skipped where it is missing, a failure under CI."""
     found = os.environ.get(variable) or next(filter(None, map(shutil.which, names)), None)

@@ -94,6 +94,7 @@ KINDS = {
     "approval": "Second person",
     "safety": "Safety",
     "customer": "Customers disabled or enabled",
+    "customers": "Customers imported",
     "gap": "Reconciling",
     "clock": "Sandbox clock",
     "brand": "Brand",

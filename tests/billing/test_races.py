@@ -16,7 +16,7 @@ from meters import pricing, usage
 from tests import card_network as cn
 from tests.meters.test_charge import Setting, report
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("apart")]
 
 
 def the_books_hold(answers: list[Any]) -> None:

@@ -358,7 +358,12 @@ def test_the_database_prices_as_python_does(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_hundred_parallel_posts_of_one_id_are_one_charge() -> None:
+@pytest.mark.parametrize("together", [False, True], ids=["processes", "threads"])
+def test_a_hundred_parallel_posts_of_one_id_are_one_charge(
+    together: bool, request: pytest.FixtureRequest
+) -> None:
+    if not together:
+        request.getfixturevalue("apart")
     it = Setting()
     answers: list[Any] = []
 

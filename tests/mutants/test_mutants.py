@@ -303,7 +303,7 @@ def test_a_mutant_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def without_the_lock(transactional_db: None) -> Iterator[None]:
+def without_the_lock(transactional_db: None, apart: None) -> Iterator[None]:
     sound = source_of("billing_lock")
     # Without the lock all read the same head; a moment's sleep makes them meet for certain.
     run(sound.replace("FOR NO KEY UPDATE", "AND pg_sleep(0.05) IS NOT NULL"))
