@@ -21,6 +21,7 @@ import psycopg
 from django.conf import settings
 from django.db import connections
 from django.utils import timezone
+from psycopg.pq import TransactionStatus
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from billing import errors, ids, prepared, tasks
@@ -96,16 +97,26 @@ _SEEN = _statement("seen", "1", 4)
 
 
 class Store:
-    """The pool of one process, opened at its first use; one event loop owns it."""
+    """The pool of one process, opened at its first use; one event loop owns it.
+
+    The connection that was used last is used next: its server process has everything at hand, and
+    a pool that goes round makes all of them slow (twice the processor time at one call at a time).
+    """
 
     def __init__(self) -> None:
         self._pool: AsyncConnectionPool[Any] | None = None
         self._opening = asyncio.Lock()
+        # Connections that are taken from the pool and not in use, the last one on top.
+        self._resting: list[psycopg.AsyncConnection[Any]] = []
+        # Who waits for the pool to give one.
+        self._waiting = 0
 
     async def close(self) -> None:
         """Give the connections back."""
         pool, self._pool = self._pool, None
         if pool is not None:
+            while self._resting:
+                await pool.putconn(self._resting.pop())
             await pool.close()
 
     async def caller(self, told: Token) -> Caller:
@@ -247,17 +258,38 @@ class Store:
         for attempt in range(1, TRIES + 1):
             try:
                 pool = self._pool or await self._open()
-                link = await pool.getconn()
+                link = await self._take(pool)
                 try:
                     return await statement.row_on(link, words)
                 finally:
-                    await pool.putconn(link)
+                    await self._rest(pool, link)
             except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure) as error:
                 if attempt == TRIES:
                     raise _busy() from error
             except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
                 raise _busy() from error
         raise AssertionError("unreachable")
+
+    async def _take(self, pool: AsyncConnectionPool[Any]) -> psycopg.AsyncConnection[Any]:
+        if self._resting:
+            return self._resting.pop()
+        self._waiting += 1
+        try:
+            found: psycopg.AsyncConnection[Any] = await pool.getconn()
+            return found
+        finally:
+            self._waiting -= 1
+
+    async def _rest(
+        self, pool: AsyncConnectionPool[Any], link: psycopg.AsyncConnection[Any]
+    ) -> None:
+        """Keep a connection for the next statement; the pool has it where somebody waits there, or
+        where it broke or was left in the midst."""
+        is_idle = link.pgconn.transaction_status == TransactionStatus.IDLE
+        if is_idle and not self._waiting and self._pool is pool:
+            self._resting.append(link)
+        else:
+            await pool.putconn(link)
 
     async def _open(self) -> AsyncConnectionPool[Any]:
         async with self._opening:

@@ -250,3 +250,49 @@ def test_no_more_callers_are_kept_than_there_is_room_for(
 
     assert direct.run(by_turns) == 1
     assert len(trips) == 4
+
+
+def test_the_connection_used_last_is_used_next_and_none_is_lost(
+    direct: Direct, settings: Any
+) -> None:
+    """One after the other all go by one connection; many at once share as many as there may be."""
+    settings.GATEWAY_DB_POOL = 3
+
+    async def steps(gateway: proxy.Gateway) -> tuple[int, int, list[int]]:
+        store = gateway.store
+        for _ in range(5):
+            await direct.call(gateway)
+        alone = len(store._resting)
+        many = await asyncio.gather(*(direct.call(gateway) for _ in range(30)))
+        assert store._waiting == 0
+        return alone, len(store._resting), [answer.status for answer in many]
+
+    alone, after, statuses = direct.run(steps)
+    assert alone == 1 and 1 <= after <= 3
+    assert statuses == [200] * 30
+    direct.sound()
+
+
+def test_a_connection_that_broke_is_not_kept(direct: Direct) -> None:
+    async def steps(gateway: proxy.Gateway) -> list[int]:
+        found = [(await direct.call(gateway)).status]
+        await asyncio.to_thread(_end_connections)
+        # The first to meet the broken line is told to come again; the next has another.
+        for _ in range(3):
+            found.append((await direct.call(gateway)).status)
+        return found
+
+    first, *others = direct.run(steps)
+    assert first == 200 and others[-1] == 200 and set(others) <= {200, 503}
+    direct.sound()
+
+
+def _end_connections() -> None:
+    with database.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid() AND state = 'idle'"
+            " AND query LIKE '%%meters_settle%%'"
+        )
+        assert cursor.fetchone()[0] >= 1
+    database.close()
