@@ -9,6 +9,7 @@ away is `errors.Unavailable`, never a free pass.
 from __future__ import annotations
 
 import asyncio
+import select
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -271,8 +272,12 @@ class Store:
         raise AssertionError("unreachable")
 
     async def _take(self, pool: AsyncConnectionPool[Any]) -> psycopg.AsyncConnection[Any]:
-        if self._resting:
-            return self._resting.pop()
+        while self._resting:
+            link = self._resting.pop()
+            if not _has_word(link):
+                return link
+            await link.close()
+            await pool.putconn(link)
         self._waiting += 1
         try:
             found: psycopg.AsyncConnection[Any] = await pool.getconn()
@@ -307,6 +312,13 @@ class Store:
                 await pool.open()
                 self._pool = pool
             return self._pool
+
+
+def _has_word(link: psycopg.AsyncConnection[Any]) -> bool:
+    """Whether a connection that rests has something to say: that its server has ended it."""
+    poll = select.poll()
+    poll.register(link.pgconn.socket, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def hint(wake: Callable[..., None], connection: UUID, **words: bool) -> None:
