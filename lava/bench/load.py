@@ -49,6 +49,8 @@ class Plan:
     # Calls of a gateway: where to, with `fields` as the body as they are; `targets` are then the
     # tokens that are sent, and `first_byte` takes the time to the first byte, not to the last.
     path: str = ""
+    # `path` is read instead, one of the targets below it at a time, with the shop's key.
+    reads: bool = False
     first_byte: bool = False
 
 
@@ -85,6 +87,8 @@ def requests(plan: Plan) -> Iterator[tuple[str, bytes]]:
     if plan.batch:
         yield from batches(plan)
     chance = random.Random(plan.prefix)  # noqa: S311
+    if plan.reads:
+        yield from _reads(plan, chance)
     if plan.path:
         yield from _calls(plan, chance)
     recent: deque[tuple[str, bytes]] = deque(maxlen=_RECENT)
@@ -114,6 +118,19 @@ def requests(plan: Plan) -> Iterator[tuple[str, bytes]]:
         if plan.repeats:
             recent.append(made)
         yield made
+
+
+def _reads(plan: Plan, chance: random.Random) -> Iterator[tuple[str, bytes]]:
+    """One of the targets by chance, without end."""
+    ready = [
+        (
+            f"GET {plan.path}/{target} HTTP/1.1\r\nHost: 127.0.0.1:{plan.port}\r\n"
+            f"Authorization: Bearer {plan.key}\r\n\r\n"
+        ).encode()
+        for target in plan.targets
+    ]
+    while True:
+        yield "", ready[int(chance.random() * len(ready))]
 
 
 def _calls(plan: Plan, chance: random.Random) -> Iterator[tuple[str, bytes]]:

@@ -16,7 +16,7 @@ import urllib.error
 import urllib.request
 from array import array
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from django.conf import settings
@@ -286,12 +286,15 @@ class Web:
         targets: list[str] | None = None,
         batch: int = 0,
         prefer: str = "",
+        reads: str = "",
     ) -> Sample:
-        """Post unique ids for `seconds` and a start, to all connections or to `targets`."""
+        """Post unique ids for `seconds` and a start, to all connections or to `targets`; or read
+        them, below the path `reads`."""
         plan = self.plan(
             tag, clients=clients, seconds=seconds + WARM_S + 0.2, targets=targets, batch=batch,
-            prefer=prefer,
+            prefer=prefer, path=reads,
         )  # fmt: skip
+        plan = replace(plan, reads=bool(reads))
         assert self.child.process is not None
         return measured(
             plan, seconds=seconds, log=self._log, server=self.child.process.pid,

@@ -137,6 +137,9 @@ def run(*, database: int, options: Options, say: Say) -> dict[str, Any]:
                 samples[name].append(sample)
                 acknowledged += sample.acknowledged if name == "stored" else 0
                 say(f"round {number + 1} {name:<7}{sample.per_s:8.0f} req/s")
+        balances = sides_of["stored"].run(
+            "read-", seconds=options.seconds, clients=options.clients, reads="/v1/connections"
+        )
         asked = _asked(sides_of["stored"], now)
     finally:
         for side in sides_of.values():
@@ -144,6 +147,7 @@ def run(*, database: int, options: Options, say: Say) -> dict[str, Any]:
     asked |= _pages(place)
     found = books.read(audited=options.requests <= AUDITED)
     refused = sum(sample.refused for rows in samples.values() for sample in rows)
+    refused += balances.refused
     return {
         "requests": options.requests,
         "sides": {name: requests.summary(rows) for name, rows in samples.items()},
@@ -155,6 +159,7 @@ def run(*, database: int, options: Options, say: Say) -> dict[str, Any]:
         },
         "asked_ms": asked,
         "balance": _plan_of_a_balance(place),
+        "balances": asdict(balances),
         "bytes": _bytes(),
         "refused": refused,
         "books": [asdict(found)],
@@ -319,6 +324,8 @@ def table(facts: dict[str, Any]) -> list[str]:
         + "; ".join(f"{words} {taken:.1f}" for words, taken in facts["asked_ms"].items())
         + f" (goals: usage {MOST_MS['usage']}, a page {MOST_MS['console']})",
         f"- a balance: {facts['balance']}",
+        f"- connections read with their balance: {facts['balances']['per_s']:,.0f}/s, p50 "
+        f"{facts['balances']['p50_ms']:.1f} ms, p99 {facts['balances']['p99_ms']:.1f} ms",
         f"- {facts['bytes'] / 1e9:.1f} GB; {last['rows']:,} requests; fees = draws = "
         f"{last['charged']}; the books {kept}",
     ]
