@@ -49,7 +49,7 @@ class Plan:
     # Calls of a gateway: where to, with `fields` as the body as they are; `targets` are then the
     # tokens that are sent, and `first_byte` takes the time to the first byte, not to the last.
     path: str = ""
-    # `path` is read instead, one of the targets below it at a time, with the shop's key.
+    # `path` is read instead, with one of the targets in its braces and the shop's key.
     reads: bool = False
     first_byte: bool = False
 
@@ -124,7 +124,7 @@ def _reads(plan: Plan, chance: random.Random) -> Iterator[tuple[str, bytes]]:
     """One of the targets by chance, without end."""
     ready = [
         (
-            f"GET {plan.path}/{target} HTTP/1.1\r\nHost: 127.0.0.1:{plan.port}\r\n"
+            f"GET {plan.path.format(target)} HTTP/1.1\r\nHost: 127.0.0.1:{plan.port}\r\n"
             f"Authorization: Bearer {plan.key}\r\n\r\n"
         ).encode()
         for target in plan.targets

@@ -289,7 +289,7 @@ class Web:
         reads: str = "",
     ) -> Sample:
         """Post unique ids for `seconds` and a start, to all connections or to `targets`; or read
-        them, below the path `reads`."""
+        them, each in the braces of the path `reads`."""
         plan = self.plan(
             tag, clients=clients, seconds=seconds + WARM_S + 0.2, targets=targets, batch=batch,
             prefer=prefer, path=reads,

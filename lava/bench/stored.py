@@ -138,7 +138,10 @@ def run(*, database: int, options: Options, say: Say) -> dict[str, Any]:
                 acknowledged += sample.acknowledged if name == "stored" else 0
                 say(f"round {number + 1} {name:<7}{sample.per_s:8.0f} req/s")
         balances = sides_of["stored"].run(
-            "read-", seconds=options.seconds, clients=options.clients, reads="/v1/connections"
+            "read-",
+            seconds=options.seconds,
+            clients=options.clients,
+            reads="/v1/connections/{}/balance",
         )
         asked = _asked(sides_of["stored"], now)
     finally:
@@ -324,7 +327,7 @@ def table(facts: dict[str, Any]) -> list[str]:
         + "; ".join(f"{words} {taken:.1f}" for words, taken in facts["asked_ms"].items())
         + f" (goals: usage {MOST_MS['usage']}, a page {MOST_MS['console']})",
         f"- a balance: {facts['balance']}",
-        f"- connections read with their balance: {facts['balances']['per_s']:,.0f}/s, p50 "
+        f"- balances read: {facts['balances']['per_s']:,.0f}/s, p50 "
         f"{facts['balances']['p50_ms']:.1f} ms, p99 {facts['balances']['p99_ms']:.1f} ms",
         f"- {facts['bytes'] / 1e9:.1f} GB; {last['rows']:,} requests; fees = draws = "
         f"{last['charged']}; the books {kept}",
