@@ -61,6 +61,8 @@ class Kept:
 
     def find(self, told: Token) -> Caller | None:
         """Who calls, as it was told last: true if a hold takes it."""
+        if told.is_sandbox:
+            return None
         key = _kept_by(told)
         found = self._callers.get(key)
         if found is not None:

@@ -128,8 +128,7 @@ class Gateway:
         # is refused by it alone is asked again by what is true now.
         kept = None if _lists_models(request.path) else self.kept.find(told)
         for _ in range(TURNS):
-            request.caller = kept or await self.store.caller(told)
-            self.kept.keep(told, request.caller)
+            request.caller = kept or await self._ask(told)
             try:
                 return await self._admit_as(request.caller, told, request)
             except Stale:
@@ -139,6 +138,11 @@ class Gateway:
                     raise
             kept = None
         raise errors.Unavailable("What this call may use is being changed.", retry_after_s=1)
+
+    async def _ask(self, told: Token) -> Caller:
+        caller = await self.store.caller(told)
+        self.kept.keep(told, caller)
+        return caller
 
     async def _admit_as(self, caller: Caller, told: Token, request: _Request) -> Call | bytes:
         target: Target | None = None

@@ -311,6 +311,7 @@ BEGIN
         charged := call.charged;
         RETURN;
     END IF;
+    -- Until something is charged; a record has no fields before it has a row.
     SELECT NULL AS outcome INTO done;
     IF p_billed AND connection IS NOT NULL AND NOT call.billing_disabled THEN
         done := meters_charge(
