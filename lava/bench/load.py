@@ -87,8 +87,6 @@ def requests(plan: Plan) -> Iterator[tuple[str, bytes]]:
     if plan.batch:
         yield from batches(plan)
     chance = random.Random(plan.prefix)  # noqa: S311
-    if plan.reads:
-        yield from _reads(plan, chance)
     if plan.path:
         yield from _calls(plan, chance)
     recent: deque[tuple[str, bytes]] = deque(maxlen=_RECENT)
@@ -120,32 +118,28 @@ def requests(plan: Plan) -> Iterator[tuple[str, bytes]]:
         yield made
 
 
-def _reads(plan: Plan, chance: random.Random) -> Iterator[tuple[str, bytes]]:
-    """One of the targets by chance, without end."""
-    ready = [
-        (
-            f"GET {plan.path.format(target)} HTTP/1.1\r\nHost: 127.0.0.1:{plan.port}\r\n"
-            f"Authorization: Bearer {plan.key}\r\n\r\n"
-        ).encode()
-        for target in plan.targets
-    ]
-    while True:
-        yield "", ready[int(chance.random() * len(ready))]
-
-
 def _calls(plan: Plan, chance: random.Random) -> Iterator[tuple[str, bytes]]:
-    """The same call by each token, without end."""
-    body = json.dumps(plan.fields, separators=(",", ":"))
-    ready = [
-        (
-            f"POST {plan.path} HTTP/1.1\r\nHost: 127.0.0.1:{plan.port}\r\n"
-            f"Authorization: Bearer {token}\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(body)}\r\n\r\n{body}"
-        ).encode()
-        for token in plan.targets
-    ]
+    """The same call by each token, or one of the targets read, without end."""
+    tell = _read if plan.reads else _call
+    ready = [tell(plan, target).encode() for target in plan.targets]
     while True:
         yield "", ready[int(chance.random() * len(ready))]
+
+
+def _call(plan: Plan, token: str) -> str:
+    body = json.dumps(plan.fields, separators=(",", ":"))
+    return (
+        f"POST {plan.path} HTTP/1.1\r\nHost: 127.0.0.1:{plan.port}\r\n"
+        f"Authorization: Bearer {token}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n{body}"
+    )
+
+
+def _read(plan: Plan, target: str) -> str:
+    return (
+        f"GET {plan.path.format(target)} HTTP/1.1\r\nHost: 127.0.0.1:{plan.port}\r\n"
+        f"Authorization: Bearer {plan.key}\r\n\r\n"
+    )
 
 
 def batches(plan: Plan) -> Iterator[tuple[str, bytes]]:
