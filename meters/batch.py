@@ -72,7 +72,7 @@ def report(key: str, *, sandbox: bool, told: Sequence[Report]) -> list[Charged |
 def report_briefly(
     key: str, *, sandbox: bool, told: Sequence[Report]
 ) -> list[Brief | errors.LavaError]:
-    """As `report`, for who only asks what was charged and what is left: about half the work."""
+    """As `report`, for who only asks what was charged and what is left: less is read and said."""
 
     def read(row: Sequence[Any], currency: str, replayed: bool) -> Brief:
         return Brief(*row)

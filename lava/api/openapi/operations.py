@@ -168,7 +168,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         tag="Usage",
         description="One result each, in order. A line that is refused spoils no other. With "
         "`Prefer: return=minimal` a line that was charged is answered by `charged` and "
-        "`total_remaining` alone, at about half the work.",
+        "`total_remaining` alone, at a third of the server's work.",
         headers={"Prefer": {"type": "string", "maxLength": 255}},
         body=obj({"requests": listed(ref("Report"), minItems=1, maxItems=1000)}),
         example={"requests": [_EXAMPLE, _EXAMPLE | {"request_id": "job-2"}]},
