@@ -20,6 +20,8 @@ from pathlib import Path
 # again at once.
 STEADY_S = 5.0
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
+# How long a killed process may take to go.
+KILLED_S = 5.0
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
@@ -152,20 +154,44 @@ def stop(child: Child) -> None:
 
 
 def clean_up_after_a_crash(pids: Path, *, root: Path) -> None:
-    """End children that a killed supervisor of this checkout left running."""
+    """End what children that a killed supervisor of this checkout left running, and wait until it
+    has: their ports are asked for next. A child may be gone before its own processes are."""
     if not pids.exists():
         return
-    for line in pids.read_text().splitlines():
-        number = line.split()[0]
-        try:
-            command = Path(f"/proc/{number}/cmdline").read_bytes().decode(errors="replace")
-            folder = Path(f"/proc/{number}/cwd").resolve()
-        except OSError:
-            continue
+    ended = []
+    for group in {int(line.split()[0]) for line in pids.read_text().splitlines()}:
         # A reused process id is somebody else's: only what runs from this checkout is ended.
-        if str(root) in command or folder == root:
+        if any(_runs_from(root, pid) for pid in _living(group)):
             try:
-                os.killpg(int(number), signal.SIGKILL)
+                os.killpg(group, signal.SIGKILL)
             except (ProcessLookupError, PermissionError):
-                pass
+                continue
+            ended.append(group)
+    deadline = time.monotonic() + KILLED_S
+    while any(map(_living, ended)) and time.monotonic() < deadline:
+        time.sleep(0.02)
     pids.unlink(missing_ok=True)
+
+
+def _living(group: int) -> list[int]:
+    """The processes of a group that have not ended. One that nobody buried yet has, once its last
+    thread is gone: until then its ports are held."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            state, _, of, *rest = (place / "stat").read_text().rpartition(")")[2].split()
+        except (OSError, ValueError):
+            continue
+        threads = int(rest[14])
+        if int(of) == group and (state not in "ZX" or threads > 1):
+            found.append(int(place.name))
+    return found
+
+
+def _runs_from(root: Path, pid: int) -> bool:
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+        folder = Path(f"/proc/{pid}/cwd").resolve()
+    except OSError:
+        return False
+    return str(root) in command or folder == root

@@ -13,6 +13,7 @@ import httpx
 import psutil
 import pytest
 
+from lava.management.commands import up
 from tests.product import ROOT, Product, eventually
 
 pytestmark = pytest.mark.xdist_group("product")
@@ -91,6 +92,27 @@ def test_a_taken_port_is_said_in_one_sentence() -> None:
     assert done.returncode != 0
     assert f"Port {port} is taken. Choose another with --port" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_port_is_taken_by_who_listens_and_not_by_a_line_that_was_closed() -> None:
+    """The web server shares its port among its processes, and may be the first to close a line."""
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        port = server.getsockname()[1]
+        server.settimeout(10)
+        assert up._is_taken(port)
+        # The question was a line of its own.
+        server.accept()[0].close()
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+            server.accept()[0].close()
+            assert client.recv(1) == b""
+    # The kernel remembers the line for a minute.
+    with socket.socket() as strict, pytest.raises(OSError, match="in use"):
+        strict.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        strict.bind(("127.0.0.1", port))
+    assert not up._is_taken(port)
 
 
 def test_what_a_kill_leaves_disturbs_no_next_start_which_stops_everything() -> None:
