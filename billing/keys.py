@@ -111,14 +111,18 @@ def find(text: str) -> SecretKey:
     Raises:
         billing.errors.Unauthenticated: not a key, unknown, or revoked; the same words for each.
     """
-    refusal = errors.Unauthenticated("The key is not valid.", code="invalid_key")
     if not ids.check_secret_key(text):
-        raise refusal
+        raise refusal()
     key: SecretKey | None = (
         SecretKey.objects.select_related("merchant__organization")
         .filter(secret_hash=ids.secret_hash(text), revoked_at=None)
         .first()
     )
     if key is None:
-        raise refusal
+        raise refusal()
     return key
+
+
+def refusal() -> errors.Unauthenticated:
+    """What is said of a text that is no key, and of a key that is unknown or revoked."""
+    return errors.Unauthenticated("The key is not valid.", code="invalid_key")

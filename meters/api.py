@@ -18,7 +18,7 @@ from rest_framework.response import Response
 
 from billing import errors, ids, keys, money
 from billing.api import fields, limits, lists, statuses, vocabulary
-from billing.api.views import View
+from billing.api.views import REFUSAL, View
 from billing.api.vocabulary import Words
 from meters import (
     api_holds,
@@ -36,9 +36,6 @@ from meters.explain import ExplainView
 from meters.models import UsageRequest
 
 ZERO = Decimal(0)
-# Where `lava.api.door` leaves the refusal of a charge and where its key stands, for the view to
-# answer. No header can: those begin with HTTP_.
-REFUSAL = "lava.refusal"
 
 
 class RequestsView(View):

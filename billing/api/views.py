@@ -19,6 +19,10 @@ from billing.api.vocabulary import Words
 from billing.authentication import Backend
 from billing.models import Merchant
 
+# Where `lava.api.door` leaves a refusal and where its key stands, for the view to answer. No header
+# can: those begin with HTTP_.
+REFUSAL = "lava.refusal"
+
 
 class _Replayed(Exception):
     """The call had its answer before."""
@@ -94,6 +98,9 @@ class View(APIView):
         return response
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        if REFUSAL in request.META:
+            error, self._standing = request.META[REFUSAL]
+            raise error
         header = request.META.get("HTTP_AUTHORIZATION", "")
         if header:
             self._standing = limits.take(header[-64:])

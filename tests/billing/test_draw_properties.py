@@ -16,7 +16,7 @@ from django.db import transaction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from billing import audit, credits, ids, ledger
+from billing import audit, balances, credits, ids, ledger
 from billing.models import Connection, CreditGrant, LedgerEntry, Merchant
 from tests import factories
 
@@ -145,6 +145,7 @@ def _play(merchant: Merchant, made: list[Lot], asked: list[tuple[int, int]]) -> 
     assert Fraction(connection.debt) == debt
     at = now + timedelta(days=day, seconds=len(asked))
     balance = credits.balance(connection, now=at)
+    assert balances.read(factories.make_key(merchant), connection.public_id, now=at) == balance
     live = {
         name: rest
         for name, rest in left.items()

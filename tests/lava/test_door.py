@@ -1,4 +1,4 @@
-"""The short way of a charge answers what the long way answers, to the header."""
+"""The short way of a charge and of a balance answers what the long way answers, to the header."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from django.db import close_old_connections
 from django.test import override_settings
 from django.utils import timezone
 
+from billing.api import views
+from billing.models import Connection, SecretKey
 from lava import wsgi
 from lava.api import door
 from lava.api.door import Door
@@ -83,6 +85,19 @@ def environ(key: str, raw: bytes, **changes: Any) -> dict[str, Any]:
     } | changes
 
 
+def reading(key: str, path: str, **changes: Any) -> dict[str, Any]:
+    body = {"REQUEST_METHOD": "GET", "CONTENT_TYPE": "", "CONTENT_LENGTH": ""}
+    return environ(key, b"") | body | {"PATH_INFO": path} | changes
+
+
+def both_read(key: str, path: str, **changes: Any) -> tuple[Answer, Answer]:
+    """A read the short way, and the long way."""
+    return (
+        Answer(wsgi.application, b"", reading(key, path, **changes)),
+        Answer(wsgi.django, b"", reading(key, path, **changes)),
+    )
+
+
 def both(key: str, raw: bytes, **changes: Any) -> tuple[Answer, Answer]:
     """The short way's answer, and the long way's."""
     return (
@@ -103,6 +118,10 @@ def test_a_charge_goes_the_short_way_and_answers_as_the_long_one() -> None:
     assert short.status == long.status == 200
     assert short.body == again.body == long.body
     assert UsageRequest.objects.count() == 1
+    _same_headers(short, long)
+
+
+def _same_headers(short: Answer, long: Answer) -> None:
     length = {"content-length": str(len(long.body))}
     ours, theirs = short.headers, long.headers | length
     assert ours.keys() == theirs.keys()
@@ -208,12 +227,88 @@ def test_plain_http_goes_the_long_way_where_https_is_asked_for() -> None:
     assert secure.status == 200
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"), [("connections", "connection_id"), ("customers", "customer_id")]
+)
+def test_a_balance_goes_the_short_way_and_answers_as_the_long_one(kind: str, name: str) -> None:
+    shop = Shop()
+    path = f"/v1/{kind}/{shop.connection.public_id}/balance"
+    short = Answer(Door(never), b"", reading(shop.key, path))
+    again, long = both_read(shop.key, f"{path}/")
+    assert short.status == long.status == 200
+    assert short.body == again.body == long.body
+    assert short.json[name] == shop.connection.public_id
+    assert short.json["total_remaining"] == "25.0000000000"
+    _same_headers(short, long)
+
+
+def test_a_balance_asks_the_database_once_and_by_its_keys(
+    django_assert_num_queries: Any,
+) -> None:
+    shop = Shop()
+    path = f"/v1/connections/{shop.connection.public_id}/balance"
+    with django_assert_num_queries(1):
+        assert Answer(wsgi.application, b"", reading(shop.key, path)).status == 200
+    other = f"/v1/connections/{factories.make_connection(factories.make_merchant()).public_id}"
+    with django_assert_num_queries(1):
+        assert Answer(wsgi.application, b"", reading(shop.key, f"{other}/balance")).status == 404
+
+
+@pytest.mark.parametrize(
+    "state", ["deleted", "pending", "of another", "no id", "con_1", "con_test_1"]
+)
+def test_a_balance_that_is_not_there_is_said_alike(state: str) -> None:
+    shop = Shop()
+    name = shop.connection.public_id
+    if state == "of another":
+        name = factories.make_connection(factories.make_merchant()).public_id
+    elif state in ("deleted", "pending"):
+        Connection.objects.filter(pk=shop.connection.pk).update(status=state)
+    else:
+        name = state
+    short, long = both_read(shop.key, f"/v1/connections/{name}/balance")
+    assert short.status == long.status == 404
+    _same_refusal(short, long)
+
+
+@pytest.mark.parametrize("header", ["", "Bearer", "Basic abc", "Bearer aks_test_short", "revoked"])
+@pytest.mark.parametrize("name", ["", "con_1"])
+def test_a_balance_without_a_valid_key_is_401_whatever_was_asked(header: str, name: str) -> None:
+    shop = Shop()
+    if header == "revoked":
+        header = f"Bearer {shop.key}"
+        SecretKey.objects.update(revoked_at=timezone.now())
+    path = f"/v1/connections/{name or shop.connection.public_id}/balance"
+    short, long = both_read("", path, HTTP_AUTHORIZATION=header)
+    assert short.status == long.status == 401
+    assert short.headers["www-authenticate"] == long.headers["www-authenticate"]
+    _same_refusal(short, long)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"QUERY_STRING": "a=%00"},
+        {"CONTENT_LENGTH": "2"},
+        {"REQUEST_METHOD": "HEAD"},
+        {"REQUEST_METHOD": "POST"},
+        {"PATH_INFO": "/v1/connections/con_1/balance/x"},
+        {"PATH_INFO": "/v1/connections/con_1\n/balance"},
+        {"PATH_INFO": "/v1/connections/con_1/balance\n"},
+        {"PATH_INFO": "/v1/connections/con_\u0661/balance"},
+        {"PATH_INFO": "/v1/connections/con_1"},
+    ],
+)
+def test_what_is_no_plain_read_goes_the_long_way(changes: dict[str, str]) -> None:
+    asked = reading(Shop().key, "/v1/connections/con_1/balance", **changes)
+    with pytest.raises(AssertionError, match="the long way"):
+        Door(never)(asked, lambda status, headers: None)
+
+
 def test_no_header_reaches_the_place_of_a_refusal() -> None:
     """Headers stand in the environment as HTTP_..., so nobody can send one."""
-    from meters import api
-
-    assert not api.REFUSAL.startswith("HTTP_")
-    assert not api.REFUSAL.isupper()
+    assert not views.REFUSAL.startswith("HTTP_")
+    assert not views.REFUSAL.isupper()
 
 
 def _same_refusal(short: Answer, long: Answer) -> None:
