@@ -16,6 +16,7 @@ from django.db.models import F, Q, Sum
 
 from billing import errors, ids, ledger, money
 from billing.models import Connection, CreditBundle, CreditGrant, Cycle, Payment
+from billing.models.credits import SLACK
 
 ZERO = Decimal(0)
 
@@ -42,8 +43,9 @@ class Balance:
 
 
 def live(now: datetime) -> Q:
-    """The grants whose life holds `now`: `[effective_at, expires_at)`."""
-    return Q(effective_at__lte=now) & (Q(expires_at=None) | Q(expires_at__gt=now))
+    """The grants whose life holds `now`: `[effective_at, expires_at)`, where one that a machine
+    with a clock ahead has just given has begun."""
+    return Q(effective_at__lte=now + SLACK) & (Q(expires_at=None) | Q(expires_at__gt=now))
 
 
 def balance(connection: Connection, *, now: datetime) -> Balance:

@@ -41,7 +41,8 @@ LIFE = """
     SELECT e.connection_id AS connection, e.seq, e.kind, e.occurred_at, g.effective_at, g.expires_at
       FROM billing_ledgerentry e JOIN billing_creditgrant g ON g.id = e.grant_id
      WHERE e.kind IN ('usage', 'debt')
-       AND (e.occurred_at < g.effective_at OR e.occurred_at >= g.expires_at)
+       AND (NOT billing_has_begun(g.effective_at, e.occurred_at)
+            OR e.occurred_at >= g.expires_at)
 """
 
 HOLDS = """

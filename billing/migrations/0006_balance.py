@@ -1,4 +1,4 @@
-"""A balance is read in one trip."""
+"""A balance is read in one trip; what a machine whose clock is ahead has given is there for all."""
 
 from pathlib import Path
 
@@ -12,6 +12,7 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.RunSQL(
-            (SQL / "balance.sql").read_text(encoding="utf-8"), reverse_sql=migrations.RunSQL.noop
-        ),
+            (SQL / name).read_text(encoding="utf-8"), reverse_sql=migrations.RunSQL.noop
+        )
+        for name in ("ledger.sql", "balance.sql")
     ]

@@ -6,7 +6,7 @@ Both tables have one writer: the functions of `billing/sql/ledger.sql`, called t
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import models
@@ -14,6 +14,10 @@ from django.utils import timezone
 
 from billing.models.base import Tenant, bounded, credit_field
 from billing.models.connections import Connection
+
+# By how much the clocks of an installation's machines may differ (`billing_has_begun` in
+# billing/sql/ledger.sql).
+SLACK = timedelta(minutes=1)
 
 
 class CreditGrant(Tenant):
@@ -144,8 +148,9 @@ class CreditGrant(Tenant):
         return f"{self.get_source_display()}, {self.origin_at:%d %b %Y}"
 
     def is_live(self, now: datetime) -> bool:
-        """Whether its life holds `now`: `[effective_at, expires_at)`."""
-        return self.effective_at <= now and (self.expires_at is None or self.expires_at > now)
+        """Whether its life holds `now`; as `credits.live`."""
+        begun = self.effective_at <= now + SLACK
+        return begun and (self.expires_at is None or self.expires_at > now)
 
 
 class LedgerEntry(models.Model):

@@ -2,17 +2,6 @@
 -- and by meters' gateway, always with the connection's row locked (billing_lock).
 -- After any of them: held = sum of the connection's open holds.
 
--- What can be spent beyond what is owed and what is set aside; below 0 when more is owed and held
--- than there is.
-CREATE OR REPLACE FUNCTION billing_available(p_connection uuid, p_now timestamptz)
-RETURNS numeric LANGUAGE sql STABLE AS $$
-    SELECT GREATEST(COALESCE((
-               SELECT sum(g.remaining) FROM billing_creditgrant g
-                WHERE g.connection_id = c.id AND NOT g.is_spent AND g.effective_at <= p_now
-                  AND (g.expires_at IS NULL OR g.expires_at > p_now)), 0) - c.debt, 0) - c.held
-      FROM billing_connection c WHERE c.id = p_connection
-$$;
-
 -- Whether an amount fits: into what is available, or into the overage that the plan allows.
 CREATE OR REPLACE FUNCTION billing_fits(
     p_amount numeric, p_available numeric, p_when_depleted text, p_cycle_overage numeric,

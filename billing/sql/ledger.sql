@@ -73,6 +73,14 @@ BEGIN
 END
 $$;
 
+-- Whether a grant's life has begun at an instant. The machines of an installation need not agree to
+-- the second (lava/clocks.py stops one that is a minute off): credits that one has given are there
+-- for all.
+CREATE OR REPLACE FUNCTION billing_has_begun(p_effective_at timestamptz, p_now timestamptz)
+RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT p_effective_at <= p_now + interval '1 minute'
+$$;
+
 -- Pay debt out of live grants, in the order of the draw: two lines a grant, so that it is seen.
 -- What an open overage charge collects from the card is left to it. Returns the sum paid.
 CREATE OR REPLACE FUNCTION billing_pay_debt(p_connection uuid, p_now timestamptz)
@@ -87,7 +95,8 @@ BEGIN
     FOR lot IN
         SELECT id, remaining FROM billing_creditgrant
          WHERE connection_id = p_connection AND NOT is_spent
-           AND effective_at <= p_now AND (expires_at IS NULL OR expires_at > p_now)
+           AND billing_has_begun(effective_at, p_now)
+           AND (expires_at IS NULL OR expires_at > p_now)
          ORDER BY priority, expires_at NULLS LAST, pool, origin_at, id
     LOOP
         EXIT WHEN due <= 0;
@@ -154,7 +163,8 @@ BEGIN
     draws := '[]';
     FOR lot IN
         SELECT id, pool, remaining FROM billing_creditgrant
-         WHERE connection_id = p_connection AND NOT is_spent AND effective_at <= p_now
+         WHERE connection_id = p_connection AND NOT is_spent
+           AND billing_has_begun(effective_at, p_now)
          ORDER BY priority, expires_at NULLS LAST, pool, origin_at, id
     LOOP
         take := LEAST(need, lot.remaining);
@@ -225,7 +235,8 @@ BEGIN
         SELECT g.connection_id AS connection, g.id, g.pool, g.remaining,
                row_number() OVER turns AS turn, sum(g.remaining) OVER turns AS upto
           FROM billing_creditgrant g
-         WHERE g.connection_id = ANY ($1) AND NOT g.is_spent AND g.effective_at <= $4
+         WHERE g.connection_id = ANY ($1) AND NOT g.is_spent
+           AND billing_has_begun(g.effective_at, $4)
         WINDOW turns AS (PARTITION BY g.connection_id
                          ORDER BY g.priority, g.expires_at NULLS LAST, g.pool, g.origin_at, g.id)
     ), funds AS MATERIALIZED (
@@ -389,7 +400,7 @@ BEGIN
 END
 $$;
 
-CREATE TRIGGER the_ledger_is_append_only
+CREATE OR REPLACE TRIGGER the_ledger_is_append_only
     BEFORE UPDATE OR DELETE ON billing_ledgerentry
     FOR EACH ROW EXECUTE FUNCTION billing_refuse_change();
 
@@ -406,7 +417,7 @@ BEGIN
 END
 $$;
 
-CREATE TRIGGER a_sold_plan_keeps_its_terms
+CREATE OR REPLACE TRIGGER a_sold_plan_keeps_its_terms
     BEFORE UPDATE ON billing_plan
     FOR EACH ROW EXECUTE FUNCTION billing_keep_plan_terms();
 

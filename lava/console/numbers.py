@@ -51,7 +51,7 @@ SELECT date_trunc('month', ends AT TIME ZONE %(zone)s)::date AS month, sum(remai
           LEFT JOIN billing_plan p ON p.id = s.plan_id
           LEFT JOIN billing_payment y ON y.id = g.payment_id
          WHERE g.merchant_id = %(merchant)s AND NOT g.is_spent
-           AND g.effective_at <= %(now)s
+           AND billing_has_begun(g.effective_at, %(now)s)
            AND (g.expires_at IS NULL OR g.expires_at > %(now)s)) live
  GROUP BY 1 ORDER BY 1
 """

@@ -264,7 +264,8 @@ BEGIN
 
     IF p_enforce AND charged > 0 THEN
         SELECT COALESCE(sum(remaining), 0) - conn.debt INTO spendable FROM billing_creditgrant
-         WHERE connection_id = conn.id AND NOT is_spent AND effective_at <= moment
+         WHERE connection_id = conn.id AND NOT is_spent
+           AND billing_has_begun(effective_at, moment)
            AND (expires_at IS NULL OR expires_at > moment);
         -- What open holds have set aside is not there to spend.
         spendable := GREATEST(spendable, 0) - conn.held;
