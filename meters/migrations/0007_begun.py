@@ -1,4 +1,5 @@
-"""The charge counts credits that a machine whose clock is ahead has given."""
+"""The charge counts credits that a machine whose clock is ahead has given; a key says when it was
+made."""
 
 from pathlib import Path
 
@@ -12,6 +13,7 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.RunSQL(
-            (SQL / "charge.sql").read_text(encoding="utf-8"), reverse_sql=migrations.RunSQL.noop
-        ),
+            (SQL / name).read_text(encoding="utf-8"), reverse_sql=migrations.RunSQL.noop
+        )
+        for name in ("charge.sql", "partition_functions.sql")
     ]
