@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from django.db import transaction
 
 from billing import (
     clock,
@@ -15,6 +16,7 @@ from billing import (
     credits,
     errors,
     forecast,
+    ids,
     payments,
     renewals,
     sweep,
@@ -358,6 +360,28 @@ def test_what_the_running_cycle_would_come_to(card_network: CardNetwork) -> None
     assert [(row.what, row.granted, row.asked) for row in told.rows] == [
         ("volume", 6, 0), ("renewal", 25, 25),
     ]  # fmt: skip
+
+
+def test_a_settlement_reads_the_requests_of_its_cycles_alone() -> None:
+    """By when they were made, in real time, whatever the sandbox's clock says."""
+    shop, connection = free()
+    for number in range(3):
+        shop.use(connection, f"r{number}", "12")
+        shop.renew(connection)
+    # Months ahead of real time by now.
+    assert given(connection) == [6, 6, 6]
+    shop.use(connection, "a", "6")
+    shop.use(connection, "b", "6")
+    (outcome,) = volume.outcomes([connection.subscription.pk])
+    assert outcome.billed == 12 * MILLION
+    # None is made so long before its cycle; if one were, it would not be looked for.
+    row = UsageRequest.objects.get(request_id="a")
+    early = ids.first(ids.made_at(row.pk) - timedelta(days=40))
+    with transaction.atomic():
+        UsageRequest.objects.filter(pk=row.pk).update(id=early)
+        (outcome,) = volume.outcomes([connection.subscription.pk])
+        transaction.set_rollback(True)
+    assert outcome.billed == 6 * MILLION
 
 
 def test_minutes_are_told_as_minutes() -> None:
