@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from django.core.management.base import CommandError
 
-from lava.bench import gateway, load, scratch, upstream
+from lava.bench import gateway, load, scratch, screens, upstream
 from lava.management.commands import audit
 from meters.gateway import readers
 from tests.product import ROOT
@@ -49,6 +49,16 @@ def test_stored_requests_are_written_so_that_the_audit_holds(tmp_path: Path) -> 
     assert set(facts["asked_ms"]) >= {"usage of 90 days", "the console's first page"}
     assert all(taken > 0 for taken in facts["asked_ms"].values())
     assert "| 3,000 |" in printed
+
+
+@pytest.mark.slow
+def test_console_opens_every_kind_of_page(tmp_path: Path) -> None:
+    facts, printed = bench(tmp_path, "console", "--requests", "300", "--rounds", "1")
+    assert set(facts["pages"]) >= {"/console/", "/console/margin", "/console/connections/*"}
+    assert len(facts["pages"]) > 60
+    assert all(page["queries"] <= screens.MOST_QUERIES for page in facts["pages"].values())
+    assert facts["requests"] > 300 and facts["correct"]
+    assert "| /console/" in printed
 
 
 def test_requests_runs_three_sides_and_the_books_hold(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 `requests`: beside pgbench and beside the naive design. `batch`: batches of 1,000 beside raw COPY.
 `hot`: many clients on one connection. `gateway`: a call to a provider beside the same call without
 the gateway, and LiteLLM where it is installed. `storm`: repeats in the midst of new requests.
-`stored`: charges and reads with many requests in the database, beside an empty one.
+`stored`: charges and reads with many requests in the database, beside an empty one. `console`:
+each page of the console with many requests behind it.
 `enforce`: more draws than credits, all at once. `renewals`: subscriptions of price 0 in sets, and
 charges meanwhile. `audit`: its rules on many charges, and charges meanwhile. `pages`: what a
 customer's page weighs, and how soon it is there on slow 4G. `up`: how soon it serves its first
@@ -37,6 +38,7 @@ from lava.bench import (
     report,
     requests,
     scratch,
+    screens,
     start,
     stored,
     storm,
@@ -54,12 +56,13 @@ CASES = {
     "renewals": (renewals.run, renewals.table),
     "audit": (audit.run, audit.table),
     "pages": (pages.run, pages.table),
+    "console": (screens.run, screens.table),
     "up": (start.run, start.table),
 }
 
 
 class Command(BaseCommand):
-    help = "Measure a charge, a gateway call, customers' pages or `up`, on a scratch cluster."
+    help = "Measure a charge, a gateway call, pages or `up`, on a scratch cluster."
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
