@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -159,7 +160,9 @@ def clean_up_after_a_crash(pids: Path, *, root: Path) -> None:
     if not pids.exists():
         return
     ended = []
-    for group in {int(line.split()[0]) for line in pids.read_text().splitlines()}:
+    # Half a line is what a kill left of the list.
+    found = re.findall(r"^(\d+) \w", pids.read_text(), re.MULTILINE)
+    for group in {int(number) for number in found} - {os.getpgrp()}:
         # A reused process id is somebody else's: only what runs from this checkout is ended.
         if any(_runs_from(root, pid) for pid in _living(group)):
             try:

@@ -201,6 +201,8 @@ class MeterPosition(models.Model):
     peak = models.DecimalField(max_digits=28, decimal_places=6, default=Decimal(0))
     # Used at a price by volume since it was last settled (`meters.volume`).
     unsettled = models.BooleanField(default=False, db_default=False)
+    # The least key of the requests it counts: where reading them begins. Null: nobody noted it.
+    first_request = models.UUIDField(null=True)
 
     class Meta:
         indexes = [

@@ -47,19 +47,17 @@ SELECT DISTINCT s.id
 
 # What each version of a meter's price charged in each cycle of some subscriptions, and what was
 # given back of it. `billed` is what of the count its tiers saw: past an allowance, in whole
-# packages. Requests are read from a day before their cycle on, by when they were made in real time:
-# by its own start, or in a sandbox whose clock is ahead by when its row was made.
+# packages. Requests are read from the first that was counted on, in the order of their keys; a call
+# of the gateway has the key of when it began, however late it is charged.
 _CHARGED = """
 SELECT p.scope, p."window", p.quantity, r.price_id, sum(r.fee), sum(b.billed),
        (SELECT COALESCE(sum(v.amount), 0) FROM meters_volumesettlement v
          WHERE v.subscription_id = p.scope AND v.cycle_index = p."window"
            AND v.price_id = r.price_id)
   FROM meters_meterposition p
-  LEFT JOIN billing_cycle c ON c.subscription_id = p.scope AND c.index = p."window"
   JOIN meters_usagerequest r
        ON r.connection_id = p.connection_id AND r.meter_id = p.meter_id
-      AND r.id >= meters_first_key(
-            COALESCE(LEAST(c.start, meters_made_at(c.id)) - interval '1 day', 'epoch'))
+      AND r.id >= COALESCE(p.first_request, '00000000-0000-0000-0000-000000000000')
       AND r.subscription_id = p.scope AND r.cycle_index = p."window" AND r.status = 'completed'
   CROSS JOIN LATERAL (
        SELECT COALESCE(sum((part->>1)::numeric), 0) AS billed

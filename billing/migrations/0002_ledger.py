@@ -8,6 +8,7 @@ SQL = Path(__file__).resolve().parent.parent / "sql"
 NAMES = (
     "walls.sql",
     "ledger.sql",
+    "ledger_guards.sql",
     "cards.sql",
     "approvals.sql",
     "changes.sql",

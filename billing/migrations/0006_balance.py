@@ -14,5 +14,5 @@ class Migration(migrations.Migration):
         migrations.RunSQL(
             (SQL / name).read_text(encoding="utf-8"), reverse_sql=migrations.RunSQL.noop
         )
-        for name in ("ledger.sql", "balance.sql")
+        for name in ("ledger.sql", "balance.sql", "renewals.sql")
     ]

@@ -15,9 +15,9 @@ from django.utils import timezone
 from billing.models.base import Tenant, bounded, credit_field
 from billing.models.connections import Connection
 
-# By how much the clocks of an installation's machines may differ (`billing_has_begun` in
+# By how much the clocks of two machines of an installation may differ (`billing_has_begun` in
 # billing/sql/ledger.sql).
-SLACK = timedelta(minutes=1)
+SLACK = timedelta(minutes=2)
 
 
 class CreditGrant(Tenant):

@@ -194,7 +194,8 @@ BEGIN
                            sum(remaining) OVER whole - cap - (sum(remaining) OVER upto - remaining),
                            0)) AS lost
                   FROM lots
-                 WHERE rolls AND pool = 1 AND over_at IS NULL AND effective_at <= now
+                 WHERE rolls AND pool = 1 AND over_at IS NULL
+                   AND billing_has_begun(effective_at, now)
                 WINDOW upto AS (PARTITION BY connection_id ORDER BY origin_at, id),
                        whole AS (PARTITION BY connection_id)) l,
                (VALUES (0), (1)) part (part)

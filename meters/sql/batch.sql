@@ -213,15 +213,17 @@ BEGIN
         SELECT l.* FROM unnest($1) WITH ORDINALITY l WHERE NOT l.hard AND l.outcome IS NULL
     ), moved AS (
         INSERT INTO meters_meterposition AS p (
-            connection_id, meter_id, scope, "window", quantity, peak, unsettled)
+            connection_id, meter_id, scope, "window", quantity, peak, unsettled, first_request)
         SELECT d.connection, d.meter, d.scope, d."window", sum(d.counted), sum(d.counted),
-               bool_or(v.volume_starts <> '{}')
+               bool_or(v.volume_starts <> '{}'), (array_agg(d.id ORDER BY d.id))[1]
           FROM due d JOIN meters_meterprice v ON v.id = d.price
          GROUP BY d.connection, d.meter, d.scope, d."window"
         ON CONFLICT (connection_id, meter_id, scope, "window")
         DO UPDATE SET quantity = p.quantity + EXCLUDED.quantity,
                       unsettled = p.unsettled OR EXCLUDED.unsettled,
-                      peak = GREATEST(p.peak, p.quantity + EXCLUDED.quantity)
+                      peak = GREATEST(p.peak, p.quantity + EXCLUDED.quantity),
+                      first_request = CASE WHEN p.first_request > EXCLUDED.first_request
+                                           THEN EXCLUDED.first_request ELSE p.first_request END
     ), spent AS MATERIALIZED (
         SELECT s.*, l.id FROM billing_spend_set(
             ARRAY(SELECT d.connection FROM due d ORDER BY d.ordinality),

@@ -283,14 +283,18 @@ BEGIN
     END IF;
     spent := billing_spend(conn.id, charged, p_id, moment);
     INSERT INTO meters_meterposition (
-        connection_id, meter_id, scope, "window", quantity, peak, unsettled)
+        connection_id, meter_id, scope, "window", quantity, peak, unsettled, first_request)
     VALUES (conn.id, price.meter_id, v_scope, v_window, counted, counted,
-            price.volume_starts <> '{}')
+            price.volume_starts <> '{}', p_id)
     ON CONFLICT (connection_id, meter_id, scope, "window")
     DO UPDATE SET quantity = meters_meterposition.quantity + EXCLUDED.quantity,
                   unsettled = meters_meterposition.unsettled OR EXCLUDED.unsettled,
                   peak = GREATEST(meters_meterposition.peak,
-                                  meters_meterposition.quantity + EXCLUDED.quantity);
+                                  meters_meterposition.quantity + EXCLUDED.quantity),
+                  -- Keys do not come in their order; what was not noted stays unknown.
+                  first_request = CASE WHEN meters_meterposition.first_request > EXCLUDED.first_request
+                                       THEN EXCLUDED.first_request
+                                       ELSE meters_meterposition.first_request END;
     INSERT INTO meters_usagerequest (
         id, merchant_id, connection_id, meter_id, price_id, subscription_id, cycle_index,
         request_id, fingerprint, status, model, input_tokens, output_tokens, input_characters,

@@ -1,28 +1,18 @@
 -- The months of the requests' table, split by the time in a row's own key (billing/ids.py): when it
 -- was made, in real time, whatever a sandbox's clock says.
 
--- The least key of an instant.
-CREATE OR REPLACE FUNCTION meters_first_key(p_at timestamptz) RETURNS uuid
-LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT rpad(lpad(to_hex((extract(epoch FROM p_at) * 1000)::bigint), 12, '0'), 32, '0')::uuid
-$$;
-
--- When a key was made, to the millisecond.
-CREATE OR REPLACE FUNCTION meters_made_at(p_key uuid) RETURNS timestamptz
-LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT to_timestamp(('x' || left(replace(p_key::text, '-', ''), 12))::bit(48)::bigint / 1000.0)
-$$;
-
 -- The least key of a month, in UTC.
 CREATE OR REPLACE FUNCTION meters_month_begins(p_month date) RETURNS uuid
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT meters_first_key(p_month::timestamp AT TIME ZONE 'UTC')
+    SELECT rpad(lpad(to_hex((extract(epoch FROM p_month) * 1000)::bigint), 12, '0'), 32, '0')::uuid
 $$;
 
 -- The month in which a key was made, in UTC.
 CREATE OR REPLACE FUNCTION meters_month_of(p_key uuid) RETURNS date
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT date_trunc('month', meters_made_at(p_key) AT TIME ZONE 'UTC')::date
+    SELECT date_trunc('month', to_timestamp(
+        ('x' || left(replace(p_key::text, '-', ''), 12))::bit(48)::bigint / 1000.0)
+        AT TIME ZONE 'UTC')::date
 $$;
 
 -- Where the months end that are there: the least key that would go to the rest.

@@ -1,4 +1,4 @@
-"""Machines whose clocks differ by less than a minute spend one and the same credits."""
+"""Machines whose clocks are each within a minute of the database's spend the same credits."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from django.utils import timezone
 
-from billing import audit, balances, credits, errors, holds
+from billing import audit, balances, credits, errors, holds, renewals
 from billing.models import CreditGrant
 from meters import batch, pricing, usage
 from tests import factories
@@ -16,7 +17,8 @@ from tests.meters.test_charge import Setting, report
 
 pytestmark = pytest.mark.django_db
 
-AHEAD = timedelta(seconds=45)
+# Between a machine that is 55 seconds ahead of the database and one that is so much behind.
+AHEAD = timedelta(seconds=110)
 GIVEN = Decimal(100)
 
 
@@ -77,6 +79,23 @@ def test_credits_of_a_clock_that_is_ahead_are_spent_by_the_others(it: Setting, h
 def test_they_can_be_set_aside(it: Setting) -> None:
     holds.place(it.merchant, it.connection.pk, amount=GIVEN, now=it.now)
     assert sound()
+
+
+@pytest.mark.parametrize("in_sets", [True, False])
+def test_they_roll_over_and_are_cut_in_sets_as_one_by_one(in_sets: bool) -> None:
+    merchant = factories.make_merchant()
+    plan = factories.make_plan(
+        merchant, price="0", credit="25", billing_interval="day", rollover_cap=Decimal(10)
+    )
+    now = timezone.now()
+    began = now - timedelta(days=1, seconds=1)
+    subscription = factories.make_subscription(plan, now=began)
+    CreditGrant.objects.update(effective_at=now + AHEAD)
+    if in_sets:
+        renewals.renew_set(now, merchant=merchant)
+    else:
+        renewals.renew(subscription.pk, now=now)
+    assert credits.balance(subscription.connection, now=now).total == 10 + 25
 
 
 def test_credits_that_begin_later_wait(it: Setting) -> None:

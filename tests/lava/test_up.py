@@ -8,11 +8,14 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
+from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
+from lava import supervisor
 from lava.management.commands import up
 from tests.product import ROOT, Product, eventually
 
@@ -113,6 +116,25 @@ def test_a_port_is_taken_by_who_listens_and_not_by_a_line_that_was_closed() -> N
         strict.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         strict.bind(("127.0.0.1", port))
     assert not up._is_taken(port)
+
+
+def test_a_port_of_one_who_listens_and_never_answers_is_taken() -> None:
+    with socket.socket() as server, ExitStack() as waiting:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        port = server.getsockname()[1]
+        for _ in range(3):
+            client = waiting.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(("127.0.0.1", port))
+        assert up._is_taken(port)
+
+
+def test_a_list_of_children_that_names_us_or_is_half_written_kills_nobody(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    pids.write_text(f"{os.getpgrp()} web\n\n{os.getpid()}\nx y")
+    supervisor.clean_up_after_a_crash(pids, root=ROOT)
+    assert not pids.exists()
 
 
 def test_what_a_kill_leaves_disturbs_no_next_start_which_stops_everything() -> None:

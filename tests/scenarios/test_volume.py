@@ -3,12 +3,14 @@ costs less at the rate of the tier reached is given back, once, whoever ends the
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from django.db import transaction
+from django.utils import timezone
 
 from billing import (
     clock,
@@ -18,13 +20,17 @@ from billing import (
     forecast,
     ids,
     payments,
+    prepared,
     renewals,
     sweep,
     upgrades,
 )
 from billing.models import Connection, CreditGrant, Event, LedgerEntry, Payment, Plan
 from lava.demo.card_network.process import CardNetwork
-from meters import prices, pricing, usage, volume
+from meters import batch, prices, pricing, usage, volume
+from meters.gateway import store
+from meters.gateway import sweep as sweep_of_calls
+from meters.gateway.models import GatewayCall
 from meters.models import Meter, MeterPosition, UsageRequest, VolumeSettlement
 from tests import card_network as cn
 from tests import factories
@@ -362,26 +368,79 @@ def test_what_the_running_cycle_would_come_to(card_network: CardNetwork) -> None
     ]  # fmt: skip
 
 
-def test_a_settlement_reads_the_requests_of_its_cycles_alone() -> None:
-    """By when they were made, in real time, whatever the sandbox's clock says."""
+def test_a_settlement_reads_requests_from_the_first_of_its_cycle_on() -> None:
     shop, connection = free()
     for number in range(3):
         shop.use(connection, f"r{number}", "12")
         shop.renew(connection)
     # Months ahead of real time by now.
     assert given(connection) == [6, 6, 6]
+    rows = UsageRequest.objects.order_by("pk").values_list("pk", flat=True)
+    places = MeterPosition.objects.order_by("window").values_list("first_request", flat=True)
+    assert list(rows) == list(places)
     shop.use(connection, "a", "6")
     shop.use(connection, "b", "6")
-    (outcome,) = volume.outcomes([connection.subscription.pk])
-    assert outcome.billed == 12 * MILLION
-    # None is made so long before its cycle; if one were, it would not be looked for.
-    row = UsageRequest.objects.get(request_id="a")
-    early = ids.first(ids.made_at(row.pk) - timedelta(days=40))
     with transaction.atomic():
-        UsageRequest.objects.filter(pk=row.pk).update(id=early)
+        second = UsageRequest.objects.get(request_id="b").pk
+        MeterPosition.objects.filter(window=3).update(first_request=second)
         (outcome,) = volume.outcomes([connection.subscription.pk])
         transaction.set_rollback(True)
     assert outcome.billed == 6 * MILLION
+
+
+def test_a_first_request_that_nobody_noted_is_looked_for_everywhere() -> None:
+    shop, connection = free()
+    shop.use(connection, "a", "6")
+    MeterPosition.objects.update(first_request=None)
+    shop.use(connection, "b", "6")
+    assert MeterPosition.objects.get().first_request is None
+    (outcome,) = volume.outcomes([connection.subscription.pk])
+    assert outcome.billed == 12 * MILLION
+
+
+@pytest.mark.parametrize("interval", ["month", "day"])
+def test_a_call_that_began_cycles_before_it_was_charged_counts_where_it_is(interval: str) -> None:
+    """The power was away over the end of a cycle: its key is of then, its charge of now."""
+    shop = Shop(price="0", credit="1000", when_depleted="block", billing_interval=interval)
+    now = timezone.now()
+    began = now - timedelta(days=31 if interval == "month" else 3, hours=6)
+    connection = factories.make_subscription(shop.plan, now=began).connection
+    at = now - timedelta(days=3)
+    call = ids.new(sandbox=True, at=at)
+    (outcome, *_) = store.HOLD.row(
+        prepared.params(
+            call, shop.merchant.pk, None, connection.pk, shop.meter.pk, at, "openai", False,
+            "POST", "/v1/chat/completions", "gpt-4o-mini", True, False, True, 6 * MILLION, 0, 0,
+            Decimal(0), Decimal("0.001"), Decimal("0.0005"), None, False, timedelta(hours=1),
+            "{}", None, None, False,
+        )
+    )  # fmt: skip
+    assert outcome == "held"
+    GatewayCall.objects.filter(pk=call).update(seen_bytes=100, seen_at=now - timedelta(minutes=2))
+    renewals.renew_set(now, merchant=shop.merchant)
+    sweep_of_calls.settle(call, now=now)
+    assert UsageRequest.objects.get(pk=call).cycle_index >= 1
+    shop.use(connection, "b", "6")
+    assert volume.expected([connection.subscription.pk]) == {connection.subscription.pk: 6}
+    clock.advance(shop.merchant, to=connection.subscription.cycle_end)
+    assert given(connection) == [6]
+
+
+def test_a_batch_notes_its_first_request() -> None:
+    shop, connection = free()
+    told = [
+        usage.Report(
+            request_id=f"b{number}", connection=connection.pk, meter_slug="chat", meter=None,
+            usage=pricing.Usage(input_tokens=1000), model="", metadata={}, timestamp=None,
+            enforce=False,
+        )
+        for number in range(3)
+    ]  # fmt: skip
+    for _ in range(2):
+        batch.report(factories.make_key(shop.merchant), sandbox=True, told=told)
+        told = [dataclasses.replace(row, request_id=f"{row.request_id} again") for row in told]
+    rows = UsageRequest.objects.order_by("pk").values_list("pk", flat=True)
+    assert len(rows) == 6 and MeterPosition.objects.get().first_request == rows[0]
 
 
 def test_minutes_are_told_as_minutes() -> None:

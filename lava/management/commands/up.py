@@ -7,6 +7,7 @@ and logins, stops everything it started on Ctrl-C.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -132,7 +133,9 @@ def _is_taken(port: int) -> bool:
     earlier one closed does not hinder it: like the web server, the probe shares the port, so
     whether somebody listens there is asked apart."""
     with socket.socket() as call:
-        if call.connect_ex(("127.0.0.1", port)) == 0:
+        # Somebody who listens and does not answer is somebody too.
+        call.settimeout(1)
+        if call.connect_ex(("127.0.0.1", port)) != errno.ECONNREFUSED:
             return True
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
