@@ -18,7 +18,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_GET, require_POST
 
 from billing import approvals as verbs
-from billing import credits, errors, money, receipts
+from billing import credits, errors, money
 from billing import refunds as refund_verbs
 from billing.models import Approval
 from lava.console import (
@@ -134,7 +134,7 @@ def _decide(
             request,
             _ACTIONS[row.act],
             payment or row.connection,
-            name=f"{row.connection}, {receipts.what(payment)}" if payment else str(row.connection),
+            name=f"{row.connection}, {payments.what(payment)}" if payment else str(row.connection),
             after={
                 "amount": typed.plain(row.amount, places=2),
                 "reason": row.reason,
@@ -195,7 +195,7 @@ def _page(request: access.ConsoleRequest, row: Approval, form: typed.Form) -> Ht
         "is_mine": is_mine,
         "refusal": refusal,
         "form": form,
-        "what": receipts.what(row.payment) if row.payment else "",
+        "what": payments.what(row.payment) if row.payment else "",
         "currency": row.connection.currency,
         "zone": request.merchant.time_zone,
     }

@@ -239,6 +239,8 @@ def bills(pairs: Sequence[tuple[Decimal, Decimal]], *, currency: str) -> dict[st
                 "draft": draft[number],
             }
         )
+    # Customers are counted in whole numbers, and so is what stands beside the lines.
+    parts = next((parts for parts in (4, 3, 5) if most % parts == 0), 1)
     return {
         "width": width,
         "left": left,
@@ -246,10 +248,10 @@ def bills(pairs: Sequence[tuple[Decimal, Decimal]], *, currency: str) -> dict[st
         "groups": groups,
         "lines": [
             Mark(
-                _at(_place(Decimal(most) * part / 4, Decimal(most), bottom, top)),
-                _brief(Decimal(most) * part / 4),
+                _at(_place(Decimal(most * part // parts), Decimal(most), bottom, top)),
+                _brief(Decimal(most * part // parts)),
             )
-            for part in range(5)
+            for part in range(parts + 1)
         ],
     }
 

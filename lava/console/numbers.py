@@ -417,8 +417,8 @@ def needs(found: Facts) -> list[dict[str, Any]]:
         why="The card network has not answered; it is asked, never charged again.",
     )  # fmt: skip
     add(
-        owed["stuck"], "owes without a card", "owe without a card", amount=owed["stuck_sum"],
-        verb="See who", url="/console/connections/?show=owing",
+        owed["stuck"], "customer owes without a card", "customers owe without a card",
+        amount=owed["stuck_sum"], verb="See who", url="/console/connections/?show=owing",
         why="Usage went past the credit and no card is saved.",
     )  # fmt: skip
     return rows[:5]

@@ -153,7 +153,7 @@ def _usage_field(meter: Meter | None) -> str:
 # Names of events in the words of the activity list: the tag, its tone, what happened.
 WORDS: dict[str, tuple[str, str, str]] = {
     "payment.succeeded": ("Payment", "", "paid"),
-    "payment.failed": ("Payment failed", "bad", "card declined"),
+    "payment.failed": ("Payment failed", "bad", "had a card declined"),
     "subscription.created": ("New customer", "accent", "subscribed"),
     "subscription.renewed": ("Renewal", "", "renewed"),
     "subscription.past_due": ("Past due", "warn", "is past due"),
@@ -167,7 +167,7 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "payment.refund_failed": ("Refund failed", "bad", "could not be paid back"),
     "payment.action_required": ("Needs the customer", "warn", "must confirm a payment"),
     "payment.disputed": ("Disputed", "bad", "disputes a payment"),
-    "payment.dispute_closed": ("Dispute closed", "", "dispute closed"),
+    "payment.dispute_closed": ("Dispute closed", "", "has a dispute closed"),
     "topup.capped": ("Top-up stopped", "warn", "has reached the month\u2019s top-up limit"),
     "volume.settled": ("Volume discount", "", "was given the volume discount of a cycle"),
     "merchant.card_account_changed": ("Card account", "", "changed"),
@@ -187,7 +187,8 @@ def told(event: Event) -> dict[str, Any]:
     tag, tone, verb = WORDS.get(event.name, (event.name, "", ""))
     data = event.data
     if event.name.startswith("payment."):
-        verb = f"{verb}, {PURPOSES.get(data.get('purpose', ''), '')}"
+        purpose = PURPOSES.get(data.get("purpose", ""))
+        verb = f"{verb} for {purpose}" if purpose else verb
     elif data.get("plan"):
         verb = f"{verb} ({data['plan']})"
     amount = Decimal(data["amount"]) if "amount" in data else None

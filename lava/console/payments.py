@@ -56,7 +56,7 @@ def listing(request: access.ConsoleRequest) -> HttpResponse:
         "console/payments/list.html",
         {
             "bands": moments.bands(
-                [(row, receipts.what(row), tone(row)) for row in found[:PAGE]],
+                [(row, what(row), tone(row)) for row in found[:PAGE]],
                 lambda shown: shown[0].created_at,
                 merchant.time_zone,
                 now=merchant.now(),
@@ -87,7 +87,7 @@ def one(request: access.ConsoleRequest, key: str) -> HttpResponse:
         "console/payments/detail.html",
         {
             "payment": found,
-            "what": receipts.what(found),
+            "what": what(found),
             "tone": tone(found),
             "alerts": [words for words in (found.flag, found.alarm, found.dispute_flag) if words],
             "attempts": [(row, tone(row)) for row in _attempts(merchant, found)],
@@ -115,6 +115,13 @@ def find(merchant: Any, key: str) -> Payment:
     except errors.NotFound as error:
         raise Http404 from error
     return found
+
+
+def what(payment: Payment) -> str:
+    """What a payment was for, as a merchant reads it: a receipt speaks to the customer."""
+    if payment.purpose == Payment.Purpose.OVERAGE:
+        return str(payment.get_purpose_display())
+    return receipts.what(payment)
 
 
 def filtered(merchant: Any, query: dict[str, str]) -> Any:

@@ -78,7 +78,7 @@ def give_back(request: access.ConsoleRequest, key: str) -> HttpResponse:
         "console/payments/refund.html",
         {
             "payment": payment,
-            "what": receipts.what(payment),
+            "what": payments.what(payment),
             "form": form,
             "offer": _offer(payment),
             "second": second,
@@ -157,7 +157,7 @@ def _refund(
                 request,
                 "payment.refunded",
                 payment,
-                name=f"{payment.connection.customer}, {receipts.what(payment)}",
+                name=f"{payment.connection.customer}, {payments.what(payment)}",
                 after={
                     "amount": typed.plain(shown.amount, places=2),
                     "reason": form.text("reason"),
@@ -229,7 +229,7 @@ def listing(request: access.ConsoleRequest) -> HttpResponse:
         {
             "bands": moments.bands(
                 [
-                    (row, receipts.what(row.payment), payments.refund_tone(row))
+                    (row, payments.what(row.payment), payments.refund_tone(row))
                     for row in found[:PAGE]
                 ],
                 lambda shown: shown[0].created_at,
@@ -275,7 +275,7 @@ def one(request: access.ConsoleRequest, key: str) -> HttpResponse:
         {
             "refund": found,
             "payment": found.payment,
-            "what": receipts.what(found.payment),
+            "what": payments.what(found.payment),
             "tone": payments.refund_tone(found),
             "taken": taken(found, grants, zone=zone),
             "receipt": receipts.address(found) if found.status == Refund.Status.SUCCEEDED else "",
