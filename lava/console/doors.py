@@ -196,7 +196,11 @@ def first_run(request: HttpRequest) -> HttpResponse:
             enter(request, user)
             return redirect(HOME)
         fields["password"].value = ""
-    context: dict[str, Any] = {"fields": list(fields.values())}
+    wrong = (field.name for field in fields.values() if field.problem)
+    context: dict[str, Any] = {
+        "fields": list(fields.values()),
+        "first_wrong": next(wrong, ""),
+    }
     return render(request, "console/first_run.html", context)
 
 

@@ -48,7 +48,12 @@ def page(request: ConsoleRequest) -> HttpResponse:
         return render(
             request,
             "console/checklist.html",
-            {"steps": steps, "done": sum(step.done for step in steps), **facts},
+            {
+                "steps": steps,
+                "done": sum(step.done for step in steps),
+                "next": next((step for step in steps if not step.done), None),
+                **facts,
+            },
         )
     now = merchant.now()
     period = periods.read(request.GET.dict(), now=now, zone=merchant.time_zone)
@@ -127,10 +132,10 @@ def checklist(merchant: Merchant) -> tuple[list[Step], dict[str, Any]]:
         Step("First key", f"{key.hint}, named {key.name}." if key else
              "Your backend sends it with every call.", key is not None,
              "/console/keys", "Make a key"),
-        Step("First checkout", "Run this, open the address it prints, and pay with a test card."
-             if merchant.is_sandbox else "Run this, and send a customer the address it prints.",
+        Step("First checkout", _how_to_check_out(merchant, plan, connection),
              connection is not None),
-        Step("First usage", "Then charge some usage to that customer and watch the balance.",
+        Step("First usage", "Charge some usage to that customer and watch the balance."
+             if connection else "The code to run stands here once a customer has checked out.",
              charged),
     ]  # fmt: skip
     facts = {
@@ -141,6 +146,16 @@ def checklist(merchant: Merchant) -> tuple[list[Step], dict[str, Any]]:
         "field": _usage_field(meter),
     }
     return steps, facts
+
+
+def _how_to_check_out(merchant: Merchant, plan: Plan | None, connection: Connection | None) -> str:
+    if connection is not None:
+        return "Your first customer is under Connections."
+    if plan is None:
+        return "The code to run stands here once there is a plan."
+    if merchant.is_sandbox:
+        return "Run this, open the address it prints, and pay with a test card."
+    return "Run this, and send a customer the address it prints."
 
 
 def _usage_field(meter: Meter | None) -> str:
