@@ -192,9 +192,7 @@ def _groups(mine: Q, kind: str, cursor: Cursor) -> tuple[list[list[LedgerEntry]]
         rows = rows.filter(pk__lt=cursor.entry)
     most = PAGE * 2
     found: Sequence[LedgerEntry] = list(
-        rows.select_related(
-            "connection__customer", "grant__bundle", "payment__plan", "payment__bundle"
-        ).order_by("-id")[:most]
+        rows.select_related("connection__customer", *timeline.TOLD).order_by("-id")[:most]
     )
     groups = timeline.grouped(found)
     is_cut = len(found) == most

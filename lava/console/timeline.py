@@ -23,6 +23,8 @@ from meters.models import UsageRequest
 ZERO = Decimal(0)
 # Rows of a page, about; a group of lines is never torn.
 PAGE = 60
+# What `told` reads of a line beside itself.
+TOLD = ("grant__bundle", "grant__payment__plan", "grant__payment__bundle", "payment")
 Kind = LedgerEntry.Kind
 SHOWN = {
     "usage": (Kind.USAGE,),
@@ -66,11 +68,7 @@ def page(
         lines = lines.filter(seq__lt=before)
     if show in SHOWN:
         lines = lines.filter(kind__in=SHOWN[show])
-    found = list(
-        lines.select_related("grant__bundle", "payment__plan", "payment__bundle").order_by("-seq")[
-            : PAGE + 1
-        ]
-    )
+    found = list(lines.select_related(*TOLD).order_by("-seq")[: PAGE + 1])
     groups = grouped(found)
     more = len(found) > PAGE
     if more and len(groups) > 1:

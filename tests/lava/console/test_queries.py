@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 from django.db import connection as database
+from django.db import transaction
 from django.test.utils import CaptureQueriesContext
 
-from billing import events, keys, outbox
-from billing.models import Membership
+from billing import credits, events, keys, ledger, outbox
+from billing.models import CreditGrant, Membership, Payment
 from meters.gateway import keyring, spendkeys
 from tests import factories
 from tests.lava.console.shop import Books, Shop, signed_in
@@ -35,6 +36,7 @@ def fill(books: Books) -> None:
         factories.make_subscription(plan, connection=connection, now=now)
         factories.make_card(connection)
         factories.give(books.connection, "1", now=now)
+        _buy(books, number)
         books.use(f"job-{number}", 100_000)
         keys.make(merchant, name=f"Key {number}")
         books.ask(f"Gift {number}", by="Ana Ruiz")
@@ -59,6 +61,23 @@ def fill(books: Books) -> None:
         Membership.objects.create(
             user=person, organization=merchant.organization, role=Membership.Role.VIEWER
         )
+
+
+def _buy(books: Books, number: int) -> None:
+    """A bundle that was paid for, as its settlement grants it."""
+    bundle = factories.make_bundle(books.plan, cost="1", credit=str(number + 1))
+    payment = Payment.objects.create(
+        merchant=books.merchant, connection=books.connection, purpose=Payment.Purpose.BUNDLE,
+        amount=bundle.cost, bundle=bundle, status=Payment.Status.SUCCEEDED, card=books.card,
+        key=f"bought:{number}", intent_id=f"pi_bought_{number}", receipt_number=f"B-{number}",
+        created_at=books.merchant.now(), settled_at=books.merchant.now(),
+    )  # fmt: skip
+    with transaction.atomic():
+        ledger.lock(books.connection.pk)
+        credits.grant(
+            books.connection, source=CreditGrant.Source.BUNDLE, amount=bundle.credit_amount,
+            now=books.merchant.now(), payment=payment, bundle=bundle,
+        )  # fmt: skip
 
 
 def asked(client: Any, where: str) -> list[str]:
