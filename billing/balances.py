@@ -12,7 +12,7 @@ from uuid import UUID
 
 from django.utils import timezone
 
-from billing import credits, errors, ids, keys, prepared
+from billing import credits, errors, ids, prepared
 from billing.models import Connection
 
 _BALANCE = prepared.Statement(
@@ -31,7 +31,7 @@ def read(key: str, connection_id: str, *, now: datetime | None = None) -> credit
         billing.errors.NotFound: the key's merchant has no such connection for clients.
     """
     if not ids.check_secret_key(key):
-        raise keys.refusal()
+        raise errors.invalid_key()
     place: UUID | None = None
     unknown = errors.NotFound(f"No such connection: {connection_id}")
     try:
@@ -43,7 +43,7 @@ def read(key: str, connection_id: str, *, now: datetime | None = None) -> credit
         prepared.params(ids.secret_hash(key), place, now or timezone.now())
     )
     if merchant is None:
-        raise keys.refusal()
+        raise errors.invalid_key()
     if connection is None:
         raise unknown
     return credits.Balance(cycle=cycle, bundle=bundle, debt=debt, currency=currency, held=held)

@@ -129,3 +129,8 @@ class CardUnknown(CardError):
     """The network was asked and gave no answer: ask about it, never charge anew."""
 
     default_code = "card_network_silent"
+
+
+def invalid_key() -> Unauthenticated:
+    """What is said of a text that is no key, and of a key that is unknown or revoked."""
+    return Unauthenticated("The key is not valid.", code="invalid_key")

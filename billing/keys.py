@@ -112,17 +112,12 @@ def find(text: str) -> SecretKey:
         billing.errors.Unauthenticated: not a key, unknown, or revoked; the same words for each.
     """
     if not ids.check_secret_key(text):
-        raise refusal()
+        raise errors.invalid_key()
     key: SecretKey | None = (
         SecretKey.objects.select_related("merchant__organization")
         .filter(secret_hash=ids.secret_hash(text), revoked_at=None)
         .first()
     )
     if key is None:
-        raise refusal()
+        raise errors.invalid_key()
     return key
-
-
-def refusal() -> errors.Unauthenticated:
-    """What is said of a text that is no key, and of a key that is unknown or revoked."""
-    return errors.Unauthenticated("The key is not valid.", code="invalid_key")

@@ -373,7 +373,7 @@ def _step_back(row: UsageRequest) -> Decimal:
 def refusal(outcome: str, detail: str, told: Report) -> errors.LavaError:
     """The error for an outcome of `meters_charge`; nothing was written."""
     if outcome == "unauthenticated":
-        return keys.refusal()
+        return errors.invalid_key()
     if outcome == "connection_not_found":
         return errors.NotFound("No such connection.", code=outcome, param="connection_id")
     if outcome == "meter_not_found":

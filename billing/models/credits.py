@@ -21,7 +21,8 @@ SLACK = timedelta(minutes=2)
 
 
 class CreditGrant(Tenant):
-    """A lot of credits. It pays only what happens in `[effective_at, expires_at)`."""
+    """A lot of credits. It pays only what happens in `[effective_at, expires_at)`, give or take how
+    far clocks may be apart where it begins (`SLACK`)."""
 
     ID_PREFIX = "grt"
 

@@ -74,8 +74,8 @@ END
 $$;
 
 -- Whether a grant's life has begun at an instant. The machines of an installation need not agree to
--- the second (lava/clocks.py stops one that is a minute off the database, so two of them may be two apart):
--- credits that one has given are there for all.
+-- the second (lava/clocks.py stops one that is a minute off the database, so two of them may be two
+-- apart): credits that one has given are there for all.
 CREATE OR REPLACE FUNCTION billing_has_begun(p_effective_at timestamptz, p_now timestamptz)
 RETURNS boolean LANGUAGE sql STABLE AS $$
     SELECT p_effective_at <= p_now + interval '2 minutes'

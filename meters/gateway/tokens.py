@@ -104,7 +104,7 @@ def parse(text: str, *, in_query: bool = False) -> Token:
         billing.errors.Invalid: it is one and says something impossible.
     """
     if len(text) > LONGEST:
-        raise _invalid()
+        raise errors.invalid_key()
     text = _SPACE.sub("", text)
     if text.startswith("aks_"):
         if in_query:
@@ -115,7 +115,7 @@ def parse(text: str, *, in_query: bool = False) -> Token:
         return Token(secret_key=_secret_key(text))
     if text.startswith(PREFIX):
         if not _is_opaque(text):
-            raise _invalid()
+            raise errors.invalid_key()
         return Token(opaque=text)
     return _packed(text)
 
@@ -126,9 +126,9 @@ def _packed(text: str) -> Token:
         plain = text.translate(_URL_SAFE).rstrip("=")
         told: Any = orjson.loads(base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True))
     except (ValueError, binascii.Error) as error:
-        raise _invalid() from error
+        raise errors.invalid_key() from error
     if not isinstance(told, dict):
-        raise _invalid()
+        raise errors.invalid_key()
     connection = _text(told, "connection_id", "customer_id", "connection_secret")
     meter = _text(told, "meter_slug", "product_secret", "meter_secret")
     disabled = told.get("disable_billing")
@@ -183,7 +183,7 @@ def _provider_key(text: str) -> str:
 
 def _secret_key(text: str) -> str:
     if not ids.check_secret_key(text):
-        raise _invalid()
+        raise errors.invalid_key()
     return text
 
 
@@ -198,7 +198,3 @@ def _is_opaque(text: str) -> bool:
 
 def _checksum(text: str) -> str:
     return ids.base62(zlib.crc32(text.encode()).to_bytes(4, "big"), _CHECKSUM)
-
-
-def _invalid() -> errors.Unauthenticated:
-    return errors.Unauthenticated("The key is not valid.", code="invalid_key")

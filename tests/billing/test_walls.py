@@ -14,7 +14,7 @@ from tests import factories
 
 pytestmark = pytest.mark.django_db
 
-# The rights of the product's own role, as billing/sql/ledger.sql and the cluster give them.
+# The rights of the product's own role, as billing/sql/ledger_guards.sql and the cluster give them.
 ROLE = "lava_app"
 
 

@@ -242,7 +242,7 @@ def test_a_balance_goes_the_short_way_and_answers_as_the_long_one(kind: str, nam
     _same_headers(short, long)
 
 
-def test_a_balance_asks_the_database_once_and_by_its_keys(
+def test_a_balance_asks_the_database_once(
     django_assert_num_queries: Any,
 ) -> None:
     shop = Shop()
