@@ -2,7 +2,7 @@
 
 Called by `POST /v1/holds` (`meters.api_holds`) and, in SQL, by meters' gateway. The settlement of a
 hold is the charge of what was really used: `meters_charge` ends the hold under the same lock
-(`billing_end_hold`), so that the fee is drawn and the rest is free in one step. A held amount is
+(`billing_close_hold`), so that the fee is drawn and the rest is free in one step. A held amount is
 never spendable twice: every check of what can be spent takes open holds off (`billing_available`).
 """
 

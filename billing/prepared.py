@@ -223,21 +223,24 @@ def _check(link: Link, result: PGresult) -> None:
         raise psycopg.errors.error_from_result(result)
 
 
+# By the type itself; what is of none of these is written as Python writes it.
+_WORDS: dict[type, Callable[[Any], bytes | None]] = {
+    type(None): lambda value: None,
+    str: str.encode,
+    bool: lambda value: b"t" if value else b"f",
+    int: lambda value: b"%d" % value,
+    UUID: lambda value: value.hex.encode(),
+    bytes: lambda value: b"\\x" + value.hex().encode(),
+    datetime: lambda value: value.isoformat().encode(),
+    Decimal: lambda value: f"{value:f}".encode(),
+    timedelta: lambda value: b"%d microseconds" % (value // timedelta(microseconds=1)),
+}
+
+
 def text(value: Any) -> bytes | None:
     """A value in PostgreSQL's text form."""
-    if value is None:
-        return None
-    if isinstance(value, bytes):
-        return b"\\x" + value.hex().encode()
-    if isinstance(value, bool):
-        return b"t" if value else b"f"
-    if isinstance(value, datetime):
-        return value.isoformat().encode()
-    if isinstance(value, Decimal):
-        return f"{value:f}".encode()
-    if isinstance(value, timedelta):
-        return b"%d microseconds" % (value // timedelta(microseconds=1))
-    return str(value).encode()
+    words = _WORDS.get(type(value))
+    return str(value).encode() if words is None else words(value)
 
 
 def params(*values: Any) -> list[bytes | None]:

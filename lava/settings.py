@@ -8,6 +8,7 @@ and Stripe's keys; it refuses to start with a weak or missing SECRET_KEY.
 from __future__ import annotations
 
 import json
+import os
 import secrets
 from datetime import timedelta
 from decimal import Decimal
@@ -137,8 +138,9 @@ TEMPLATES = [
 
 # `owner` migrates; `app` runs the product, and may not change or delete a line of the ledger.
 LAVA_DB_ROLE = env.str("LAVA_DB_ROLE", default="owner")
+_IS_ELSEWHERE = bool(env.str("DATABASE_URL", default=""))
 _POOL = {"min_size": 1, "max_size": env.int("LAVA_DB_POOL", default=16), "timeout": 5}
-if env.str("DATABASE_URL", default=""):
+if _IS_ELSEWHERE:
     _url = "DATABASE_URL"
     if LAVA_DB_ROLE == "owner" and env.str("DATABASE_OWNER_URL", default=""):
         _url = "DATABASE_OWNER_URL"
@@ -284,6 +286,12 @@ GATEWAY_LONGEST_S = env.float("GATEWAY_LONGEST_S", default=3600)
 GATEWAY_LARGEST_ANSWER = env.int("GATEWAY_LARGEST_ANSWER", default=1 << 30)
 # Connections of the gateway's own to the database, in each process.
 GATEWAY_DB_POOL = env.int("GATEWAY_DB_POOL", default=8)
+# So many of them work at once (meters.gateway.lanes): where the database has this machine's
+# processors, a lane for each; elsewhere most of the time is on the way there.
+GATEWAY_DB_BUSY = env.int(
+    "GATEWAY_DB_BUSY",
+    default=GATEWAY_DB_POOL if _IS_ELSEWHERE else min(GATEWAY_DB_POOL, os.cpu_count() or 2),
+)
 # What a dollar is in other currencies, e.g. {"EUR": "0.92"}: price lists are in dollars.
 LAVA_USD_RATES = env.json("LAVA_USD_RATES", default={})
 

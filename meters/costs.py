@@ -149,7 +149,21 @@ def _by_library(
 ) -> tuple[Decimal, dict[str, str]] | None:
     """The library's price in dollars and its rates; None where it knows none or will not say."""
     import genai_prices
+    from genai_prices import data_snapshot
 
+    if not (characters or any(getattr(used, name) for name in _NOT_TEXT)):
+        try:
+            _, known = data_snapshot.get_snapshot().find_provider_model(
+                model, None, None if provider == ANY else provider, None
+            )
+        except LookupError:
+            return None
+        flat = _flat(known.get_prices(now))
+        if flat is not None:
+            amount = flat.amount(used)
+            if amount == 0 and (used.input or used.output) and not flat.is_free:
+                return None
+            return (amount, flat.rates) if amount < _LARGEST else None
     for counts in (_library_usage(used, characters), _plain_usage(used)):
         try:
             found = genai_prices.calc_price(
@@ -168,6 +182,84 @@ def _by_library(
             return None
         return amount, _library_rates(found.model_price)
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Flat:
+    """A price of the library that is a rate for each kind of text token, in dollars a million.
+
+    Most calls use nothing else and most prices are no more than this, and the library works each
+    call out by its registry of all units: a tenth of all that the gateway does for a call.
+    """
+
+    input: Decimal
+    output: Decimal
+    # None: they are paid as input.
+    cache_read: Decimal | None
+    cache_write: Decimal | None
+    rates: dict[str, str]
+    is_free: bool
+
+    def amount(self, used: Usage) -> Decimal:
+        """What some usage of text costs, in dollars."""
+        plain = used.input
+        with money.exact():
+            found = used.output * self.output
+            cached = min(used.cache_read, used.input)
+            if self.cache_read is not None:
+                found += cached * self.cache_read
+                plain -= cached
+            if self.cache_write is not None:
+                written = min(used.cache_write, used.input - cached)
+                found += written * self.cache_write
+                plain -= written
+            return (found + plain * self.input) / _MILLION
+
+
+# What of usage is no text, or has a rate that not every price tells apart.
+_NOT_TEXT = (
+    "cache_write_1h", "input_audio", "output_audio", "web_searches", "searches", "input_seconds",
+)  # fmt: skip
+# Usage by which a price shows whether it is flat: each kind by itself shows in the sum.
+_PROBES = (
+    Usage(),
+    Usage(input=1_000_003, output=17),
+    Usage(input=900_000_011, output=70_000_027, cache_read=300_000_007, cache_write=11_000_081),
+)
+# By the price's identity, with the price, so that it lives as long; as many as the library has.
+_FLATS: dict[int, tuple[Any, _Flat | None]] = {}
+
+
+def _flat(price: Any) -> _Flat | None:
+    """A price as flat rates; None where it is more than that, by the library's own sums."""
+    known = _FLATS.get(id(price))
+    if known is None or known[0] is not price:
+        known = _FLATS[id(price)] = (price, _flattened(price))
+    return known[1]
+
+
+def _flattened(price: Any) -> _Flat | None:
+    import genai_prices
+
+    told = vars(price)
+    if not all(isinstance(rate, Decimal) for rate in told.values() if rate is not None):
+        return None
+    found = _Flat(
+        input=told.get("input_mtok") or Decimal(0),
+        output=told.get("output_mtok") or Decimal(0),
+        cache_read=told.get("cache_read_mtok"),
+        cache_write=told.get("cache_write_mtok"),
+        rates=_library_rates(price),
+        is_free=_is_free(price),
+    )
+    try:
+        for used in _PROBES:
+            usage = genai_prices.Usage(**_library_usage(used, 0))
+            if price.calc_price(usage)["total_price"] != found.amount(used):
+                return None
+    except (ValueError, TypeError, ArithmeticError):
+        return None
+    return found
 
 
 def _library_usage(used: Usage, characters: int) -> dict[str, Any]:

@@ -16,6 +16,7 @@ NAMES = (
     "defaults.sql",
     "webhooks.sql",
     "holds.sql",
+    "hold_guards.sql",
     "trail.sql",
 )
 

@@ -5,6 +5,7 @@ Owned by billing; meters and checkout derive their own tables from `Tenant` too.
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any, ClassVar, Self
 from uuid import UUID
 
@@ -92,5 +93,9 @@ def credit_field(**kwargs: Any) -> models.DecimalField[Any, Any]:
 
 
 def bounded(field: str, *, low: int = 0) -> models.Q:
-    """A CHECK that also keeps out NaN: PostgreSQL sorts NaN above every number."""
-    return models.Q(**{f"{field}__gte": low, f"{field}__lt": 10**12})
+    """A CHECK that also keeps out NaN: PostgreSQL sorts NaN above every number.
+
+    In decimals, as the column is: PostgreSQL reads a table's checks anew for each statement, and
+    would turn a whole number into a decimal each time.
+    """
+    return models.Q(**{f"{field}__gte": Decimal(f"{low}.0"), f"{field}__lt": Decimal("1e12")})

@@ -106,7 +106,7 @@ class Connection(Tenant):
     # Debt made since the cycle began, for the plan's overage cap.
     cycle_overage = credit_field(default=Decimal(0), editable=False)
     # After a declined overage charge: how many, and when the next try is due.
-    overage_attempts = models.PositiveSmallIntegerField(default=0, editable=False)
+    overage_attempts = models.SmallIntegerField(default=0, editable=False)
     overage_next_attempt_at = models.DateTimeField(null=True, blank=True, editable=False)
     # Since when the balance is at 0 or below; null: it is above. Kept by the ledger with each
     # line, told once a fall by `billing.depletion`.

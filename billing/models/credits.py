@@ -57,7 +57,7 @@ class CreditGrant(Tenant):
         db_index=False,
         db_constraint=False,
     )
-    pool = models.PositiveSmallIntegerField(choices=Pool)
+    pool = models.SmallIntegerField(choices=Pool)
     source = models.CharField(max_length=8, choices=Source)
     amount = credit_field()
     # 0 <= remaining <= amount, and equal to the sum of this grant's ledger entries.

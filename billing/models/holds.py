@@ -28,7 +28,14 @@ class Hold(Tenant):
         RELEASED = "released", "Given back"
         EXPIRED = "expired", "Given back after its time"
 
-    # The foreign key of this table is composite, with the merchant: `billing/sql/holds.sql`.
+    # The foreign key of this table is composite, with the merchant: `billing/sql/hold_guards.sql`.
+    merchant = models.ForeignKey(
+        "billing.Merchant",
+        on_delete=models.PROTECT,
+        related_name="+",
+        db_index=False,
+        db_constraint=False,
+    )
     connection = models.ForeignKey(
         Connection,
         on_delete=models.PROTECT,

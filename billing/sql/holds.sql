@@ -1,5 +1,6 @@
--- Holds: the only writer of billing_hold and of a connection's `held`. Called by billing/holds.py
--- and by meters' gateway, always with the connection's row locked (billing_lock).
+-- Holds: the only writer of billing_hold, and with billing_spend of a connection's `held`. Called by
+-- billing/holds.py, by the charge and by meters' gateway, always with the connection's row locked
+-- (billing_lock).
 -- After any of them: held = sum of the connection's open holds.
 
 -- Whether an amount fits: into what is available, or into the overage that the plan allows.
@@ -28,9 +29,10 @@ BEGIN
 END
 $$;
 
--- End a hold: its amount can be spent again. Gives the amount; null when it had ended before.
--- With `p_request` it is settled by that request, also after it expired: its work has run.
-CREATE OR REPLACE FUNCTION billing_end_hold(
+-- The first half of a hold's end, for who takes it off the connection's `held` in an update of their
+-- own (billing_spend). Gives what is to be taken off; 0 when it had expired, null when it had ended
+-- before. With `p_request` it is settled by that request, also after it expired: its work has run.
+CREATE OR REPLACE FUNCTION billing_close_hold(
     p_id uuid, p_connection uuid, p_state text, p_now timestamptz, p_request uuid DEFAULT NULL
 ) RETURNS numeric LANGUAGE plpgsql AS $$
 DECLARE
@@ -39,26 +41,25 @@ BEGIN
     UPDATE billing_hold SET state = p_state, ended_at = p_now, request_id = p_request
      WHERE id = p_id AND connection_id = p_connection AND state = 'open'
     RETURNING amount INTO freed;
-    IF freed > 0 THEN
-        UPDATE billing_connection SET held = held - freed WHERE id = p_connection;
-    ELSIF freed IS NULL AND p_request IS NOT NULL THEN
+    IF freed IS NULL AND p_request IS NOT NULL THEN
         UPDATE billing_hold SET state = p_state, ended_at = p_now, request_id = p_request
-         WHERE id = p_id AND connection_id = p_connection AND state = 'expired';
+         WHERE id = p_id AND connection_id = p_connection AND state = 'expired'
+        RETURNING 0 INTO freed;
     END IF;
     RETURN freed;
 END
 $$;
 
-ALTER TABLE billing_hold
-    ADD CONSTRAINT hold_of_connection UNIQUE (connection_id, id),
-    ADD CONSTRAINT a_hold_is_of_its_connections_merchant
-    FOREIGN KEY (merchant_id, connection_id) REFERENCES billing_connection (merchant_id, id);
-ALTER TABLE billing_hold SET (fillfactor = 80);
-
-DO $$
+-- End a hold, whole: its amount can be spent again. Gives the amount; null when it had ended before.
+CREATE OR REPLACE FUNCTION billing_end_hold(
+    p_id uuid, p_connection uuid, p_state text, p_now timestamptz, p_request uuid DEFAULT NULL
+) RETURNS numeric LANGUAGE plpgsql AS $$
+DECLARE
+    freed numeric := billing_close_hold(p_id, p_connection, p_state, p_now, p_request);
 BEGIN
-    IF EXISTS (SELECT 1 FROM pg_roles WHERE rolname = 'lava_app') THEN
-        REVOKE DELETE, TRUNCATE ON billing_hold FROM lava_app;
+    IF freed > 0 THEN
+        UPDATE billing_connection SET held = held - freed WHERE id = p_connection;
     END IF;
+    RETURN freed;
 END
 $$;

@@ -1,5 +1,5 @@
 -- The ledger: the only writer of billing_ledgerentry, of a grant's remainder and of the money
--- columns of billing_connection. Called by billing/ledger.py and by meters' charge.
+-- columns of billing_connection (`held` beside holds.sql). Called by billing/ledger.py and by meters' charge.
 --
 -- Every function here expects the connection's row to be locked by its transaction
 -- (billing_lock). A line belongs to a grant, or (grant null) to the debt. After any of them:
@@ -131,10 +131,14 @@ BEGIN
 END
 $$;
 
--- Draw a fee from the grants in order; what they do not cover becomes debt.
+DROP FUNCTION IF EXISTS billing_spend(uuid, numeric, uuid, timestamptz);
+
+-- Draw a fee from the grants in order; what they do not cover becomes debt. `p_freed` is what a hold
+-- that ends with it (billing_close_hold) had set aside.
 -- Gives what is left after it, and the draws as [[grant id or null, amount as text], ...].
 CREATE OR REPLACE FUNCTION billing_spend(
     p_connection uuid, p_amount numeric, p_request uuid, p_now timestamptz,
+    p_freed numeric DEFAULT 0,
     OUT cycle_remaining numeric, OUT bundle_remaining numeric, OUT debt numeric,
     OUT draws jsonb
 ) LANGUAGE plpgsql AS $$
@@ -197,14 +201,18 @@ BEGIN
                 p_request, '', '', p_now);
         draws := draws || jsonb_build_array(jsonb_build_array(NULL, need::text));
     END IF;
-    UPDATE billing_connection c
-       SET entry_count = line, balance = running, debt = billing_spend.debt,
-           cycle_overage = c.cycle_overage + need,
-           depleted_at = CASE WHEN running <= 0 THEN COALESCE(c.depleted_at, p_now) END,
-           depleted_told = c.depleted_told AND running <= 0,
-           low_at = CASE WHEN running < c.low_mark THEN COALESCE(c.low_at, p_now) END,
-           low_told = c.low_told AND COALESCE(running < c.low_mark, false)
-     WHERE c.id = p_connection AND p_amount > 0;
+    IF p_amount > 0 THEN
+        UPDATE billing_connection c
+           SET entry_count = line, balance = running, debt = billing_spend.debt,
+               held = c.held - p_freed, cycle_overage = c.cycle_overage + need,
+               depleted_at = CASE WHEN running <= 0 THEN COALESCE(c.depleted_at, p_now) END,
+               depleted_told = c.depleted_told AND running <= 0,
+               low_at = CASE WHEN running < c.low_mark THEN COALESCE(c.low_at, p_now) END,
+               low_told = c.low_told AND COALESCE(running < c.low_mark, false)
+         WHERE c.id = p_connection;
+    ELSIF p_freed > 0 THEN
+        UPDATE billing_connection SET held = held - p_freed WHERE id = p_connection;
+    END IF;
 END
 $$;
 

@@ -255,7 +255,7 @@ class Web:
         command = [
             sys.executable, "-m", "granian", "--interface", interface, application,
             "--host", "127.0.0.1", "--port", str(self.port), "--workers", str(self.workers),
-            "--backlog", "1024", "--no-ws", "--log-level", "warning",
+            "--backlog", "1024", "--no-ws", "--loop", "uvloop", "--log-level", "warning",
             "--workers-kill-timeout", "5",
         ]  # fmt: skip
         if interface == "wsgi":

@@ -18,13 +18,14 @@ from uuid import UUID
 
 import orjson
 
-from billing import ids
+from billing import ids, secrets
 from meters import costs
-from meters.gateway import providers
+from meters.gateway import providers, targets
+from meters.gateway.targets import Target
 from meters.gateway.tokens import Token
 
-# Callers that a process keeps.
-MOST = 1024
+# Callers that a process keeps, and targets of each.
+MOST, MOST_TARGETS = 1024, 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,33 @@ class Caller:
     # What a hold looks at again, for a caller that was kept.
     key_hash: bytes | None = field(repr=False)
     epoch: int
+    # What was found out for a call and holds for the next: keys, by how they are sealed, and
+    # targets by path. Gone with the caller, which no change of either outlives.
+    _opened: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
+    _targets: dict[str, Target] = field(default_factory=dict, repr=False, compare=False)
+
+    def open(self, sealed: str) -> str:
+        """A key of a provider in clear.
+
+        Raises:
+            billing.errors.Unavailable: as `billing.secrets.open`.
+        """
+        found = self._opened.get(sealed)
+        if found is None:
+            found = self._opened[sealed] = secrets.open(sealed.encode())
+        return found
+
+    def target(self, path: str, query: str) -> Target:
+        """Where a call to `/v1/forward...` goes; as `targets.resolve`, which raises the same."""
+        if query:
+            # It may hold a key, or anything else once.
+            return targets.resolve(path, query, own=self.own)
+        found = self._targets.get(path)
+        if found is None:
+            found = targets.resolve(path, "", own=self.own)
+            if len(self._targets) < MOST_TARGETS:
+                self._targets[path] = found
+        return found
 
 
 class Kept:

@@ -7,10 +7,11 @@ hands its pieces over through a short queue. When the client leaves, the work re
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -408,35 +409,35 @@ class Call:
     def _settlement(self) -> Settlement:
         now = time.monotonic()
         asked = self.asked
-        told = Settlement(
-            status="completed",
-            billed=asked.billed,
+        told = functools.partial(
+            Settlement,
             http_status=self.status,
-            model=self._model(),
+            model=(model := self._model()),
             received=self.reader.received,
             overhead_ms=round(self._overhead_ms or (self.sent_at - self.started) * 1000),
             first_byte_ms=round((self.answered_at - self.started) * 1000),
             total_ms=round((now - self.started) * 1000),
         )
         if self._refused is not None:
-            return replace(told, status="error", billed=False, error=self._refused.code)
+            return told(status="error", billed=False, error=self._refused.code)
         if self.status >= 400 or not self.status:
-            return replace(told, status="error", billed=False, error=f"http_{self.status}")
+            return told(status="error", billed=False, error=f"http_{self.status}")
         if not asked.billed:
-            return told
+            return told(status="completed", billed=False)
         found = self.reader.usage
         if found is None and self.reader.failed:
-            return replace(told, status="error", billed=False, error="provider_error")
+            return told(status="error", billed=False, error="provider_error")
         used, flags = charging.believed(
-            found, asked, sent=len(self.body), output_so_far=self.reader.estimate_output()
+            found, asked, sent=len(self.body), output_so_far=self.reader.estimate_output
         )
         flags = [*dict.fromkeys(self.flags), *flags]
-        cost = charging.find_cost(self.caller, self.target, (told.model, asked.model), used, asked,
+        cost = charging.find_cost(self.caller, self.target, (model, asked.model), used, asked,
                          now=timezone.now() + self.caller.clock_offset)  # fmt: skip
         if cost is None:
             flags.append("unpriced")
-        return replace(
-            told,
+        return told(
+            status="completed",
+            billed=True,
             usage=used.counts(),
             input_tokens=used.input,
             output_tokens=used.output,

@@ -5,6 +5,7 @@ Called by `proxy` before a call, for its hold, and by `calls` at its end. Pure.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
@@ -20,10 +21,10 @@ _MORE_INPUT, _MORE_OUTPUT = 2_000_000, 200_000
 
 
 def believed(
-    found: Usage | None, asked: estimates.Asked, *, sent: int, output_so_far: int
+    found: Usage | None, asked: estimates.Asked, *, sent: int, output_so_far: Callable[[], int]
 ) -> tuple[Usage, list[str]]:
     """The usage to charge: what the answer states, within what is possible; an estimate by the text
-    where it states nothing. With words on how it was found."""
+    (`output_so_far`) where it states nothing. With words on how it was found."""
     flags: list[str] = []
     estimate = asked.estimate
     if found is None and (asked.characters or estimate.images or estimate.input_seconds):
@@ -31,7 +32,7 @@ def believed(
         return replace(estimate, input=0, output=0), flags
     if found is None or (found.suspect and not (found.input or found.output)):
         flags.append("suspect" if found is not None else "estimated")
-        return Usage(input=estimate.input, output=output_so_far), flags
+        return Usage(input=estimate.input, output=output_so_far()), flags
     if found.suspect:
         flags.append("suspect")
     most_input = sent + estimate.input + _MORE_INPUT

@@ -298,12 +298,12 @@ class GatewayCall(Tenant):
     # Words on how the usage was found: estimated, partial, unpriced, suspect, ...
     flags = ArrayField(models.CharField(max_length=20), default=list)
     charged = credit_field(default=Decimal(0))
-    http_status = models.PositiveSmallIntegerField(default=0)
+    http_status = models.SmallIntegerField(default=0)
     error = models.CharField(max_length=80, blank=True)
     # Milliseconds: the gateway's own time, to the first byte of the answer, to its end.
-    overhead_ms = models.PositiveIntegerField(default=0)
-    first_byte_ms = models.PositiveIntegerField(default=0)
-    total_ms = models.PositiveIntegerField(default=0)
+    overhead_ms = models.IntegerField(default=0)
+    first_byte_ms = models.IntegerField(default=0)
+    total_ms = models.IntegerField(default=0)
     metadata = models.JSONField(default=dict)
     # On the merchant's clock; `seen_at` is in real time.
     created_at = models.DateTimeField()

@@ -20,7 +20,7 @@ import orjson
 import structlog
 from django.utils import timezone
 
-from billing import errors, ids, secrets
+from billing import errors, ids
 from billing.api import fields
 from meters import costs
 from meters.gateway import (
@@ -147,7 +147,7 @@ class Gateway:
     async def _admit_as(self, caller: Caller, told: Token, request: _Request) -> Call | bytes:
         target: Target | None = None
         if request.path.startswith("/v1/forward"):
-            target = request.target = targets.resolve(request.path, request.query, own=caller.own)
+            target = request.target = caller.target(request.path, request.query)
             request.dialect = _dialect(target)
         elif _lists_models(request.path):
             found = catalog.listing(
@@ -290,7 +290,6 @@ class _Request:
         self.receive = receive
         self.dialect = dialect
         self.started = started
-        self.id: UUID = ids.new(sandbox=False)
         # What is known of it so far, for the note on a refusal.
         self.caller: Caller | None = None
         self.target: Target | None = None
@@ -298,7 +297,19 @@ class _Request:
         self.own_key = False
         # Whether the database was asked to let it through: what it then says is final.
         self.is_judged = False
+        self._id: UUID | None = None
         self._body: bytes | errors.LavaError | None = None
+
+    @property
+    def id(self) -> UUID:
+        """Its key: of no sandbox until its token has told of one."""
+        if self._id is None:
+            self._id = ids.new(sandbox=False)
+        return self._id
+
+    @id.setter
+    def id(self, key: UUID) -> None:
+        self._id = key
 
     @property
     def id_text(self) -> str:
@@ -431,7 +442,7 @@ def provider_key(caller: Caller, target: Target, told: Token) -> str:
             "own as `provider_key` of the forward token.",
             code="provider_key_missing",
         )
-    return secrets.open(sealed.encode())
+    return caller.open(sealed)
 
 
 def _check_scope(caller: Caller, target: Target, asked: estimates.Asked) -> None:

@@ -142,6 +142,8 @@ class Reader:
         if not self._stated and not self._images and not self._seconds:
             return None
         found = usage_of(self._stated, self.rules, is_anthropic=self._is_anthropic)
+        if not self._images and not self._seconds:
+            return found
         return replace(
             found,
             images=max(found.images, self._images),
@@ -311,7 +313,9 @@ def usage_of(stated: Json, rules: Rules, *, is_anthropic: bool = False) -> Usage
         found = _chat(counts, rules)
     if rules.states_cost:
         found = replace(found, cost=_cost(stated.get("cost")))
-    return replace(found, suspect=found.suspect or counts.suspect)
+    if counts.suspect and not found.suspect:
+        found = replace(found, suspect=True)
+    return found
 
 
 class _Counts:

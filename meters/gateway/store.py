@@ -29,6 +29,7 @@ from billing import errors, ids, prepared, tasks
 from meters import costs
 from meters.gateway import callers, outcomes
 from meters.gateway.callers import Caller
+from meters.gateway.lanes import Lanes
 from meters.gateway.tokens import Token
 
 WAIT_S = 3.0
@@ -111,6 +112,7 @@ class Store:
         self._resting: list[psycopg.AsyncConnection[Any]] = []
         # Who waits for the pool to give one.
         self._waiting = 0
+        self._lanes = Lanes(settings.GATEWAY_DB_BUSY)
 
     async def close(self) -> None:
         """Give the connections back."""
@@ -259,11 +261,12 @@ class Store:
         for attempt in range(1, TRIES + 1):
             try:
                 pool = self._pool or await self._open()
-                link = await self._take(pool)
-                try:
-                    return await statement.row_on(link, words)
-                finally:
-                    await self._rest(pool, link)
+                async with self._lanes:
+                    link = await self._take(pool)
+                    try:
+                        return await statement.row_on(link, words)
+                    finally:
+                        await self._rest(pool, link)
             except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure) as error:
                 if attempt == TRIES:
                     raise _busy() from error

@@ -170,5 +170,11 @@ class Scrubber:
 
     def _begun(self, data: bytes) -> int:
         """How many of the last bytes could be the key's first ones."""
-        most = min(len(self._key) - 1, len(data))
-        return next((n for n in range(most, 0, -1) if data.endswith(self._key[:n])), 0)
+        most = len(self._key) - 1
+        tail = data[-most:] if most else b""
+        at = tail.find(self._key[:1])
+        while at >= 0:
+            if self._key.startswith(tail[at:]):
+                return len(tail) - at
+            at = tail.find(self._key[:1], at + 1)
+        return 0

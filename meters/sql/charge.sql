@@ -123,11 +123,14 @@ $$;
 -- is told, or below the threshold of an automatic top-up; or a request was refused for want of
 -- credits that a top-up may buy.
 -- `p_hold` ends with the charge: what it set aside is free for its draw; one that expired is settled
--- late, since its work has run. `p_call` is a gateway call
--- that has run: its merchant, subscription and price were settled when it was let through, and what
--- was checked then is not refused now.
+-- late, since its work has run. `p_merchant`, `p_price` and `p_subscription` are those of a gateway call
+-- that has run, and its connection is locked: they were settled when it was let through, and what was
+-- checked then is not refused now.
 -- It finds rows by their keys, so it is planned without scans of whole tables: a plan made while a
 -- table was empty would read it whole until somebody analyses it.
+DROP FUNCTION IF EXISTS meters_charge(
+    uuid, bytea, timestamptz, uuid, text, uuid, text, bytea, timestamptz, text, bigint, bigint,
+    bigint, bigint, numeric, numeric, numeric, jsonb, boolean, bigint, bigint, uuid, uuid);
 CREATE OR REPLACE FUNCTION meters_charge(
     p_id uuid, p_key_hash bytea, p_real_now timestamptz, p_connection uuid, p_meter text,
     p_meter_id uuid, p_request_id text, p_fingerprint bytea, p_timestamp timestamptz,
@@ -135,13 +138,13 @@ CREATE OR REPLACE FUNCTION meters_charge(
     p_output_characters bigint, p_input_seconds numeric, p_output_seconds numeric,
     p_provider_cost numeric, p_metadata jsonb, p_enforce boolean,
     p_cache_read_tokens bigint DEFAULT 0, p_cache_write_tokens bigint DEFAULT 0,
-    p_call uuid DEFAULT NULL, p_hold uuid DEFAULT NULL,
+    p_hold uuid DEFAULT NULL, p_merchant uuid DEFAULT NULL, p_price uuid DEFAULT NULL,
+    p_subscription uuid DEFAULT NULL,
     OUT outcome text, OUT detail text, OUT collect boolean, OUT fell boolean, OUT currency text,
     OUT request meters_usagerequest, OUT price meters_meterprice
 ) LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
     merchant record;
-    call record;
     conn billing_connection;
     earlier uuid;
     sub record;
@@ -157,25 +160,24 @@ DECLARE
     after numeric;
     v_scope uuid;
     v_window int;
+    freed numeric := 0;
+    has_run boolean := p_merchant IS NOT NULL;
 BEGIN
     collect := false;
     fell := false;
-    IF p_call IS NULL THEN
+    IF has_run THEN
+        SELECT m.id, m.clock_offset INTO merchant FROM billing_merchant m WHERE m.id = p_merchant;
+        SELECT * INTO conn FROM billing_connection c
+         WHERE c.id = p_connection AND c.merchant_id = p_merchant;
+    ELSE
         SELECT m.id, m.clock_offset INTO merchant
           FROM billing_secretkey k JOIN billing_merchant m ON m.id = k.merchant_id
          WHERE k.secret_hash = p_key_hash AND k.revoked_at IS NULL;
-    ELSE
-        SELECT meter_id, price_id, subscription_id INTO STRICT call
-          FROM meters_gatewaycall WHERE id = p_call;
-        SELECT m.id, m.clock_offset INTO merchant
-          FROM meters_gatewaycall g JOIN billing_merchant m ON m.id = g.merchant_id
-         WHERE g.id = p_call;
+        IF NOT FOUND THEN outcome := 'unauthenticated'; RETURN; END IF;
+        SELECT * INTO conn FROM billing_lock(merchant.id, p_connection);
     END IF;
-    IF NOT FOUND THEN outcome := 'unauthenticated'; RETURN; END IF;
     moment := p_real_now + merchant.clock_offset;
     happened := COALESCE(p_timestamp, moment);
-
-    SELECT * INTO conn FROM billing_lock(merchant.id, p_connection);
     IF NOT FOUND OR conn.status IN ('pending', 'deleted') THEN
         outcome := 'connection_not_found'; RETURN;
     END IF;
@@ -191,11 +193,11 @@ BEGIN
         RETURN;
     END IF;
 
-    IF conn.status = 'disabled' AND p_call IS NULL THEN outcome := 'connection_disabled'; RETURN; END IF;
+    IF conn.status = 'disabled' AND NOT has_run THEN outcome := 'connection_disabled'; RETURN; END IF;
     IF happened > moment + interval '5 minutes' THEN outcome := 'timestamp_in_future'; RETURN; END IF;
     IF happened < moment - interval '30 days' THEN outcome := 'timestamp_too_old'; RETURN; END IF;
 
-    IF p_call IS NULL THEN
+    IF NOT has_run THEN
         IF p_meter_id IS NULL THEN
             SELECT p.* INTO price FROM meters_meter m JOIN meters_meterprice p ON p.id = m.price_id
              WHERE m.merchant_id = merchant.id AND m.slug = p_meter AND m.archived_at IS NULL;
@@ -218,20 +220,20 @@ BEGIN
             RETURN;
         END IF;
     ELSE
-        SELECT * INTO STRICT price FROM meters_meterprice WHERE id = call.price_id;
+        SELECT * INTO STRICT price FROM meters_meterprice WHERE id = p_price;
         -- The subscription that counts now, else the one that the call ran on.
         SELECT s.id, s.cycle_index, s.cycle_start, p.when_depleted, p.overage_threshold,
                p.overage_cap, s.auto_top_up_bundle_id, s.top_up_threshold
           INTO STRICT sub
           FROM billing_subscription s JOIN billing_plan p ON p.id = s.plan_id
          WHERE s.connection_id = conn.id
-           AND (s.status IN ('active', 'past_due') OR s.id = call.subscription_id)
+           AND (s.status IN ('active', 'past_due') OR s.id = p_subscription)
          ORDER BY s.status IN ('active', 'past_due') DESC LIMIT 1;
     END IF;
     IF price.rate_type = 'percentage' AND p_provider_cost IS NULL THEN
         outcome := 'cost_unknown'; RETURN;
     END IF;
-    IF p_hold IS NOT NULL AND p_call IS NULL THEN
+    IF p_hold IS NOT NULL AND NOT has_run THEN
         SELECT CASE state WHEN 'settled' THEN 'hold_settled' WHEN 'released' THEN 'hold_released' END
           INTO outcome FROM billing_hold WHERE id = p_hold AND connection_id = conn.id;
         IF NOT FOUND THEN outcome := 'hold_not_found'; END IF;
@@ -279,9 +281,9 @@ BEGIN
     END IF;
 
     IF p_hold IS NOT NULL THEN
-        PERFORM billing_end_hold(p_hold, conn.id, 'settled', moment, p_id);
+        freed := COALESCE(billing_close_hold(p_hold, conn.id, 'settled', moment, p_id), 0);
     END IF;
-    spent := billing_spend(conn.id, charged, p_id, moment);
+    spent := billing_spend(conn.id, charged, p_id, moment, freed);
     INSERT INTO meters_meterposition (
         connection_id, meter_id, scope, "window", quantity, peak, unsettled, first_request)
     VALUES (conn.id, price.meter_id, v_scope, v_window, counted, counted,

@@ -97,12 +97,15 @@ CREATE OR REPLACE FUNCTION meters_count_token(
     OUT outcome text, OUT detail text
 ) LANGUAGE plpgsql AS $$
 DECLARE
-    t meters_forwardtoken;
+    t record;
     v_spend_start timestamptz;
     v_request_start timestamptz;
     v_level numeric;
 BEGIN
-    SELECT * INTO STRICT t FROM meters_forwardtoken WHERE id = p_token FOR NO KEY UPDATE;
+    SELECT f.status, f.revoked_at, f.expires_at, f.spend_limit, f.spend_cycle, f.spend_cycle_start,
+           f.spent, f.held, f.request_limit, f.request_cycle, f.request_cycle_start, f.requests,
+           f.rpm, f.burst, f.bucket, f.bucket_at
+      INTO STRICT t FROM meters_forwardtoken f WHERE f.id = p_token FOR NO KEY UPDATE;
     IF NOT p_again AND t.revoked_at IS NOT NULL THEN outcome := 'unauthenticated'; RETURN; END IF;
     IF NOT p_again AND t.expires_at <= p_now THEN outcome := 'token_expired'; RETURN; END IF;
     IF NOT p_again AND t.status <> 'active' THEN outcome := 'token_paused'; RETURN; END IF;
@@ -171,7 +174,7 @@ CREATE OR REPLACE FUNCTION meters_hold(
 ) LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
     merchant record;
-    conn billing_connection;
+    conn record;
     meter record;
     sub record;
     price meters_meterprice;
@@ -195,7 +198,8 @@ BEGIN
     END IF;
     IF NOT p_again AND p_epoch <> meters_epoch(merchant.id) THEN outcome := 'stale'; RETURN; END IF;
     IF p_connection IS NOT NULL THEN
-        SELECT * INTO conn FROM billing_lock(merchant.id, p_connection);
+        SELECT c.id, c.status, c.held, c.cycle_overage INTO conn
+          FROM billing_lock(merchant.id, p_connection) c;
         IF NOT FOUND OR conn.status IN ('pending', 'deleted') THEN
             outcome := 'connection_not_found'; RETURN;
         END IF;
@@ -289,9 +293,9 @@ CREATE OR REPLACE FUNCTION meters_settle(
     OUT connection uuid
 ) LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
-    call meters_gatewaycall;
+    call record;
     done record;
-    zone text;
+    place record;
     moment timestamptz;
     v_flags text[] := p_flags;
     v_spent numeric;
@@ -299,13 +303,16 @@ BEGIN
     collect := false;
     fell := false;
     charged := 0;
-    SELECT * INTO call FROM meters_gatewaycall WHERE id = p_id;
+    SELECT g.merchant_id, g.connection_id, p_real_now + m.clock_offset AS moment, m.time_zone
+      INTO place FROM meters_gatewaycall g JOIN billing_merchant m ON m.id = g.merchant_id
+     WHERE g.id = p_id;
     IF NOT FOUND THEN outcome := 'unknown'; RETURN; END IF;
-    connection := call.connection_id;
-    SELECT p_real_now + clock_offset, time_zone INTO moment, zone
-      FROM billing_merchant WHERE id = call.merchant_id;
-    IF connection IS NOT NULL THEN PERFORM billing_lock(call.merchant_id, connection); END IF;
-    SELECT * INTO STRICT call FROM meters_gatewaycall WHERE id = p_id FOR NO KEY UPDATE;
+    connection := place.connection_id;
+    moment := place.moment;
+    IF connection IS NOT NULL THEN PERFORM billing_lock(place.merchant_id, connection); END IF;
+    SELECT g.status, g.billing_disabled, g.hold_id, g.token_id, g.price_id, g.subscription_id,
+           g.provider, g.held, g.charged, g.metadata
+      INTO STRICT call FROM meters_gatewaycall g WHERE g.id = p_id FOR NO KEY UPDATE;
     IF call.status NOT IN ('pending', 'abandoned') THEN
         outcome := 'settled_before';
         charged := call.charged;
@@ -321,7 +328,8 @@ BEGIN
             LEAST(COALESCE((p_usage ->> 'cache_read')::bigint, 0), p_input_tokens),
             LEAST(COALESCE((p_usage ->> 'cache_write')::bigint, 0),
                   GREATEST(p_input_tokens - COALESCE((p_usage ->> 'cache_read')::bigint, 0), 0)),
-            p_call => p_id, p_hold => call.hold_id);
+            p_hold => call.hold_id, p_merchant => place.merchant_id, p_price => call.price_id,
+            p_subscription => call.subscription_id);
         IF done.outcome IN ('charged', 'replayed') THEN
             charged := (done.request).charged;
             cycle_remaining := (done.request).cycle_remaining;
@@ -344,15 +352,15 @@ BEGIN
         UPDATE meters_forwardtoken t
            SET held = t.held - CASE call.status WHEN 'pending' THEN call.held ELSE 0 END,
                spent = CASE WHEN t.spend_cycle_start
-                            IS DISTINCT FROM meters_limit_start(t.spend_cycle, zone, moment)
+                            IS DISTINCT FROM meters_limit_start(t.spend_cycle, place.time_zone, moment)
                             THEN 0 ELSE t.spent END + v_spent,
-               spend_cycle_start = meters_limit_start(t.spend_cycle, zone, moment),
+               spend_cycle_start = meters_limit_start(t.spend_cycle, place.time_zone, moment),
                total_spent = t.total_spent + v_spent
          WHERE t.id = call.token_id;
     END IF;
     IF p_cost IS NOT NULL AND p_cost_source IS NOT NULL THEN
         INSERT INTO meters_requestcost (id, merchant_id, provider, model, source, amount, rates)
-        VALUES (p_id, call.merchant_id, call.provider, p_model, p_cost_source, p_cost, p_cost_rates)
+        VALUES (p_id, place.merchant_id, call.provider, p_model, p_cost_source, p_cost, p_cost_rates)
         ON CONFLICT (id) DO NOTHING;
     END IF;
     UPDATE meters_gatewaycall

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from genai_prices import data_snapshot
 
 from billing import errors
 from meters import costs
@@ -106,6 +108,43 @@ def test_dollars_are_no_other_currency_without_a_rate(settings: Any) -> None:
     rows = [price("*", input="1")]
     own = find(Usage(input=1_000_000), currency="JPY", overrides=rows)
     assert own is not None and own.amount == 1
+
+
+def test_a_flat_price_says_what_the_library_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For each model that the library knows, at random counts, some of which cannot be."""
+    chance = random.Random(20261129)
+    models = [
+        (provider.id, model.id)
+        for provider in data_snapshot.get_snapshot().providers
+        for model in provider.models
+    ]
+    asked = [
+        (
+            place,
+            Usage(
+                input=(most := chance.choice([0, 1, chance.randrange(3_000_000)])),
+                output=chance.choice([0, chance.randrange(200_000)]),
+                cache_read=chance.choice([0, chance.randrange(most + 9)]),
+                cache_write=chance.choice([0, chance.randrange(most + 9)]),
+                cache_write_1h=chance.choice([0, 0, 5]),
+                output_audio=chance.choice([0, 0, 5]),
+            ),
+        )
+        for place in models
+        for _ in range(2)
+    ]
+
+    def all_of_them() -> list[costs.Cost | None]:
+        return [
+            costs.find(provider, (model,), used, prices=provider, currency="USD", now=NOW)
+            for (provider, model), used in asked
+        ]
+
+    quick = all_of_them()
+    flat = [found for _, found in costs._FLATS.values() if found is not None]
+    assert 1000 < len(flat) < len(costs._FLATS)
+    monkeypatch.setattr(costs, "_flat", lambda price: None)
+    assert quick == all_of_them()
 
 
 @pytest.mark.django_db

@@ -208,7 +208,7 @@ class Run:
         web = self._python(
             "-m", "granian", "--interface", "asgi", "lava.asgi:application",
             "--host", "127.0.0.1", "--port", str(self.port), "--workers", str(self.workers),
-            "--backlog", "1024", "--no-ws", "--log-level", "warning",
+            "--backlog", "1024", "--no-ws", "--loop", "uvloop", "--log-level", "warning",
             "--respawn-failed-workers", "--workers-kill-timeout", "5",
         )  # fmt: skip
         self.supervisor.start(Child("web", web, self.env | {"LAVA_DB_MAX_AGE": "600"}))

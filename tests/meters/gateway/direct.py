@@ -80,6 +80,7 @@ class Direct:
         gateway: proxy.Gateway,
         *,
         path: str = OUR,
+        query: str = "",
         leave_after: int | None = None,
         leave_when: bytes = b"",
         headers: dict[str, str] | None = None,
@@ -118,7 +119,7 @@ class Direct:
         told |= headers or {}
         scope = {
             "type": "http", "method": "POST", "path": path, "raw_path": path.encode(),
-            "query_string": b"",
+            "query_string": query.encode(),
             "headers": [(name.encode(), value.encode()) for name, value in told.items()],
         }  # fmt: skip
         started = time.monotonic()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.db import connection as database
@@ -17,7 +18,7 @@ from django.utils import timezone
 from billing import keys
 from billing.models import SecretKey
 from meters import prices, pricing
-from meters.gateway import keyring, proxy, spendkeys
+from meters.gateway import callers, keyring, proxy, spendkeys, targets
 from meters.gateway.models import ForwardToken, ModelPrice, Provider, ProviderKey
 from meters.gateway.store import Store
 from tests import factories
@@ -295,3 +296,57 @@ def _end_connections() -> None:
         )
         assert cursor.fetchone()[0] >= 1
     database.close()
+
+
+def test_a_key_is_opened_and_a_target_found_once_for_a_kept_caller(
+    direct: Direct, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not where the way there has a query, which may hold a key; and anew for a new key."""
+    opened: list[bytes] = []
+    found: list[tuple[str, str]] = []
+
+    def open_it(sealed: bytes) -> str:
+        opened.append(sealed)
+        return secrets_open(sealed)
+
+    def resolve(path: str, query: str, **kwargs: Any) -> targets.Target:
+        found.append((path, query))
+        return targets_resolve(path, query, **kwargs)
+
+    secrets_open, targets_resolve = callers.secrets.open, callers.targets.resolve
+    monkeypatch.setattr(callers.secrets, "open", open_it)
+    monkeypatch.setattr(callers.targets, "resolve", resolve)
+
+    async def steps(gateway: proxy.Gateway) -> list[int]:
+        statuses = [(await direct.call(gateway)).status for _ in range(3)]
+        assert (len(opened), found) == (1, [(OUR, "")])
+        statuses += [(await direct.call(gateway, query="key=abc&x=1")).status for _ in range(2)]
+        assert found[1:] == [(OUR, "key=abc&x=1")] * 2
+        await asyncio.to_thread(_apart, new_key, direct)
+        statuses.append((await direct.call(gateway)).status)
+        return statuses
+
+    def new_key(direct: Direct) -> None:
+        keyring.set_key(
+            direct.merchant, provider="replay", key="sk-the-new-one-1", actor="x",
+            now=direct.merchant.now(),
+        )  # fmt: skip
+
+    assert direct.run(steps) == [200] * 6
+    assert len(opened) == 2
+    keys = [PROVIDER_KEY] * 5 + ["sk-the-new-one-1"]
+    for request, key in zip(direct.upstream.requests, keys, strict=True):
+        assert f"authorization: bearer {key}\r\n".encode() in request.lower()
+
+
+def test_as_many_targets_are_kept_as_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    caller = callers.Caller(
+        merchant=uuid4(), currency="USD", clock_offset=timedelta(0), token=None, connection=None,
+        meter=None, needs_cost=False, allowed_models=None, allowed_providers=None, own=(), keys={},
+        overrides=(), key_hash=None, epoch=0,
+    )  # fmt: skip
+    monkeypatch.setattr(callers, "MOST_TARGETS", 2)
+    for number in range(4):
+        path = f"/v1/forward/openai/v1/{number}"
+        assert caller.target(path, "") == targets.resolve(path, "")
+    assert len(caller._targets) == 2
