@@ -215,7 +215,7 @@ def present_action(payment: Payment, *, now: datetime) -> ClientIntent:
     waits = payment.status == Payment.Status.REQUIRES_ACTION and payment.off_session
     if not waits or payment.action_until is None or payment.action_until <= now:
         raise errors.Gone("This link is over. Nothing was charged.", code="action_over")
-    if not _is_wanted(payment, now=now):
+    if not is_wanted(payment, now=now):
         give_up(payment.pk, now=now)
         raise errors.Gone("There is nothing left to pay here.", code="action_over")
     intent = stripe.open_to_customer(payment)
@@ -294,7 +294,7 @@ def refresh(payment: Payment, *, now: datetime) -> Payment:
         # Nothing is charged now; asked for again, or withdrawn, when it is enabled.
         return payment
     remembered = timezone.now() - ids.made_at(payment.pk) < KEY_MEMORY
-    if not _is_wanted(payment, now=now):
+    if not is_wanted(payment, now=now):
         if payment.asked_at is None:
             return settlement.cancel(payment.pk, now=now)
         if remembered:
@@ -314,7 +314,7 @@ def _look_again(payment: Payment, *, now: datetime) -> Payment:
     return settle(payment, intent, now=now) if intent.status == "succeeded" else payment
 
 
-def _is_wanted(payment: Payment, *, now: datetime) -> bool:
+def is_wanted(payment: Payment, *, now: datetime) -> bool:
     """Whether a charge that never reached the network is still to be made."""
     if payment.connection.status == Connection.Status.DELETED:
         return False

@@ -47,10 +47,9 @@ class Plan:
     prefer: str = ""
     fields: dict[str, Any] = field(default_factory=dict)
     # Calls of a gateway: where to, with `fields` as the body as they are; `targets` are then the
-    # tokens that are sent, and `first_byte` takes the time to the first byte, not to the last.
+    # tokens that are sent, and `first_byte` takes the time to the first byte, not to the last. A
+    # path with braces is read instead, with one of the targets in them and the shop's key.
     path: str = ""
-    # `path` is read instead, with one of the targets in its braces and the shop's key.
-    reads: bool = False
     first_byte: bool = False
 
 
@@ -120,7 +119,7 @@ def requests(plan: Plan) -> Iterator[tuple[str, bytes]]:
 
 def _calls(plan: Plan, chance: random.Random) -> Iterator[tuple[str, bytes]]:
     """The same call by each token, or one of the targets read, without end."""
-    tell = _read if plan.reads else _call
+    tell = _read if "{}" in plan.path else _call
     ready = [tell(plan, target).encode() for target in plan.targets]
     while True:
         yield "", ready[int(chance.random() * len(ready))]

@@ -16,7 +16,7 @@ import urllib.error
 import urllib.request
 from array import array
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from django.conf import settings
@@ -294,7 +294,6 @@ class Web:
             tag, clients=clients, seconds=seconds + WARM_S + 0.2, targets=targets, batch=batch,
             prefer=prefer, path=reads,
         )  # fmt: skip
-        plan = replace(plan, reads=bool(reads))
         assert self.child.process is not None
         return measured(
             plan, seconds=seconds, log=self._log, server=self.child.process.pid,

@@ -54,7 +54,7 @@ ended = 0
 with mock.patch.object(payments, "KEY_MEMORY", timedelta(0)):
     for payment in Payment.objects.filter(off_session=True, status__in=Payment.OPEN):
         now = payment.merchant.now()
-        if not payments._is_wanted(payment, now=now):
+        if not payments.is_wanted(payment, now=now):
             ended += payments.refresh(payment, now=now).status == Payment.Status.FAILED
 print(json.dumps(ended))
 """
