@@ -34,7 +34,11 @@ input.addEventListener("keydown", (event) => {
     event.preventDefault();
   }
 });
-draw();
+// Digits may have come before this did, typed or filled in. Not on the way back, where the browser puts
+// them in again: that would send whoever goes back on.
+const [visit] = performance.getEntriesByType("navigation");
+if (visit?.type === "navigate") take(input.value);
+else draw();
 
 const pause = document.querySelector("[data-wait]");
 if (pause) {

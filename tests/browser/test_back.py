@@ -4,7 +4,7 @@ does nothing twice, and nobody pays twice."""
 from __future__ import annotations
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from billing.models import OutboxMessage, Payment
 from lava.demo.card_network.process import CardNetwork
@@ -100,3 +100,18 @@ def test_back_from_the_done_page_of_a_pack_buys_no_other(
     page.go_forward()
     expect(done).to_be_visible()
     assert [row[1] for row in cn.taken(shop.merchant)] == [2500, 1000]
+
+
+def test_a_code_that_was_there_before_the_script_is_sent(
+    card_network: CardNetwork, shop: cn.Shop, page: Page
+) -> None:
+    """A browser fills it in at once, or somebody types fast on a slow line."""
+    held: list[Route] = []
+    page.route("**/code*.js", lambda route: held.append(route))
+    page.goto(make_session(shop.merchant, plan=shop.plan).url)
+    page.get_by_label("Phone number").fill(PHONE)
+    page.get_by_role("button", name="Text me a code").click()
+    page.get_by_label("Enter your code").press_sequentially(last_code(shop.merchant))
+    assert len(held) == 1
+    held[0].continue_()
+    expect(page.get_by_role("button", name="Pay $25.00")).to_be_visible()
