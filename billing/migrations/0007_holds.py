@@ -34,6 +34,33 @@ CHECKS = {
         "a_running_balance_is_a_number": NUMBER.format("balance_after"),
     },
 }
+# Charges read the merchant first and its holds later, so whoever waits for one of the two tables
+# with the other in hand would wait for them, and they for it. It gives up long before the database
+# looks for a deadlock (a second) and might make a charge the victim, and tries again.
+FREE_HOLDS = """
+DO $$
+BEGIN
+    SET LOCAL lock_timeout = '200ms';
+    FOR attempt IN 1..100 LOOP
+        BEGIN
+            LOCK TABLE billing_merchant, billing_hold IN ACCESS EXCLUSIVE MODE;
+            ALTER TABLE billing_hold
+                DROP CONSTRAINT IF EXISTS billing_hold_merchant_id_2c1c04b4_fk_billing_merchant_id;
+            RETURN;
+        EXCEPTION WHEN lock_not_available THEN
+            -- What it had locked is free again.
+            PERFORM pg_sleep(0.1);
+        END;
+    END LOOP;
+    RAISE lock_not_available USING MESSAGE = 'billing_hold is never free: migrate again';
+END
+$$
+"""
+BIND_HOLDS = """
+ALTER TABLE billing_hold
+    ADD CONSTRAINT billing_hold_merchant_id_2c1c04b4_fk_billing_merchant_id
+    FOREIGN KEY (merchant_id) REFERENCES billing_merchant (id) DEFERRABLE INITIALLY DEFERRED
+"""
 
 
 class Migration(migrations.Migration):
@@ -43,16 +70,21 @@ class Migration(migrations.Migration):
     dependencies = [("billing", "0006_balance")]
 
     operations = [
-        migrations.AlterField(
-            model_name="hold",
-            name="merchant",
-            field=models.ForeignKey(
-                db_constraint=False,
-                db_index=False,
-                on_delete=models.deletion.PROTECT,
-                related_name="+",
-                to="billing.merchant",
-            ),
+        migrations.SeparateDatabaseAndState(
+            database_operations=[migrations.RunSQL(FREE_HOLDS, BIND_HOLDS)],
+            state_operations=[
+                migrations.AlterField(
+                    model_name="hold",
+                    name="merchant",
+                    field=models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=models.deletion.PROTECT,
+                        related_name="+",
+                        to="billing.merchant",
+                    ),
+                ),
+            ],
         ),
         migrations.AlterField(
             model_name="connection",

@@ -131,7 +131,16 @@ BEGIN
 END
 $$;
 
-DROP FUNCTION IF EXISTS billing_spend(uuid, numeric, uuid, timestamptz);
+-- The one of the version before takes another name: a charge that runs while a new version is brought
+-- in may have found it already, and would fail where it is gone.
+DO $$
+BEGIN
+    IF to_regprocedure('billing_spend(uuid, numeric, uuid, timestamptz)') IS NOT NULL THEN
+        ALTER FUNCTION billing_spend(uuid, numeric, uuid, timestamptz)
+            RENAME TO billing_spend_before;
+    END IF;
+END
+$$;
 
 -- Draw a fee from the grants in order; what they do not cover becomes debt. `p_freed` is what a hold
 -- that ends with it (billing_close_hold) had set aside.

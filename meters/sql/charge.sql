@@ -125,12 +125,23 @@ $$;
 -- `p_hold` ends with the charge: what it set aside is free for its draw; one that expired is settled
 -- late, since its work has run. `p_merchant`, `p_price` and `p_subscription` are those of a gateway call
 -- that has run, and its connection is locked: they were settled when it was let through, and what was
--- checked then is not refused now.
+-- checked then is not refused now. `p_call` names such a call, as the `meters_settle` of the version
+-- before does: one that runs while a new version is brought in calls this, whatever it was then.
 -- It finds rows by their keys, so it is planned without scans of whole tables: a plan made while a
 -- table was empty would read it whole until somebody analyses it.
-DROP FUNCTION IF EXISTS meters_charge(
-    uuid, bytea, timestamptz, uuid, text, uuid, text, bytea, timestamptz, text, bigint, bigint,
-    bigint, bigint, numeric, numeric, numeric, jsonb, boolean, bigint, bigint, uuid, uuid);
+-- The one of the version before takes another name, as billing_spend's (ledger.sql).
+DO $$
+DECLARE
+    old regprocedure;
+BEGIN
+    FOR old IN
+        SELECT p.oid FROM pg_proc p
+         WHERE p.proname = 'meters_charge' AND p.pronargs <> 26 AND pg_function_is_visible(p.oid)
+    LOOP
+        EXECUTE format('ALTER FUNCTION %s RENAME TO meters_charge_before', old);
+    END LOOP;
+END
+$$;
 CREATE OR REPLACE FUNCTION meters_charge(
     p_id uuid, p_key_hash bytea, p_real_now timestamptz, p_connection uuid, p_meter text,
     p_meter_id uuid, p_request_id text, p_fingerprint bytea, p_timestamp timestamptz,
@@ -139,7 +150,7 @@ CREATE OR REPLACE FUNCTION meters_charge(
     p_provider_cost numeric, p_metadata jsonb, p_enforce boolean,
     p_cache_read_tokens bigint DEFAULT 0, p_cache_write_tokens bigint DEFAULT 0,
     p_hold uuid DEFAULT NULL, p_merchant uuid DEFAULT NULL, p_price uuid DEFAULT NULL,
-    p_subscription uuid DEFAULT NULL,
+    p_subscription uuid DEFAULT NULL, p_call uuid DEFAULT NULL,
     OUT outcome text, OUT detail text, OUT collect boolean, OUT fell boolean, OUT currency text,
     OUT request meters_usagerequest, OUT price meters_meterprice
 ) LANGUAGE plpgsql SET enable_seqscan = off AS $$
@@ -161,10 +172,14 @@ DECLARE
     v_scope uuid;
     v_window int;
     freed numeric := 0;
-    has_run boolean := p_merchant IS NOT NULL;
+    has_run boolean := p_merchant IS NOT NULL OR p_call IS NOT NULL;
 BEGIN
     collect := false;
     fell := false;
+    IF p_call IS NOT NULL THEN
+        SELECT g.merchant_id, g.price_id, g.subscription_id
+          INTO STRICT p_merchant, p_price, p_subscription FROM meters_gatewaycall g WHERE g.id = p_call;
+    END IF;
     IF has_run THEN
         SELECT m.id, m.clock_offset INTO merchant FROM billing_merchant m WHERE m.id = p_merchant;
         SELECT * INTO conn FROM billing_connection c
