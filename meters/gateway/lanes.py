@@ -17,10 +17,15 @@ SLOW_S = 0.02
 
 
 class Lanes:
-    """`async with lanes:` around each statement; first come, first served."""
+    """`async with lanes:` around each statement; first come, first served.
 
-    def __init__(self, most: int) -> None:
+    Raises:
+        TimeoutError: none was free for so long (`wait_s`).
+    """
+
+    def __init__(self, most: int, *, wait_s: float) -> None:
         self._free = most
+        self._wait_s = wait_s
         # When those that count began, by the task that runs them.
         self._running: dict[asyncio.Task[object], float] = {}
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -43,8 +48,11 @@ class Lanes:
         self._waiting.append(turn)
         self._look_later()
         try:
-            await turn
-        except asyncio.CancelledError:
+            # Where the database hangs, each who waits for its pool makes room after a moment only:
+            # a long line must not wait for all before it.
+            async with asyncio.timeout(self._wait_s):
+                await turn
+        except (asyncio.CancelledError, TimeoutError):
             if turn.done() and not turn.cancelled():
                 # It was given one as it gave up.
                 self._give_back()

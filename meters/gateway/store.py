@@ -112,7 +112,7 @@ class Store:
         self._resting: list[psycopg.AsyncConnection[Any]] = []
         # Who waits for the pool to give one.
         self._waiting = 0
-        self._lanes = Lanes(settings.GATEWAY_DB_BUSY)
+        self._lanes = Lanes(settings.GATEWAY_DB_BUSY, wait_s=WAIT_S)
 
     async def close(self) -> None:
         """Give the connections back."""
@@ -270,7 +270,9 @@ class Store:
             except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure) as error:
                 if attempt == TRIES:
                     raise _busy() from error
-            except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
+            except (
+                psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, TimeoutError,
+            ) as error:  # fmt: skip
                 raise _busy() from error
         raise AssertionError("unreachable")
 

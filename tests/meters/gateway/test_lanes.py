@@ -16,8 +16,8 @@ from meters.gateway.lanes import Lanes
 class Work:
     """Statements that end when they are told to."""
 
-    def __init__(self, most: int) -> None:
-        self.lanes = Lanes(most)
+    def __init__(self, most: int, *, wait_s: float = 60) -> None:
+        self.lanes = Lanes(most, wait_s=wait_s)
         self.began: list[str] = []
         self.ends: dict[str, asyncio.Event] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
@@ -107,5 +107,25 @@ def test_who_gives_up_leaves_no_lane_behind(monkeypatch: pytest.MonkeyPatch) -> 
         assert work.began[-1] == "e"
         await work.end("e", "f")
         assert work.began[-1] == "f"
+
+    run(test())
+
+
+def test_who_waits_too_long_gives_up_and_leaves_no_lane_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lanes, "SLOW_S", 60)
+
+    async def test() -> None:
+        work = Work(1, wait_s=0.05)
+        await work.ask("a", "b", "c")
+        done, _ = await asyncio.wait([work.tasks["b"], work.tasks["c"]], timeout=5)
+        assert [type(task.exception()) for task in done] == [TimeoutError] * 2
+        assert work.began == ["a"]
+        await work.end("a")
+        await work.ask("d", "e")
+        assert work.began == ["a", "d"]
+        await work.end("d", "e")
+        assert work.began == ["a", "d", "e"]
 
     run(test())
