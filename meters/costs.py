@@ -156,9 +156,10 @@ def _by_library(
             _, known = data_snapshot.get_snapshot().find_provider_model(
                 model, None, None if provider == ANY else provider, None
             )
+            flat = _flat(known.get_prices(now))
         except LookupError:
+            # Also of a model that is there without any price.
             return None
-        flat = _flat(known.get_prices(now))
         if flat is not None:
             amount = flat.amount(used)
             if amount == 0 and (used.input or used.output) and not flat.is_free:

@@ -147,6 +147,12 @@ def test_a_flat_price_says_what_the_library_says(monkeypatch: pytest.MonkeyPatch
     assert quick == all_of_them()
 
 
+def test_a_model_without_any_price_has_no_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, known = data_snapshot.get_snapshot().find_provider_model("gpt-4o-mini", None, "openai", None)
+    monkeypatch.setattr(known, "prices", [])
+    assert find() is None
+
+
 @pytest.mark.django_db
 def test_a_reported_request_of_a_percentage_meter_is_priced_by_its_model() -> None:
     it = Setting()
