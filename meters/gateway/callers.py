@@ -67,8 +67,8 @@ class Caller:
 
     def target(self, path: str, query: str) -> Target:
         """Where a call to `/v1/forward...` goes; as `targets.resolve`, which raises the same."""
-        if query:
-            # It may hold a key, or anything else once.
+        if query or "%3f" in path.lower():
+            # It may hold a key, or anything else once; so may one that is encoded into the path.
             return targets.resolve(path, query, own=self.own)
         found = self._targets.get(path)
         if found is None:

@@ -339,12 +339,23 @@ def test_a_key_is_opened_and_a_target_found_once_for_a_kept_caller(
         assert f"authorization: bearer {key}\r\n".encode() in request.lower()
 
 
-def test_as_many_targets_are_kept_as_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    caller = callers.Caller(
+def make_caller() -> callers.Caller:
+    return callers.Caller(
         merchant=uuid4(), currency="USD", clock_offset=timedelta(0), token=None, connection=None,
         meter=None, needs_cost=False, allowed_models=None, allowed_providers=None, own=(), keys={},
         overrides=(), key_hash=None, epoch=0,
     )  # fmt: skip
+
+
+def test_a_path_that_may_hold_a_key_is_not_kept() -> None:
+    caller = make_caller()
+    path = "/v1/forward/https%3A%2F%2Fapi.openai.com%2Fv1%2Fmodels%3Fkey%3Dsecret%26x%3D1"
+    assert caller.target(path, "") == targets.resolve(path, "")
+    assert "secret" not in repr(caller._targets)
+
+
+def test_as_many_targets_are_kept_as_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    caller = make_caller()
     monkeypatch.setattr(callers, "MOST_TARGETS", 2)
     for number in range(4):
         path = f"/v1/forward/openai/v1/{number}"
