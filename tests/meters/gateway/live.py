@@ -68,8 +68,9 @@ class Server:
     def start(self) -> subprocess.Popen[bytes]:
         process = spawn(
             "-m", "granian", "--interface", "asgi", "lava.asgi:application", "--host", "127.0.0.1",
-            "--port", self.url.rpartition(":")[2], "--workers", "1", "--no-ws", "--log-level",
-            "warning", "--workers-kill-timeout", "5", env=self.env, log=self.folder / "web.log",
+            "--port", self.url.rpartition(":")[2], "--workers", "1", "--no-ws", "--loop",
+            "uvloop", "--log-level", "warning", "--workers-kill-timeout", "5",
+            env=self.env, log=self.folder / "web.log",
         )  # fmt: skip
         eventually(lambda: self.answers(f"{self.url}/healthz"), within_s=60)
         eventually(lambda: self.answers(f"{self.provider_url}/_control/health"))
