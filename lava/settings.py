@@ -288,9 +288,12 @@ GATEWAY_LARGEST_ANSWER = env.int("GATEWAY_LARGEST_ANSWER", default=1 << 30)
 GATEWAY_DB_POOL = env.int("GATEWAY_DB_POOL", default=8)
 # So many of them work at once (meters.gateway.lanes): where the database has this machine's
 # processors, a lane for each; elsewhere most of the time is on the way there.
-GATEWAY_DB_BUSY = env.int(
-    "GATEWAY_DB_BUSY",
-    default=GATEWAY_DB_POOL if _IS_ELSEWHERE else min(GATEWAY_DB_POOL, os.cpu_count() or 2),
+GATEWAY_DB_BUSY = max(
+    1,
+    env.int(
+        "GATEWAY_DB_BUSY",
+        default=GATEWAY_DB_POOL if _IS_ELSEWHERE else min(GATEWAY_DB_POOL, os.cpu_count() or 2),
+    ),
 )
 # What a dollar is in other currencies, e.g. {"EUR": "0.92"}: price lists are in dollars.
 LAVA_USD_RATES = env.json("LAVA_USD_RATES", default={})

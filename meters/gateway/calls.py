@@ -338,8 +338,9 @@ class Call:
         failpoints.at("call.ended")
         try:
             settled: Settled | None = await self._settle(told)
-        except errors.Unavailable:
+        except store.FAULTS as error:
             # It is tried until it works; the client need not wait for that.
+            self._say_unsettled(error)
             settled = None
             self.running.start(self._settle_later(told))
         failpoints.at("call.settled")
@@ -389,11 +390,16 @@ class Call:
                 try:
                     self._hint(await self._settle(told))
                     return
-                except errors.Unavailable:
-                    continue
+                except store.FAULTS as error:
+                    self._say_unsettled(error)
             log.error("gateway_call_not_settled", call=str(self.id))
         finally:
             self.running.remove(self)
+
+    def _say_unsettled(self, error: Exception) -> None:
+        """Say a fault that no other place says: the database is there, and something is wrong."""
+        if not isinstance(error, errors.Unavailable):
+            log.error("gateway_settlement_failed", call=str(self.id), error=type(error).__name__)
 
     def _hint(self, settled: Settled) -> None:
         if settled.collect and settled.connection is not None:

@@ -36,6 +36,10 @@ WAIT_S = 3.0
 TRIES = 3
 
 
+# What a settlement is tried again after: nothing of it was written, and it is owed.
+FAULTS = (errors.Unavailable, psycopg.Error)
+
+
 class Stale(Exception):
     """A hold was asked for by what is no longer true: ask who calls again. Nothing was written."""
 

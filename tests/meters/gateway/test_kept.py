@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
+import psycopg
 import pytest
 from django.db import connection as database
 from django.utils import timezone
@@ -213,6 +214,28 @@ def test_a_hold_that_a_crash_took_is_made_again_and_charged_once(
     assert call.status == "completed" and call.charged > 0
     token = ForwardToken.objects.get()
     assert token.held == 0 and token.total_spent == call.charged
+    direct.sound()
+
+
+def test_a_settlement_that_fails_for_whatever_reason_is_tried_again(
+    direct: Direct, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its client does not wait for that. Here a function is missing for a moment."""
+    settle = Store.settle
+    tries: list[Any] = []
+
+    async def missing(store: Store, call_id: Any, told: Any) -> Any:
+        tries.append(call_id)
+        if len(tries) < 3:
+            raise psycopg.errors.UndefinedFunction("function meters_charge does not exist")
+        return await settle(store, call_id, told)
+
+    monkeypatch.setattr(Store, "settle", missing)
+    answer = direct.ask()
+    assert answer.status == 200 and answer.ended and "x-lava-charge" not in answer.headers
+    assert len(tries) == 3 and len(set(tries)) == 1
+    (call,) = direct.calls()
+    assert call.status == "completed" and call.charged > 0
     direct.sound()
 
 
