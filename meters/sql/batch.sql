@@ -11,20 +11,30 @@
 SET LOCAL check_function_bodies = off;
 
 -- A line of a batch, looked up and priced. Its functions follow it here.
-DROP TYPE IF EXISTS meters_line CASCADE;
-CREATE TYPE meters_line AS (
-    place int, id uuid, connection uuid, request_id text, fingerprint bytea, happened timestamptz,
-    model text, input_tokens bigint, output_tokens bigint, input_characters bigint,
-    output_characters bigint, input_seconds numeric, output_seconds numeric,
-    provider_cost numeric, metadata jsonb, cache_read_tokens bigint, cache_write_tokens bigint,
-    -- Null where it is to be charged.
-    outcome text, detail text, currency text,
-    -- The connection as it was locked, and what of its plan says whom to wake.
-    balance numeric, debt numeric, low_mark numeric, when_depleted text, overage_threshold numeric,
-    top_up_threshold numeric, subscription uuid, cycle_index int, cycle_start timestamptz,
-    price uuid, meter uuid, scope uuid, "window" int, counted numeric, before numeric,
-    peak numeric, fee numeric, slices jsonb, charged numeric, hard boolean
-);
+DO $$
+BEGIN
+    -- A batch that runs meanwhile has found it, and what follows it: it stays where it is as it was.
+    IF 40 <> (SELECT c.relnatts FROM pg_class c WHERE c.oid = to_regclass('meters_line')) THEN
+        DROP TYPE meters_line CASCADE;
+    END IF;
+    IF to_regtype('meters_line') IS NULL THEN
+        CREATE TYPE meters_line AS (
+            place int, id uuid, connection uuid, request_id text, fingerprint bytea,
+            happened timestamptz, model text, input_tokens bigint, output_tokens bigint, input_characters bigint,
+            output_characters bigint, input_seconds numeric, output_seconds numeric,
+            provider_cost numeric, metadata jsonb, cache_read_tokens bigint,
+            cache_write_tokens bigint,
+            -- Null where it is to be charged.
+            outcome text, detail text, currency text,
+            -- The connection as it was locked, and what of its plan says whom to wake.
+            balance numeric, debt numeric, low_mark numeric, when_depleted text,
+            overage_threshold numeric, top_up_threshold numeric, subscription uuid, cycle_index int, cycle_start timestamptz,
+            price uuid, meter uuid, scope uuid, "window" int, counted numeric, before numeric,
+            peak numeric, fee numeric, slices jsonb, charged numeric, hard boolean
+        );
+    END IF;
+END
+$$;
 
 -- Look up and price the lines; a connection's lines in the order of their ids. `hard`: one of the
 -- connection's lines must be charged by meters_charge, so all of them are.

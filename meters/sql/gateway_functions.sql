@@ -12,7 +12,15 @@
 -- All of these find rows by their keys, so they are planned without scans of whole tables: a plan
 -- made while a table was empty would read it whole until somebody analyses it.
 
-DROP FUNCTION IF EXISTS meters_caller(bytea, bytea, text, timestamptz);
+-- Not taken from those that have found it, where it answers what it answered before.
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_proc p WHERE p.proname = 'meters_caller'
+                AND 'epoch' <> ALL (p.proargnames) AND pg_function_is_visible(p.oid)) THEN
+        DROP FUNCTION meters_caller(bytea, bytea, text, timestamptz);
+    END IF;
+END
+$$;
 DROP FUNCTION IF EXISTS meters_count_token(uuid, numeric, text, timestamptz, timestamptz);
 DROP FUNCTION IF EXISTS meters_hold(
     uuid, uuid, uuid, uuid, uuid, timestamptz, text, boolean, text, text, text, boolean, boolean,

@@ -119,3 +119,31 @@ def test_a_function_that_somebody_has_found_is_not_taken_away(
         # By its name there is the new one alone.
         cursor.execute(f"SELECT pronargdefaults > 0 FROM pg_proc WHERE oid = '{name}'::regproc")
         assert cursor.fetchone() == (True,)
+
+
+AGAIN = (
+    "billing/sql/ledger.sql", "billing/sql/balance.sql", "billing/sql/holds.sql",
+    "billing/sql/renewals.sql", "meters/sql/charge.sql", "meters/sql/batch.sql",
+    "meters/sql/rollup_functions.sql", "meters/sql/partition_functions.sql",
+    "meters/sql/gateway_functions.sql",
+)  # fmt: skip
+
+
+def functions() -> dict[int, str]:
+    with database.cursor() as cursor:
+        cursor.execute(
+            "SELECT oid, proname FROM pg_proc WHERE proname LIKE ANY"
+            " (ARRAY['billing\\_%', 'meters\\_%'])"
+        )
+        return dict(cursor.fetchall())
+
+
+@pytest.mark.django_db
+def test_what_a_migration_says_again_stays_where_it_was_found() -> None:
+    """A session that has found a function fails where it is dropped, though it is made anew."""
+    before = functions()
+    assert len(before) > 50
+    for file in AGAIN:
+        with database.cursor() as cursor:
+            cursor.execute((ROOT / file).read_text(encoding="utf-8"))
+        assert functions() == before, file
