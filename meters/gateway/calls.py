@@ -423,6 +423,7 @@ class Call:
             overhead_ms=round(self._overhead_ms or (self.sent_at - self.started) * 1000),
             first_byte_ms=round((self.answered_at - self.started) * 1000),
             total_ms=round((now - self.started) * 1000),
+            flags=(said := [*dict.fromkeys(self.flags)]),
         )
         if self._refused is not None:
             return told(status="error", billed=False, error=self._refused.code)
@@ -436,7 +437,7 @@ class Call:
         used, flags = charging.believed(
             found, asked, sent=len(self.body), output_so_far=self.reader.estimate_output
         )
-        flags = [*dict.fromkeys(self.flags), *flags]
+        flags = [*said, *flags]
         cost = charging.find_cost(self.caller, self.target, (model, asked.model), used, asked,
                          now=timezone.now() + self.caller.clock_offset)  # fmt: skip
         if cost is None:

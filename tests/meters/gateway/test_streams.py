@@ -283,6 +283,18 @@ def test_a_packed_stream_ends_before_the_key(direct: Direct, packer: str) -> Non
     direct.sound()
 
 
+def test_what_was_withheld_is_said_of_a_call_that_failed_too(direct: Direct) -> None:
+    """The whole frame, an error, comes in one piece with the key."""
+    data = gzip.compress(b'data: {"error": "' + KEY + b'"}\n\n' + b"".join(frames(3)))
+    direct.upstream.answers(Script([data], SSE, headers=["Content-Encoding: gzip"]))
+    answer = direct.ask(stream=True)
+    assert not answer.ended and not answer.body
+    (call,) = direct.calls()
+    assert (call.status, call.error, call.charged) == ("error", "provider_error", 0)
+    assert {"packed", "cut"} <= set(call.flags)
+    direct.sound()
+
+
 @pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip", "x"])
 def test_what_cannot_be_looked_through_is_not_passed_on(direct: Direct, encoding: str) -> None:
     for kind in (SSE, "application/json"):
