@@ -16,7 +16,7 @@ from django.db import models
 from django.utils import timezone
 
 from billing.models import Connection, Plan, Tenant
-from billing.models.base import TenantQuerySet, bounded, credit_field
+from billing.models.base import TenantQuerySet, Walled, bounded, credit_field
 from meters import pricing
 from meters.gateway.models import ForwardToken as ForwardToken
 from meters.gateway.models import GatewayCall as GatewayCall
@@ -269,7 +269,7 @@ class RequestQuerySet(TenantQuerySet):
         return self.of(merchant).filter(pk=keys.values("row")[:1])
 
 
-class UsageRequest(Tenant):
+class UsageRequest(Walled):
     """One charged request: what was used, the price it met, what paid for it.
 
     Never changed, but for its status: a request that was taken back has a `Void`, and keeps its
@@ -287,14 +287,6 @@ class UsageRequest(Tenant):
         ERROR = "error", "Failed"
         VOIDED = "voided", "Taken back"
 
-    # The foreign keys of this table are composite, with the merchant: `meters/sql/charge.sql`.
-    merchant = models.ForeignKey(
-        "billing.Merchant",
-        on_delete=models.PROTECT,
-        related_name="+",
-        db_index=False,
-        db_constraint=False,
-    )
     connection = models.ForeignKey(
         Connection,
         on_delete=models.PROTECT,

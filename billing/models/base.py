@@ -87,6 +87,22 @@ class Tenant(Keyed):
         return ids.public(self.ID_PREFIX, key)
 
 
+class Walled(Tenant):
+    """A row whose merchant stands in a composite foreign key, together with what the row belongs to
+    (`walls.sql`, `hold_guards.sql`): a key of its own beside that would say nothing more."""
+
+    merchant = models.ForeignKey(
+        "billing.Merchant",
+        on_delete=models.PROTECT,
+        related_name="+",
+        db_index=False,
+        db_constraint=False,
+    )
+
+    class Meta:
+        abstract = True
+
+
 def credit_field(**kwargs: Any) -> models.DecimalField[Any, Any]:
     """A column for credits and fees: 12 integer digits, 10 decimals (money.md, Numbers)."""
     return models.DecimalField(max_digits=22, decimal_places=10, **kwargs)

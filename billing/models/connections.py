@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from django.db import models
 from django.utils import timezone
 
-from billing.models.base import Tenant, TenantQuerySet, bounded, credit_field
+from billing.models.base import Tenant, TenantQuerySet, Walled, bounded, credit_field
 from billing.models.plans import CreditBundle, Plan
 
 
@@ -306,7 +306,7 @@ class Subscription(Tenant):
         return self.past_due_since + timedelta(days=self.plan.grace_days)
 
 
-class Cycle(Tenant):
+class Cycle(Walled):
     """One cycle of a subscription, paid or skipped; one row a number, whatever runs twice."""
 
     ID_PREFIX = "cyc"
@@ -315,14 +315,6 @@ class Cycle(Tenant):
         GRANTED = "granted", "Paid and granted"
         SKIPPED = "skipped", "Slept through, not charged"
 
-    # The foreign keys of this table are composite, with the merchant: `billing/sql/walls.sql`.
-    merchant = models.ForeignKey(
-        "billing.Merchant",
-        on_delete=models.PROTECT,
-        related_name="+",
-        db_index=False,
-        db_constraint=False,
-    )
     # Found by its unique key with the index.
     subscription = models.ForeignKey(
         Subscription,

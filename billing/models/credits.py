@@ -12,7 +12,7 @@ from typing import Any
 from django.db import models
 from django.utils import timezone
 
-from billing.models.base import Tenant, bounded, credit_field
+from billing.models.base import Walled, bounded, credit_field
 from billing.models.connections import Connection
 
 # By how much the clocks of two machines of an installation may differ (`billing_has_begun` in
@@ -20,7 +20,7 @@ from billing.models.connections import Connection
 SLACK = timedelta(minutes=2)
 
 
-class CreditGrant(Tenant):
+class CreditGrant(Walled):
     """A lot of credits. It pays only what happens in `[effective_at, expires_at)`, give or take how
     far clocks may be apart where it begins (`SLACK`)."""
 
@@ -42,14 +42,6 @@ class CreditGrant(Tenant):
         # What usage cost less in the end, by the volume of its cycle.
         VOLUME = "volume", "Volume discount"
 
-    # The foreign keys of this table are composite, with the merchant: `billing/sql/walls.sql`.
-    merchant = models.ForeignKey(
-        "billing.Merchant",
-        on_delete=models.PROTECT,
-        related_name="+",
-        db_index=False,
-        db_constraint=False,
-    )
     connection = models.ForeignKey(
         Connection,
         on_delete=models.PROTECT,

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from django.db import models
 
-from billing.models.base import Tenant, bounded, credit_field
+from billing.models.base import Walled, bounded, credit_field
 from billing.models.connections import Connection
 
 
-class Hold(Tenant):
+class Hold(Walled):
     """An amount that nothing else may spend until it is settled or released.
 
     No ledger line: nothing has moved yet. The open holds of a connection add up to its `held`,
@@ -28,14 +28,6 @@ class Hold(Tenant):
         RELEASED = "released", "Given back"
         EXPIRED = "expired", "Given back after its time"
 
-    # The foreign key of this table is composite, with the merchant: `billing/sql/hold_guards.sql`.
-    merchant = models.ForeignKey(
-        "billing.Merchant",
-        on_delete=models.PROTECT,
-        related_name="+",
-        db_index=False,
-        db_constraint=False,
-    )
     connection = models.ForeignKey(
         Connection,
         on_delete=models.PROTECT,
