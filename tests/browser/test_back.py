@@ -115,3 +115,21 @@ def test_a_code_that_was_there_before_the_script_is_sent(
     assert len(held) == 1
     held[0].continue_()
     expect(page.get_by_role("button", name="Pay $25.00")).to_be_visible()
+
+
+def test_a_code_that_the_browser_puts_in_again_is_not_sent(
+    card_network: CardNetwork, shop: cn.Shop, page: Page
+) -> None:
+    """On the way back it stands there: whoever went back would be sent on."""
+    page.route("**/code*.js", lambda route: route.abort())
+    page.goto(make_session(shop.merchant, plan=shop.plan).url)
+    page.get_by_label("Phone number").fill(PHONE)
+    page.get_by_role("button", name="Text me a code").click()
+    code, digits = page.get_by_label("Enter your code"), last_code(shop.merchant)
+    code.press_sequentially(digits)
+    page.unroute("**/code*.js")
+    page.goto("about:blank")
+    page.go_back(wait_until="networkidle")
+    expect(code).to_have_value(digits)
+    page.get_by_role("button", name="Continue").click()
+    expect(page.get_by_role("button", name="Pay $25.00")).to_be_visible()
