@@ -118,7 +118,7 @@ class Backend:
         return answer.json()
 
 
-def eventually(ask: Any, *, within_s: float = 30) -> Any:
+def eventually(ask: Any, *, within_s: float = 30, pause_s: float = 0.2) -> Any:
     """Ask until the answer is true; gives it. For what workers do in their own time."""
     deadline = time.monotonic() + within_s
     while True:
@@ -126,7 +126,7 @@ def eventually(ask: Any, *, within_s: float = 30) -> Any:
         if found:
             return found
         assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.2)
+        time.sleep(pause_s)
 
 
 PRODUCT = Shared("product")
