@@ -51,6 +51,7 @@ END
 $$;
 
 -- End a hold, whole: its amount can be spent again. Gives the amount; null when it had ended before.
+-- `p_request` is only for the charge of the version before, which may still run.
 CREATE OR REPLACE FUNCTION billing_end_hold(
     p_id uuid, p_connection uuid, p_state text, p_now timestamptz, p_request uuid DEFAULT NULL
 ) RETURNS numeric LANGUAGE plpgsql AS $$

@@ -1,5 +1,6 @@
 -- The ledger: the only writer of billing_ledgerentry, of a grant's remainder and of the money
--- columns of billing_connection (`held` beside holds.sql). Called by billing/ledger.py and by meters' charge.
+-- columns of billing_connection (`held` beside holds.sql). Called by billing/ledger.py and by meters'
+-- charge.
 --
 -- Every function here expects the connection's row to be locked by its transaction
 -- (billing_lock). A line belongs to a grant, or (grant null) to the debt. After any of them:

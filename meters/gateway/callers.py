@@ -50,7 +50,7 @@ class Caller:
     key_hash: bytes | None = field(repr=False)
     epoch: int
     # What was found out for a call and holds for the next: keys, by how they are sealed, and
-    # targets by path. Gone with the caller, which no change of either outlives.
+    # targets by path. A caller is kept no longer than both stay as they are.
     _opened: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
     _targets: dict[str, Target] = field(default_factory=dict, repr=False, compare=False)
 

@@ -1,4 +1,4 @@
-"""How many statements of the gateway run at once: as many as keep the processors busy, no more.
+"""How many statements of a process run at once: as many as keep the processors busy, no more.
 
 Each server process of the database has tables, plans and caches of its own to warm, so sixteen of
 them on two processors do the same work slower than four (a fifth of its processor time). But one

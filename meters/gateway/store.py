@@ -34,8 +34,6 @@ from meters.gateway.tokens import Token
 
 WAIT_S = 3.0
 TRIES = 3
-
-
 # What a settlement is tried again after: nothing of it was written, and it is owed.
 FAULTS = (errors.Unavailable, psycopg.Error)
 

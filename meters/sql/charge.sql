@@ -117,18 +117,6 @@ CREATE OR REPLACE FUNCTION meters_quantity(
     END::numeric
 $$;
 
--- One charge. `outcome` is `charged`, `replayed`, or the code of what was refused; nothing is
--- written unless it is `charged`. `detail` names what the message needs. `collect`: the debt has
--- reached the plan's threshold. `fell`: the balance fell to 0, below the mark at which the customer
--- is told, or below the threshold of an automatic top-up; or a request was refused for want of
--- credits that a top-up may buy.
--- `p_hold` ends with the charge: what it set aside is free for its draw; one that expired is settled
--- late, since its work has run. `p_merchant`, `p_price` and `p_subscription` are those of a gateway call
--- that has run, and its connection is locked: they were settled when it was let through, and what was
--- checked then is not refused now. `p_call` names such a call, as the `meters_settle` of the version
--- before does: one that runs while a new version is brought in calls this, whatever it was then.
--- It finds rows by their keys, so it is planned without scans of whole tables: a plan made while a
--- table was empty would read it whole until somebody analyses it.
 -- The one of the version before takes another name, as billing_spend's (ledger.sql).
 DO $$
 DECLARE
@@ -142,6 +130,19 @@ BEGIN
     END LOOP;
 END
 $$;
+
+-- One charge. `outcome` is `charged`, `replayed`, or the code of what was refused; nothing is
+-- written unless it is `charged`. `detail` names what the message needs. `collect`: the debt has
+-- reached the plan's threshold. `fell`: the balance fell to 0, below the mark at which the customer
+-- is told, or below the threshold of an automatic top-up; or a request was refused for want of
+-- credits that a top-up may buy.
+-- `p_hold` ends with the charge: what it set aside is free for its draw; one that expired is settled
+-- late, since its work has run. `p_merchant`, `p_price` and `p_subscription` are those of a gateway
+-- call that has run, and its connection is locked: they were settled when it was let through, and
+-- what was checked then is not refused now. `p_call` names such a call, as the `meters_settle` of the
+-- version before does, which may still run.
+-- It finds rows by their keys, so it is planned without scans of whole tables: a plan made while a
+-- table was empty would read it whole until somebody analyses it.
 CREATE OR REPLACE FUNCTION meters_charge(
     p_id uuid, p_key_hash bytea, p_real_now timestamptz, p_connection uuid, p_meter text,
     p_meter_id uuid, p_request_id text, p_fingerprint bytea, p_timestamp timestamptz,
@@ -178,7 +179,8 @@ BEGIN
     fell := false;
     IF p_call IS NOT NULL THEN
         SELECT g.merchant_id, g.price_id, g.subscription_id
-          INTO STRICT p_merchant, p_price, p_subscription FROM meters_gatewaycall g WHERE g.id = p_call;
+          INTO STRICT p_merchant, p_price, p_subscription
+          FROM meters_gatewaycall g WHERE g.id = p_call;
     END IF;
     IF has_run THEN
         SELECT m.id, m.clock_offset INTO merchant FROM billing_merchant m WHERE m.id = p_merchant;
