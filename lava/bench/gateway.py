@@ -1,23 +1,27 @@
 """`bench gateway`: a call through the gateway beside the same call without it (speed.md, goal 6).
 
-Sides: `direct` (the load client at the stand-in provider), `ours` (as `up` serves it: forward
-token, hold, forward, settle, each on PostgreSQL), and with `--litellm` the pass-through and the
-chat endpoint of LiteLLM's proxy, as it comes, without a database. Each round measures every side
-three ways: as many clients as asked with whole answers; one client with whole answers, for the time
-that is added; one client with streams, for the time to the first byte.
+Sides: `direct` (the load client at the stand-in provider), `floor` (pgbench: the hold and the
+settlement of a call and nothing else), `ours` (as `up` serves it: forward token, hold, forward,
+settle, each on PostgreSQL), and with `--litellm` the pass-through and the chat endpoint of
+LiteLLM's proxy, as it comes, without a database. Each round measures every side three ways: as many
+clients as asked with whole answers; one client with whole answers, for the time that is added; one
+client with streams, for the time to the first byte (which the floor knows nothing of).
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 import statistics
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,14 +30,28 @@ from django.core.management.base import CommandError
 from django.db import connection, transaction
 from django.utils import timezone
 
+from billing import ids, prepared
 from billing.models import Connection
 from lava.bench import books, load, ports, requests, shop, sides
 from lava.bench.options import Options, Say
 from lava.supervisor import Child, Supervisor
+from meters import costs
 from meters.gateway import keyring, spendkeys
-from meters.models import Meter
+from meters.gateway import tokens as spoken
+from meters.gateway.callers import Caller
+from meters.gateway.store import (
+    HOLD,
+    SETTLE,
+    Admission,
+    Settlement,
+    Store,
+    hold_params,
+    settle_params,
+)
+from meters.models import ForwardToken, Meter
 
-CHAT = {"model": "gpt-4o-mini", "max_tokens": 64,
+MODEL = "gpt-4o-mini"
+CHAT = {"model": MODEL, "max_tokens": 64,
         "messages": [{"role": "user", "content": "What does the quick brown fox do?"}]}  # fmt: skip
 TOKENS = 64
 # What is measured of each side: how many clients, whether it streams.
@@ -49,14 +67,34 @@ class Side(Protocol):
 
     name: str
     says: str
+    ways: Sequence[str]
 
-    def plan(self, tag: str, *, clients: int, seconds: float, stream: bool) -> load.Plan: ...
-
-    def roots(self) -> dict[str, int]: ...
-
-    def log(self) -> str: ...
+    def sample(self, tag: str, *, clients: int, seconds: float, stream: bool) -> sides.Sample: ...
 
     def stop(self) -> None: ...
+
+
+class Called:
+    """A side that the load client calls."""
+
+    ways: Sequence[str] = tuple(WAYS)
+
+    def sample(self, tag: str, *, clients: int, seconds: float, stream: bool) -> sides.Sample:
+        """Call it for `seconds` and a start."""
+        plan = self.plan(tag, clients=clients, seconds=seconds, stream=stream)
+        return sides.measured(plan, seconds=seconds, log=self.log, **self.roots())
+
+    def plan(self, tag: str, *, clients: int, seconds: float, stream: bool) -> load.Plan:
+        """What to call."""
+        raise NotImplementedError
+
+    def roots(self) -> dict[str, int]:
+        """Whose processor time is its own."""
+        raise NotImplementedError
+
+    def log(self) -> str:
+        """The end of what it logged."""
+        return ""
 
 
 def _plan(
@@ -69,7 +107,7 @@ def _plan(
     )  # fmt: skip
 
 
-class Direct:
+class Direct(Called):
     """The stand-in provider itself."""
 
     name, says = "direct", "the provider, called directly"
@@ -95,20 +133,17 @@ class Direct:
         # What the provider itself costs is nobody's here.
         return {}
 
-    def log(self) -> str:
-        return ""
-
     def stop(self) -> None:
         self.supervisor.stop()
 
 
-class Ours:
+class Ours(Called):
     """The product's gateway as `up` serves it."""
 
     name, says = "ours", "through the gateway: token, hold, forward, settle (2 workers)"
 
-    def __init__(self, place: shop.Shop, *, database: int, provider: int) -> None:
-        self.tokens = _prepare(place, provider=provider)
+    def __init__(self, place: shop.Shop, *, database: int, tokens: list[str]) -> None:
+        self.tokens = tokens
         self.web = sides.Web(
             place, database=database, name="gateway", says=self.says,
             application="lava.asgi:application", interface="asgi",
@@ -155,7 +190,90 @@ def _prepare(place: shop.Shop, *, provider: int) -> list[str]:
         ]
 
 
-class LiteLLM:
+class Floor:
+    """pgbench: both trips of a call, with the parameters that the product gives them."""
+
+    name, says = "floor", "pgbench, the hold and the settlement of a call as prepared statements"
+    ways: Sequence[str] = ("load", "one")
+
+    def __init__(self, place: shop.Shop, *, database: int, tokens: list[str]) -> None:
+        self.place = place
+        self.caller = asyncio.run(_caller(tokens[0]))
+        self.pgbench = sides.Floor(says=self.says, script=self.script, database=database)
+
+    def sample(self, tag: str, *, clients: int, seconds: float, stream: bool) -> sides.Sample:
+        return self.pgbench.run(tag, seconds=seconds, clients=clients)
+
+    def script(self, tag: str) -> str:
+        """What each pgbench client does again and again: a call is one of its transactions, and two
+        of the database's."""
+        now = timezone.now()
+        call = ids.new(sandbox=False)
+        rows = ForwardToken.objects.filter(merchant=self.place.merchant).order_by("pk")
+        each = [(str(row.pk), str(row.connection_id), str(row.meter_id)) for row in rows]
+        token, connection, meter = (
+            f"('{{{','.join(column)}}}'::uuid[])[:n + 1]" for column in zip(*each, strict=True)
+        )
+        # Ids of their own, as ordered as the product's.
+        number = f"'{call.hex[:20]}' || lpad(to_hex(:client_id::int), 3, '0')"
+        number = f"({number} || lpad(to_hex(:i::int), 9, '0'))::uuid"
+        hold = hold_params(
+            call,
+            self.caller,
+            Admission(
+                provider="bench", own_key=False, method="POST", endpoint="/v1/chat/completions",
+                model=MODEL, stream=False, disabled=False, billed=True, input_tokens=18,
+                output_tokens=64, characters=0, seconds=Decimal(0), cost=None, floor_cost=None,
+                limited=True, metadata={},
+            ),
+            now,
+        )  # fmt: skip
+        settle = settle_params(
+            call,
+            Settlement(
+                status="completed", billed=True, http_status=200, model=MODEL,
+                usage={"input": 12, "output": 64}, input_tokens=12, output_tokens=64,
+                cost=costs.Cost(Decimal("0.0000402"), "library", MODEL, {"input": "0.15"}),
+                received=600, overhead_ms=1, first_byte_ms=2, total_ms=3,
+            ),
+            now,
+        )  # fmt: skip
+        lines = [
+            f"\\set n random(0, {len(each) - 1})",
+            "\\set i :i + 1",
+            _with(HOLD.sql, hold, {1: number, 3: token, 4: connection, 5: meter, 6: "now()"}),
+            _with(SETTLE.sql, settle, {1: number, 2: "now()", 3: f"'req_' || {number}"}),
+        ]
+        return "\n".join(lines) + "\n"
+
+    def stop(self) -> None:
+        """Nothing runs between its rounds."""
+
+
+async def _caller(token: str) -> Caller:
+    """Who calls with a token."""
+    asked = Store()
+    try:
+        told, _ = spoken.find({b"authorization": f"Bearer {token}".encode()}, "")
+        return await asked.caller(told)
+    finally:
+        await asked.close()
+
+
+def _with(sql: str, values: Sequence[Any], instead: Mapping[int, str]) -> str:
+    """A statement with its parameters in it as constants; some as other expressions."""
+
+    def said(match: re.Match[str]) -> str:
+        place = int(match[1])
+        if place in instead:
+            return instead[place]
+        (words,) = prepared.params(values[place - 1])
+        return "NULL" if words is None else "'" + words.decode().replace("'", "''") + "'"
+
+    return re.sub(r"\$(\d+)", said, sql) + ";"
+
+
+class LiteLLM(Called):
     """LiteLLM's proxy of an environment of its own: one server, asked at one of two paths."""
 
     def __init__(self, server: LiteLLMServer, name: str, says: str, path: str) -> None:
@@ -252,7 +370,9 @@ def _present(place: shop.Shop, *, database: int, litellm: str) -> Iterator[list[
     direct = Direct()
     present: list[Side] = [direct]
     try:
-        present.append(Ours(place, database=database, provider=direct.port))
+        tokens = _prepare(place, provider=direct.port)
+        present.append(Floor(place, database=database, tokens=tokens))
+        present.append(Ours(place, database=database, tokens=tokens))
         if litellm:
             server = LiteLLMServer(litellm, provider=direct.port)
             for path in ("/pass", "/v1/chat/completions"):
@@ -274,23 +394,20 @@ def run(*, database: int, options: Options, say: Say) -> dict[str, Any]:
     acknowledged = 0
     with _present(place, database=database, litellm=options.litellm) as present:
         samples: dict[str, dict[str, list[sides.Sample]]] = {
-            side.name: {way: [] for way in WAYS} for side in present
+            side.name: {way: [] for way in side.ways} for side in present
         }
         for number in range(options.rounds):
             turn = number % len(present)
             for side in [*present[turn:], *present[:turn]]:
-                for way, stream in WAYS.items():
-                    plan = side.plan(
+                for way in side.ways:
+                    sample = side.sample(
                         f"{side.name}-{way}-{number}",
                         clients=options.clients if way == "load" else 1,
                         seconds=options.seconds,
-                        stream=stream,
-                    )
-                    sample = sides.measured(
-                        plan, seconds=options.seconds, log=side.log, **side.roots()
+                        stream=WAYS[way],
                     )
                     samples[side.name][way].append(sample)
-                    if side.name == "ours":
+                    if side.name in ("floor", "ours"):
                         acknowledged += sample.acknowledged
                     say(
                         f"round {number + 1} {side.name:<7}{way:<7}{sample.per_s:8.0f} req/s"
@@ -352,8 +469,10 @@ def added(one: list[sides.Sample], direct: list[sides.Sample], figure: str) -> f
 
 def ratios(samples: dict[str, dict[str, list[sides.Sample]]]) -> dict[str, float]:
     """What the goal of speed.md is about."""
-    direct, ours = samples["direct"], samples["ours"]
+    direct, floor, ours = samples["direct"], samples["floor"], samples["ours"]
     found = {
+        "ours_rate_of_floor": requests.ratio(ours["load"], floor["load"], "per_s"),
+        "ours_cpu_of_floor": requests.ratio(ours["load"], floor["load"], "product_us"),
         "ours_rate_of_direct": requests.ratio(ours["load"], direct["load"], "per_s"),
         "ours_added_p50_ms": added(ours["one"], direct["one"], "p50_ms"),
         "ours_added_p99_ms": added(ours["one"], direct["one"], "p99_ms"),
@@ -364,6 +483,7 @@ def ratios(samples: dict[str, dict[str, list[sides.Sample]]]) -> dict[str, float
         if other is None:
             continue
         found |= {
+            f"floor_rate_of_{name}": requests.ratio(floor["load"], other["load"], "per_s"),
             f"{name}_added_p50_ms": added(other["one"], direct["one"], "p50_ms"),
             f"{name}_added_p99_ms": added(other["one"], direct["one"], "p99_ms"),
             f"ours_rate_of_{name}": requests.ratio(ours["load"], other["load"], "per_s"),

@@ -110,7 +110,8 @@ def gateway(facts: dict[str, Any]) -> list[str]:
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for side in facts["sides"].values():
-        many, one, stream = (side[way]["median"] for way in ("load", "one", "stream"))
+        many, one = (side[way]["median"] for way in ("load", "one"))
+        first = f"{side['stream']['median']['p50_ms']:.2f}" if "stream" in side else ""
         cost = [
             f"{many[name]:,.0f}" if many[name] else ""
             for name in ("server_us", "database_us", "product_us")
@@ -118,7 +119,7 @@ def gateway(facts: dict[str, Any]) -> list[str]:
         lines.append(
             f"| {side['says']} | {many['per_s']:,.0f} | {' | '.join(cost)} | {many['p50_ms']:.1f} "
             f"| {many['p99_ms']:.1f} | {one['p50_ms']:.2f} | {one['p99_ms']:.2f} "
-            f"| {stream['p50_ms']:.2f} |"
+            f"| {first} |"
         )
     ratio = facts["ratios"]
     lines += [
@@ -126,6 +127,8 @@ def gateway(facts: dict[str, Any]) -> list[str]:
         f"- one client: {ratio['ours_added_p50_ms']:.2f} ms added in the middle, "
         f"{ratio['ours_added_p99_ms']:.2f} ms at the 99th percentile; "
         f"{ratio['ours_added_first_byte_ms']:.2f} ms to a stream's first byte (goal: 1.5 ms)",
+        f"- {ratio['ours_rate_of_floor']:.0%} of the floor's req/s, "
+        f"{ratio['ours_cpu_of_floor']:.2f} x its CPU a call",
     ]
     for name, words in (("pass", "LiteLLM's pass-through"), ("chat", "LiteLLM's chat")):
         if f"ours_rate_of_{name}" in ratio:
@@ -135,7 +138,8 @@ def gateway(facts: dict[str, Any]) -> list[str]:
                 f"- {words} adds {ratio[f'{name}_added_p50_ms']:.2f} ms"
                 + (f": ours is {share:.2f} x that" if share is not None else "")
                 + f", at {ratio[f'ours_rate_of_{name}']:.1f} x its req/s and "
-                f"{ratio[f'ours_cpu_of_{name}']:.2f} x its CPU a call{goal}"
+                f"{ratio[f'ours_cpu_of_{name}']:.2f} x its CPU a call{goal}; the floor is at "
+                f"{ratio[f'floor_rate_of_{name}']:.1f} x its req/s"
             )
     last = facts["books"][-1]
     left = f"{last['open_holds']} open holds, {last['not_completed']} calls not completed"

@@ -33,7 +33,13 @@ def run(*, database: int, options: Options, say: Say) -> dict[str, Any]:
     place = shop.fill(options.connections)
     present: list[Side] = []
     try:
-        present.append(sides.Floor(place, database=database))
+        present.append(
+            sides.Floor(
+                says="pgbench, the charge as one prepared statement",
+                script=sides.charge(place),
+                database=database,
+            )
+        )
         present.append(sides.product(place, database=database))
         present.append(sides.naive(place, database=database))
         samples: dict[str, list[sides.Sample]] = {side.name: [] for side in present}

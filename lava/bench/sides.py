@@ -107,13 +107,16 @@ def _quantile(ordered: list[float], share: float) -> float:
 
 
 class Floor:
-    """pgbench: the charge as one prepared statement, the same one over the same rows."""
+    """pgbench: what the product asks of the database, and nothing else, over the same rows.
+
+    `script` gives what each pgbench client does again and again in a run, by the run's tag.
+    """
 
     name = "floor"
-    says = "pgbench, the charge as one prepared statement"
 
-    def __init__(self, shop: Shop, *, database: int) -> None:
-        self.shop = shop
+    def __init__(self, *, says: str, script: Callable[[str], str], database: int) -> None:
+        self.says = says
+        self.script = script
         self.database = database
         self.program = cluster.binaries() / "pgbench"
         if not self.program.exists():
@@ -126,35 +129,10 @@ class Floor:
     def stop(self) -> None:
         """Nothing runs between its rounds."""
 
-    def script(self, tag: str) -> str:
-        """What each pgbench client does again and again."""
-        prefix = str(self.shop.first)[:-8]
-        used = REPORTED
-        charge = usage.statement(
-            "uuidv7()",
-            f"'\\x{ids.secret_hash(self.shop.key).hex()}'::bytea",
-            "now()",
-            f"('{prefix}' || lpad(to_hex(:n::int), 8, '0'))::uuid",
-            f"'{used['meter_slug']}'",
-            "NULL::uuid",
-            f"'{tag}' || :client_id::text || '-' || :i::text",
-            f"'\\x{'5a' * 32}'::bytea",
-            "NULL::timestamptz",
-            "''",
-            str(used["input_tokens"]),
-            str(used["output_tokens"]),
-            "0", "0", "0", "0",
-            "NULL::numeric",
-            "'{\"user\": \"u_4711\"}'::jsonb",
-            "false",
-            "0", "0",
-        )  # fmt: skip
-        return f"\\set n random(0, {self.shop.count - 1})\n\\set i :i + 1\n{charge};\n"
-
     def run(self, tag: str, *, seconds: float, clients: int) -> Sample:
         """Run pgbench for about `seconds` and a start."""
         with tempfile.TemporaryDirectory() as folder:
-            script = Path(folder) / "charge.sql"
+            script = Path(folder) / "script.sql"
             script.write_text(self.script(tag))
             process = subprocess.Popen(
                 [
@@ -183,6 +161,36 @@ class Floor:
                     done.append(int(words[4]) + int(words[5]) / 1e6)
                     took.append(int(words[2]) / 1e6)
         return window.sample(done, took, acknowledged=len(done))
+
+
+def charge(shop: Shop) -> Callable[[str], str]:
+    """The script of a floor: the charge as one prepared statement."""
+    prefix = str(shop.first)[:-8]
+    used = REPORTED
+
+    def script(tag: str) -> str:
+        charge = usage.statement(
+            "uuidv7()",
+            f"'\\x{ids.secret_hash(shop.key).hex()}'::bytea",
+            "now()",
+            f"('{prefix}' || lpad(to_hex(:n::int), 8, '0'))::uuid",
+            f"'{used['meter_slug']}'",
+            "NULL::uuid",
+            f"'{tag}' || :client_id::text || '-' || :i::text",
+            f"'\\x{'5a' * 32}'::bytea",
+            "NULL::timestamptz",
+            "''",
+            str(used["input_tokens"]),
+            str(used["output_tokens"]),
+            "0", "0", "0", "0",
+            "NULL::numeric",
+            "'{\"user\": \"u_4711\"}'::jsonb",
+            "false",
+            "0", "0",
+        )  # fmt: skip
+        return f"\\set n random(0, {shop.count - 1})\n\\set i :i + 1\n{charge};\n"
+
+    return script
 
 
 def load_client() -> subprocess.Popen[bytes]:

@@ -38,7 +38,7 @@ from meters.gateway.callers import Caller
 from meters.gateway.calls import Call, Receive, Send
 from meters.gateway.notes import Notes
 from meters.gateway.running import Running
-from meters.gateway.store import Stale, Store
+from meters.gateway.store import Admission, Stale, Store
 from meters.gateway.targets import Target
 from meters.gateway.tokens import Token
 
@@ -225,7 +225,7 @@ class Gateway:
         except errors.Unavailable:
             log.warning("gateway_refusal_not_noted", request=request.id_text)
 
-    async def _hold(self, call: Call, told: Token, request: _Request) -> None:
+    async def _hold(self, call: Call, token: Token, request: _Request) -> None:
         caller, target, asked = call.caller, call.target, call.asked
         cost, floor = None, None
         # A hold of a customer is a fee; the cost is asked for where the fee is a share of it, and
@@ -235,17 +235,14 @@ class Gateway:
             cost, floor = charging.estimated_costs(
                 caller, target, asked, now=timezone.now() + caller.clock_offset
             )
-        hold = functools.partial(
-            self.store.hold,
-            call.id,
-            caller,
+        told = Admission(
             provider=target.provider.slug,
-            own_key=bool(told.provider_key),
+            own_key=request.own_key,
             method=request.method,
             endpoint=target.path,
             model=asked.model,
             stream=asked.stream,
-            disabled=told.disable_billing,
+            disabled=token.disable_billing,
             billed=asked.billed,
             input_tokens=asked.estimate.input,
             output_tokens=asked.estimate.output,
@@ -257,8 +254,8 @@ class Gateway:
             metadata=request.metadata(),
         )
         request.is_judged = True
-        await hold()
-        call.hold_again = functools.partial(hold, again=True)
+        await self.store.hold(call.id, caller, told)
+        call.hold_again = functools.partial(self.store.hold, call.id, caller, told, again=True)
 
 
 class _Failed(refusals.Upstream):

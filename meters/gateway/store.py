@@ -43,6 +43,30 @@ class Stale(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """What a call asks for, as `meters_hold` takes it. The counts are an estimate; `limited`: the
+    caller has bounded the output. `cost`: what they cost at the provider, where a fee depends on
+    it, and `floor_cost` the input of it alone."""
+
+    provider: str
+    own_key: bool
+    method: str
+    endpoint: str
+    model: str
+    stream: bool
+    disabled: bool
+    billed: bool
+    input_tokens: int
+    output_tokens: int
+    characters: int
+    seconds: Decimal
+    cost: Decimal | None
+    floor_cost: Decimal | None
+    limited: bool
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settlement:
     """How a call ended, as `meters_settle` takes it."""
 
@@ -140,27 +164,7 @@ class Store:
         return callers.read(found, told, key_hash=key_hash)
 
     async def hold(
-        self,
-        call_id: UUID,
-        caller: Caller,
-        *,
-        provider: str,
-        own_key: bool,
-        method: str,
-        endpoint: str,
-        model: str,
-        stream: bool,
-        disabled: bool,
-        billed: bool,
-        input_tokens: int,
-        output_tokens: int,
-        characters: int,
-        seconds: Decimal,
-        cost: Decimal | None,
-        floor_cost: Decimal | None,
-        limited: bool,
-        metadata: Mapping[str, str],
-        again: bool = False,
+        self, call_id: UUID, caller: Caller, told: Admission, *, again: bool = False
     ) -> Decimal:
         """Let a call through and set aside what it may cost; gives the amount.
 
@@ -171,34 +175,7 @@ class Store:
             Stale: the caller was kept, and is told otherwise by now; nothing was written.
         """
         outcome, detail, amount, fell = await self._one(
-            HOLD,
-            call_id,
-            caller.merchant,
-            caller.token,
-            caller.connection,
-            caller.meter,
-            timezone.now(),
-            provider,
-            own_key,
-            method,
-            endpoint[:500],
-            model,
-            stream,
-            disabled,
-            billed,
-            input_tokens,
-            output_tokens,
-            characters,
-            seconds,
-            cost,
-            floor_cost,
-            None if limited else settings.GATEWAY_HOLD_CAP,
-            settings.GATEWAY_UNPRICED == "allow",
-            timedelta(seconds=settings.GATEWAY_LONGEST_S + 3600),
-            _json(metadata),
-            caller.key_hash,
-            caller.epoch,
-            again,
+            HOLD, *hold_params(call_id, caller, told, timezone.now(), again=again)
         )
         if outcome == "stale":
             raise Stale
@@ -331,6 +308,41 @@ def _has_word(link: psycopg.AsyncConnection[Any]) -> bool:
 def hint(wake: Callable[..., None], connection: UUID, **words: bool) -> None:
     """Wake a worker; the broker's client blocks, so not in this loop."""
     asyncio.get_running_loop().run_in_executor(None, lambda: wake(connection, **words))
+
+
+def hold_params(
+    call_id: UUID, caller: Caller, told: Admission, now: datetime, *, again: bool = False
+) -> tuple[Any, ...]:
+    """The parameters of `HOLD`."""
+    return (
+        call_id,
+        caller.merchant,
+        caller.token,
+        caller.connection,
+        caller.meter,
+        now,
+        told.provider,
+        told.own_key,
+        told.method,
+        told.endpoint[:500],
+        told.model,
+        told.stream,
+        told.disabled,
+        told.billed,
+        told.input_tokens,
+        told.output_tokens,
+        told.characters,
+        told.seconds,
+        told.cost,
+        told.floor_cost,
+        None if told.limited else settings.GATEWAY_HOLD_CAP,
+        settings.GATEWAY_UNPRICED == "allow",
+        timedelta(seconds=settings.GATEWAY_LONGEST_S + 3600),
+        _json(told.metadata),
+        caller.key_hash,
+        caller.epoch,
+        again,
+    )
 
 
 def settle_params(call_id: UUID, told: Settlement, now: datetime) -> tuple[Any, ...]:

@@ -117,14 +117,15 @@ def test_hot_compares_many_clients_with_one(tmp_path: Path) -> None:
 def test_gateway_is_measured_beside_the_direct_call_and_the_books_hold(tmp_path: Path) -> None:
     facts, printed = bench(tmp_path, "gateway", "--rounds", "1", "--seconds", "1")
     assert facts["correct"], printed
-    assert set(facts["sides"]) == {"direct", "ours"}
-    for side in facts["sides"].values():
-        for way in ("load", "one", "stream"):
+    assert set(facts["sides"]) == {"direct", "floor", "ours"}
+    for name, side in facts["sides"].items():
+        for way in ("load", "one") if name == "floor" else ("load", "one", "stream"):
             assert side[way]["median"]["per_s"] > 0
         assert side["says"] in printed
     ours = facts["sides"]["ours"]["load"]["median"]
     assert ours["server_us"] > 0 and ours["database_us"] > 0
     assert facts["ratios"]["ours_added_p50_ms"] > 0
+    assert 0 < facts["ratios"]["ours_rate_of_floor"]
     (books,) = facts["books"]
     assert books["rows"] == facts["acknowledged"] > 0 and books["broken"] == []
     assert (books["open_holds"], books["not_completed"], books["flagged"]) == (0, 0, 0)
