@@ -300,7 +300,7 @@ def live(world: World, family: str, lives: int, monkeypatch: pytest.MonkeyPatch)
         Machine,
         settings=settings(
             max_examples=lives,
-            # The gate draws by a fixed seed (and by the constants of the modules that are loaded, so
+            # The gate draws by a fixed seed (and by constants of the modules that are loaded, so
             # that not every run lives quite the same lives); the long form draws new ones.
             derandomize=lives <= SHORT,
             stateful_step_count=50,
