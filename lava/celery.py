@@ -10,14 +10,14 @@ import os
 from typing import Any
 
 import structlog
-from celery import Celery, Task, beat
+from celery import Celery, Task
 from celery.schedules import crontab
+from click import Option
 from django.conf import settings
 
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "lava.settings")
+from lava.beating import WithBeat
 
-# Held by the one beat that ticks; others wait for it.
-BEAT_LOCK = 0x1A7A
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "lava.settings")
 
 
 def broker_url() -> str:
@@ -61,7 +61,7 @@ app.conf.update(
         "socket_connect_timeout": 0.5,
         "socket_timeout": 10,
     },
-    beat_scheduler="lava.celery:OnlyBeat",
+    beat_scheduler="lava.beating:OnlyBeat",
     beat_schedule_filename=str(settings.STATE_DIR / "beat"),
     beat_schedule={
         "sweep": {"task": "billing.tasks.sweep", "schedule": 5.0, "options": {"expires": 5}},
@@ -113,30 +113,5 @@ app.conf.update(
     },
 )
 app.autodiscover_tasks(["billing", "meters", "checkout", "lava"])
-
-
-class OnlyBeat(beat.PersistentScheduler):
-    """A beat that ticks only while it holds the database's advisory lock: any number may run."""
-
-    def tick(self, *args: Any, **kwargs: Any) -> float:
-        if not self._is_the_one():
-            return 2.0
-        wait: float = super().tick(*args, **kwargs)
-        return min(wait, 5.0)
-
-    def _is_the_one(self) -> bool:
-        from django.db import DatabaseError, connection
-
-        try:
-            with connection.cursor() as cursor:
-                if getattr(self, "_held_by", None) == id(connection.connection):
-                    return True
-                cursor.execute("SELECT pg_try_advisory_lock(%s)", [BEAT_LOCK])
-                row = cursor.fetchone()
-        except DatabaseError:
-            connection.close()
-            self._held_by = None
-            return False
-        held = bool(row and row[0])
-        self._held_by = id(connection.connection) if held else None
-        return held
+app.steps["worker"].add(WithBeat)
+app.user_options["worker"].add(Option(["--beats"], is_flag=True, help="Tick as well."))

@@ -1,7 +1,8 @@
 """The supervisor: starts children, watches them, restarts what dies, stops all it started.
 
-Used by `manage.py up` alone. Children are stopped one by one in the order given, so that nothing
-writes into a server that is gone. On Linux a child also dies with a killed supervisor.
+Used by `manage.py up`, by what that becomes (`lava.watching`), and by the benches. Children are
+stopped one by one in the order given, so that nothing writes into a server that is gone. On Linux a
+child also dies with a killed supervisor.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 # A child that dies again within this time waits longer before its next start; another is started
 # again at once.
@@ -35,10 +37,53 @@ class Child:
     env: Mapping[str, str] = field(default_factory=dict)
     stop_signal: signal.Signals = signal.SIGTERM
     stop_timeout_s: float = 10.0
-    process: subprocess.Popen[bytes] | None = None
+    process: subprocess.Popen[bytes] | Adopted | None = None
     started_at: float = 0.0
     failures: int = 0
     restart_at: float = 0.0
+
+
+class Adopted:
+    """A child of this process that was started before the process became the program it is now; as
+    much of `subprocess.Popen` as the supervisor uses. `returncode`: it has ended already."""
+
+    def __init__(self, pid: int, returncode: int | None) -> None:
+        self.pid = pid
+        self.returncode = returncode
+
+    def poll(self) -> int | None:
+        """How it ended; None: it runs."""
+        if self.returncode is None:
+            self._ask(os.WNOHANG)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait until it ends.
+
+        Raises:
+            subprocess.TimeoutExpired: it did not.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if deadline is not None and time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(str(self.pid), timeout or 0)
+            time.sleep(0.02)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def _ask(self, how: int) -> None:
+        try:
+            pid, status = os.waitpid(self.pid, how)
+        except ChildProcessError:
+            # Somebody else buried it.
+            self.returncode = -1
+            return
+        if pid:
+            self.returncode = os.waitstatus_to_exitcode(status)
 
 
 def _die_with_parent() -> None:
@@ -60,6 +105,33 @@ class Supervisor:
         if sys.platform == "linux":
             # What its children leave behind becomes its own, and is buried by `watch`.
             ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+    @classmethod
+    def adopt(cls, told: Mapping[str, Any], *, say: Callable[[str], None]) -> Supervisor:
+        """The supervisor that this process was, out of what its `handed_over` said."""
+        found = cls(logs=Path(told["logs"]), pids=Path(told["pids"]), say=say)
+        for words in told["children"]:
+            pid, code = words.pop("pid"), words.pop("returncode")
+            child = Child(**words | {"stop_signal": signal.Signals(words["stop_signal"])})
+            child.process = None if pid is None else Adopted(pid, code)
+            found.children.append(child)
+        return found
+
+    def handed_over(self) -> dict[str, Any]:
+        """All there is to know, as JSON can hold it, for the program that this process becomes."""
+        children = []
+        for child in self.children:
+            process = child.process
+            children.append(
+                asdict(replace(child, process=None))
+                | {
+                    "command": list(child.command),
+                    "pid": process.pid if process else None,
+                    "returncode": process.poll() if process else None,
+                }
+            )
+            del children[-1]["process"]
+        return {"logs": str(self.logs), "pids": str(self.pids), "children": children}
 
     def start(self, child: Child) -> None:
         """Start a child; its output goes to `<logs>/<name>.log`."""
@@ -86,6 +158,8 @@ class Supervisor:
             if child.process is None or child.process.poll() is None:
                 continue
             if child.restart_at == 0.0:
+                # What it started itself ends with it, as at the end of all.
+                _kill_group(child.process.pid)
                 steady = now - child.started_at > STEADY_S
                 child.failures = 1 if steady else child.failures + 1
                 pause = min(SHORTEST_PAUSE_S * 2 ** (child.failures - 1), LONGEST_PAUSE_S)
@@ -147,11 +221,15 @@ def stop(child: Child) -> None:
         except subprocess.TimeoutExpired:
             pass
     # Whatever the child left behind in its own session goes with it.
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
+    _kill_group(process.pid)
     process.wait()
+
+
+def _kill_group(number: int) -> None:
+    try:
+        os.killpg(number, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
 
 
 def clean_up_after_a_crash(pids: Path, *, root: Path) -> None:

@@ -77,7 +77,7 @@ CASES: dict[str, tuple[str, ...]] = {
     ),
     "beat twice, workers twice, messages lost": (
         "chaos/test_kills::"
-        "test_beat_and_worker_renew_on_the_sandboxs_clock_whatever_is_killed",
+        "test_a_worker_that_beats_renews_on_the_sandboxs_clock_though_it_is_killed",
         "scenarios/test_unpaid::test_beat_and_workers_twice_make_one_try_a_day",
         "scenarios/test_top_ups::test_the_sweep_finds_what_a_lost_message_left",
     ),

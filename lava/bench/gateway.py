@@ -146,7 +146,7 @@ class Ours(Called):
         self.tokens = tokens
         self.web = sides.Web(
             place, database=database, name="gateway", says=self.says,
-            application="lava.asgi:application", interface="asgi",
+            application=None,
         )  # fmt: skip
 
     def plan(self, tag: str, *, clients: int, seconds: float, stream: bool) -> load.Plan:

@@ -235,7 +235,8 @@ def measured(plan: load.Plan, *, seconds: float, log: Callable[[], str], **roots
 
 
 class Web:
-    """A server under the load client: the product as `up` serves it, or the naive design."""
+    """A server under the load client: a WSGI application under granian, the product's or the naive
+    design's; or all of the product as `up` serves it (`application` None)."""
 
     workers = 2
 
@@ -246,8 +247,7 @@ class Web:
         database: int,
         name: str,
         says: str,
-        application: str = "lava.wsgi:application",
-        interface: str = "wsgi",
+        application: str | None = "lava.wsgi:application",
         env: Mapping[str, str] | None = None,
     ) -> None:
         self.shop = shop
@@ -259,15 +259,16 @@ class Web:
         self.supervisor = Supervisor(
             logs=state / "logs", pids=state / f"pids-{name}", say=lambda words: None
         )
-        # As lava/management/commands/up.py starts it.
-        command = [
-            sys.executable, "-m", "granian", "--interface", interface, application,
-            "--host", "127.0.0.1", "--port", str(self.port), "--workers", str(self.workers),
-            "--backlog", "1024", "--no-ws", "--loop", "uvloop", "--log-level", "warning",
-            "--workers-kill-timeout", "5",
-        ]  # fmt: skip
-        if interface == "wsgi":
-            command += ["--blocking-threads", "8"]
+        words = ["--port", str(self.port), "--workers", str(self.workers)]
+        if application is None:
+            # As lava/management/commands/up.py starts it.
+            command = [sys.executable, "-m", "lava.web", *words]
+        else:
+            command = [
+                sys.executable, "-m", "granian", "--interface", "wsgi", application,
+                "--host", "127.0.0.1", *words, "--backlog", "1024", "--no-ws", "--log-level",
+                "warning", "--workers-kill-timeout", "5", "--blocking-threads", "8",
+            ]  # fmt: skip
         self.child = Child(
             name,
             command,

@@ -70,7 +70,7 @@ def _start(folder: Path) -> tuple[dict[str, float], dict[str, int]]:
         page_s = time.monotonic() - since
         _until((folder / "up.json").exists, running, folder)
         ready_s = time.monotonic() - since
-        # Workers and beat are up a moment after they were started.
+        # The worker is up a moment after it was started.
         time.sleep(5)
         return {"page_s": page_s, "ready_s": ready_s}, _memory(running.pid)
     finally:
@@ -124,8 +124,8 @@ def _memory(root: int) -> dict[str, int]:
 
 def _name(words: str) -> str:
     kinds = {
-        "granian": "web", " beat": "beat", " worker": "worker", "card_network": "card network",
-        "ai_provider": "AI provider", "valkey": "broker", " up": "supervisor",
+        "lava.web": "web", " worker": "worker", "card_network": "card network",
+        "ai_provider": "AI provider", "valkey": "broker", "lava.watching": "supervisor",
     }  # fmt: skip
     return next((kind for part, kind in kinds.items() if part in words), "other")
 

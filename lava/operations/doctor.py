@@ -19,7 +19,7 @@ from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 
-from lava.celery import BEAT_LOCK
+from lava import beating
 from lava.operations import sealed
 from meters import months as usage_months
 
@@ -151,7 +151,7 @@ def broker() -> Iterator[Finding]:
     (ticking,) = _one(
         "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = 0"
         " AND objid = %s",
-        [BEAT_LOCK],
+        [beating.LOCK],
     )
     yield Finding("beat", "ticks" if ticking else "none", "" if ticking else "Start a Celery beat.")
 

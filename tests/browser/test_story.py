@@ -1,5 +1,5 @@
 """The main job, end to end: a merchant in the console, their backend with the official Node client,
-a customer in Chromium alone and in the official package's iframe, a worker and a beat."""
+a customer in Chromium alone and in the official package's iframe, a worker that beats."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_the_main_job(
         lambda: backend.get(f"connections/{connection_id}/balance")["overage_due"] == "0.0000000000"
     )
 
-    # 5. A month passes on the sandbox's clock: beat and worker renew.
+    # 5. A month passes on the sandbox's clock: the worker renews.
     backend.post("test_helpers/clock/advance", to_next_renewal=True, run=False)
     eventually(
         lambda: (

@@ -39,8 +39,7 @@ TARGETS = {
     "web worker": 5,
     "database backend": 4,
     "database": 3,
-    "worker": 3,
-    "beat": 2,
+    "worker": 5,
     "broker": 2,
 }
 

@@ -81,14 +81,13 @@ def test_a_worker_killed_while_it_charges_overage_charges_once(
     assert quarrels(product) == ""
 
 
-def test_beat_and_worker_renew_on_the_sandboxs_clock_whatever_is_killed(
+def test_a_worker_that_beats_renews_on_the_sandboxs_clock_though_it_is_killed(
     product: Product, shop: Shop
 ) -> None:
     connection = shop.subscribe("+14155550103")
     before = len(taken(product))
     shop.backend.post("test_helpers/clock/advance", to_next_renewal=True, run=False)
     os.kill(product.child("worker"), signal.SIGKILL)
-    os.kill(product.child("beat"), signal.SIGKILL)
     balance = eventually(
         lambda: [
             left

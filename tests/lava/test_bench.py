@@ -273,7 +273,7 @@ def test_up_is_timed_cold_and_warm_and_its_memory_counted(tmp_path: Path) -> Non
     facts, printed = bench(tmp_path, "up", "--rounds", "1")
     assert 0 < facts["warm"]["page_s"] <= facts["warm"]["ready_s"]
     assert 0 < facts["cold"]["page_s"] <= facts["cold"]["ready_s"]
-    assert {"web", "worker", "beat", "broker", "supervisor"} <= set(facts["memory"])
+    assert {"web", "worker", "broker", "supervisor"} <= set(facts["memory"])
     assert "other" not in facts["memory"]
     assert facts["memory_bytes"] == sum(facts["memory"].values())
     assert "memory without PostgreSQL" in printed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -74,9 +75,65 @@ def test_the_product_runs_as_a_role_that_cannot_change_the_ledger(product: Produ
 
 
 def test_a_child_that_dies_is_started_again(product: Product) -> None:
-    before = product.child("beat")
+    before = product.child("worker")
     os.kill(before, signal.SIGKILL)
-    eventually(lambda: product.child("beat") != before)
+    eventually(lambda: product.child("worker") != before)
+
+
+def test_what_a_killed_child_has_started_ends_with_it(product: Product) -> None:
+    """The web server's processes would answer on, with nobody to end them."""
+    before = product.child("web")
+    left = psutil.Process(before).children()
+    assert len(left) == 2
+    os.kill(before, signal.SIGKILL)
+    eventually(lambda: product.child("web") != before)
+    eventually(lambda: not any(process.is_running() for process in left))
+    eventually(lambda: _answers(product))
+
+
+def test_it_ends_as_a_small_program_that_watches(product: Product) -> None:
+    """Its child that runs the product is another; its own memory is small."""
+    watching = psutil.Process(product.process.pid)
+    assert "lava.watching" in watching.cmdline()
+    assert watching.memory_info().rss < 60_000_000
+    # A settings file that was loaded, and no more of the product.
+    assert watching.num_threads() == 1
+
+
+def test_a_child_is_adopted_as_it_is(tmp_path: Path) -> None:
+    said: list[str] = []
+    first = supervisor.Supervisor(logs=tmp_path, pids=tmp_path / "pids", say=said.append)
+    sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+    gone = [sys.executable, "-c", "raise SystemExit(3)"]
+    for name, command in (("sleeper", sleep), ("gone", gone)):
+        first.start(supervisor.Child(name, command, {"A": "b"}))
+    eventually(lambda: not first.alive("gone"))
+    told = json.loads(json.dumps(first.handed_over()))
+    second = supervisor.Supervisor.adopt(told, say=said.append)
+    assert [child.name for child in second.children] == ["sleeper", "gone"]
+    sleeper, ended = second.children
+    assert (sleeper.command, sleeper.env) == (sleep, {"A": "b"})
+    assert sleeper.process is not None and ended.process is not None
+    assert (second.alive("sleeper"), second.alive("gone")) == (True, False)
+    assert ended.process.poll() == 3
+    with pytest.raises(subprocess.TimeoutExpired):
+        sleeper.process.wait(0.05)
+    before = sleeper.process.pid
+    os.kill(before, signal.SIGKILL)
+    eventually(lambda: not second.alive("sleeper"))
+    assert sleeper.process.poll() == -signal.SIGKILL
+    eventually(lambda: second.watch() or second.alive("sleeper"))
+    assert sleeper.process.pid != before
+    assert said[0].startswith("sleeper ended with -9; starting it again")
+    second.stop()
+    assert not second.alive("sleeper")
+
+
+def _answers(product: Product) -> bool:
+    try:
+        return httpx.get(f"{product.url}/readyz", timeout=2).is_success
+    except httpx.HTTPError:
+        return False
 
 
 def test_a_taken_port_is_said_in_one_sentence() -> None:

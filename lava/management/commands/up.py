@@ -1,8 +1,8 @@
 """`manage.py up`: the whole product on this machine, with one command.
 
 Starts what is not given by the environment: PostgreSQL, the broker, the local card network and AI
-provider; then web, worker and beat. Migrates, seeds the demo on the first run, prints the addresses
-and logins, stops everything it started on Ctrl-C.
+provider; then web and a worker that beats. Migrates, seeds the demo on the first run, prints the
+addresses and logins, stops everything it started on Ctrl-C.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import errno
 import fcntl
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -27,18 +26,16 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
-from lava import broker
+from lava import broker, watching
 from lava.management.commands import demo
 from lava.postgres import cluster
 from lava.supervisor import Child, Supervisor, clean_up_after_a_crash
 
 READY_TIMEOUT_S = 60
-# How soon a death is seen; a look costs a few system calls.
-WATCH_S = 0.1
 
 
 class Command(BaseCommand):
-    help = "Run the whole product: database, broker, web, worker, beat, local card network."
+    help = "Run the whole product: database, broker, web, worker, local card network."
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -47,14 +44,17 @@ class Command(BaseCommand):
         parser.add_argument("--workers", type=int, default=2, help="web processes")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        # What is started finds the product where it is, not where one stands.
+        os.chdir(settings.BASE_DIR)
         state = Path(settings.STATE_DIR)
         state.mkdir(exist_ok=True)
         gate = self._only_one(state)
-        signal.signal(signal.SIGTERM, _interrupt)
+        watching.interrupt_on_signals()
         pids = state / "pids"
         clean_up_after_a_crash(pids, root=Path(settings.BASE_DIR))
         run = Run(
             Supervisor(logs=state / "logs", pids=pids, say=self._warn),
+            facts=state / "up.json",
             port=options["port"],
             workers=options["workers"],
         )
@@ -64,21 +64,16 @@ class Command(BaseCommand):
             # A page is what people wait for: web is the first, on all cores.
             run.start_web()
             run.start_stand_ins()
-            # The story moves its sandboxes' clocks: workers come when it is told.
+            # The story moves its sandboxes' clocks: the worker comes when it is told.
             story = {} if options["no_demo"] else run.seed()
             run.wait_until_ready()
-            run.start_workers()
-            self._announce(run, story, state)
-            while True:
-                time.sleep(WATCH_S)
-                run.watch()
+            run.start_worker()
+            self._announce(run, story)
+            watching.become(run.watch, keep=gate.fileno())
         except KeyboardInterrupt:
             self.stdout.write("\nStopping ...")
         finally:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            run.stop()
-            (state / "up.json").unlink(missing_ok=True)
+            run.watch.stop()
             gate.close()
         self.stdout.write("Stopped.")
 
@@ -93,7 +88,7 @@ class Command(BaseCommand):
     def _warn(self, words: str) -> None:
         self.stderr.write(words)
 
-    def _announce(self, run: Run, story: dict[str, Any], state: Path) -> None:
+    def _announce(self, run: Run, story: dict[str, Any]) -> None:
         console = {"url": f"{run.url}/console/", "email": None, "password": None}
         facts = {
             "url": run.url,
@@ -102,10 +97,10 @@ class Command(BaseCommand):
             "card_network": {"url": run.card_network_url},
             "ai_provider": {"url": run.ai_provider_url},
         }
-        fresh = state / "up.json.new"
+        fresh = run.watch.facts.with_suffix(".new")
         fresh.touch(mode=0o600)
         fresh.write_text(json.dumps(facts, indent=2) + "\n")
-        fresh.rename(state / "up.json")
+        fresh.rename(run.watch.facts)
         lines = [("Lava", run.url), ("Console", facts["console"]["url"])]
         if story:
             lines += [
@@ -150,12 +145,13 @@ def _is_taken(port: int) -> bool:
 class Run:
     """One run of the product: its addresses, its children, its order of starting and stopping."""
 
-    def __init__(self, supervisor: Supervisor, *, port: int, workers: int) -> None:
+    def __init__(self, supervisor: Supervisor, *, facts: Path, port: int, workers: int) -> None:
         self.supervisor = supervisor
         self.port = port
         self.workers = workers
         self.url = os.environ.get("LAVA_BASE_URL", f"http://127.0.0.1:{port}").rstrip("/")
         self.own_database = not os.environ.get("DATABASE_URL")
+        self.watch = watching.Watch(supervisor, own_database=self.own_database, facts=facts)
         self.own_broker = not settings.CELERY_BROKER_URL
         self.own_cards = settings.STRIPE_KEYS["test"][0] == "sk_test_local"
         self.card_network_url = f"http://127.0.0.1:{port + 1}" if self.own_cards else ""
@@ -204,25 +200,19 @@ class Run:
         )
 
     def start_web(self) -> None:
-        """Web, as worker and beat with the role that may not touch the ledger's lines."""
+        """Web, as the worker with the role that may not touch the ledger's lines."""
         web = self._python(
-            "-m", "granian", "--interface", "asgi", "lava.asgi:application",
-            "--host", "127.0.0.1", "--port", str(self.port), "--workers", str(self.workers),
-            "--backlog", "1024", "--no-ws", "--loop", "uvloop", "--log-level", "warning",
-            "--respawn-failed-workers", "--workers-kill-timeout", "5",
-        )  # fmt: skip
+            "-m", "lava.web", "--port", str(self.port), "--workers", str(self.workers)
+        )
         self.supervisor.start(Child("web", web, self.env | {"LAVA_DB_MAX_AGE": "600"}))
 
-    def start_workers(self) -> None:
-        """Worker and beat."""
+    def start_worker(self) -> None:
+        """A worker, which beats as well."""
         worker = self._python(
-            "-m", "celery", "-A", "lava.celery", "worker", "-P", "threads", "-c", "4",
+            "-m", "celery", "-A", "lava.celery", "worker", "-P", "threads", "-c", "4", "--beats",
             "--without-gossip", "--without-mingle", "--loglevel", "WARNING",
         )  # fmt: skip
-        beat = self._python("-m", "celery", "-A", "lava.celery", "beat", "--loglevel", "WARNING",
-                            "--pidfile", "")  # fmt: skip
         self.supervisor.start(Child("worker", worker, self.env, stop_timeout_s=15))
-        self.supervisor.start(Child("beat", beat, self.env))
 
     def seed(self) -> dict[str, Any]:
         """The demo's story, told once; later runs only say its logins again."""
@@ -241,25 +231,6 @@ class Run:
     def wait_until_ready(self) -> None:
         """Until the product answers."""
         self._wait(f"http://127.0.0.1:{self.port}/readyz")
-
-    def watch(self) -> None:
-        """Start again what has died, the database too: it last, since its start is waited for."""
-        self.supervisor.watch()
-        if self.own_database and cluster.pid() is None:
-            self.supervisor.say("The database ended; starting it again")
-            cluster.ensure.cache_clear()
-            try:
-                cluster.ensure()
-            except cluster.ClusterError as error:
-                # A killed server's last processes may still be leaving: the next round tries again.
-                self.supervisor.say(str(error))
-
-    def stop(self) -> None:
-        """Everything this run started, the database last."""
-        self.supervisor.stop()
-        if self.own_database:
-            # Whoever started it, a killed run or a shell: the checkout's cluster ends with `up`.
-            cluster.stop()
 
     def _python(self, *words: str) -> list[str]:
         return [sys.executable, *words]
@@ -286,7 +257,7 @@ class Run:
                     return
             except OSError:
                 pass
-            self.watch()
+            self.watch.look()
             time.sleep(0.1)
         raise CommandError(f"{url} did not answer within {READY_TIMEOUT_S} s; see .lava/logs.")
 
@@ -298,7 +269,3 @@ def _has_migrations_to_run() -> bool:
         return bool(executor.migration_plan(executor.loader.graph.leaf_nodes()))
     finally:
         connection.close()
-
-
-def _interrupt(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt
