@@ -184,9 +184,12 @@ def charge(payment: Payment, *, now: datetime) -> Payment:
         # Its intent waits at the network for the customer.
         return _ask_about(payment, refusal, now=now)
     except errors.CardDeclined as refusal:
-        return settlement.fail(
+        failpoints.at(f"{payment.purpose}.charged")
+        declined = settlement.fail(
             payment.pk, code=refusal.code, message=refusal.message, now=now, **refusal.details
         )
+        failpoints.at(f"{payment.purpose}.settled")
+        return declined
     except errors.Refused as refusal:
         if refusal.details.get("network_param") == "payment_method":
             # It was removed at the network: it is not asked again.

@@ -73,6 +73,7 @@ def fail(
         payment.intent_id = payment.intent_id or intent_id
         payment.charge_id = charge_id or payment.charge_id
         unpaid.fail(connection, payment, code=code, message=message, now=now)
+    failpoints.at(f"{payment.purpose}.settling")
     return payment
 
 

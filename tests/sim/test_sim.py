@@ -13,7 +13,7 @@ from django.core.management import call_command
 from django.db import connection as database
 
 from billing import failpoints, payments
-from billing.models import LedgerEntry, Merchant
+from billing.models import LedgerEntry, Merchant, Payment
 from lava.demo.sim import play
 from lava.demo.sim.terms import UNIT, Terms
 from lava.demo.sim.twin import Twin
@@ -81,6 +81,23 @@ def test_a_process_that_dies_over_a_charge_and_events_that_echo_agree(place: str
         twin.check()
         twin.check_card()
         assert [purpose for purpose, _ in twin.life.taken] == ["overage"]
+
+
+@pytest.mark.parametrize("place", failpoints.CHARGE)
+def test_a_process_that_dies_over_a_declined_charge_agrees(place: str) -> None:
+    with open_world(real=play.START) as world:
+        twin = Twin(world, Terms(included=5 * UNIT, threshold=3 * UNIT), number=1)
+        twin.subscribe()
+        twin.set_card(False)
+        twin.use_and_die(7_000_000, place)
+        assert bool(twin.life.open) is (place != "settled")
+        paid = Payment.objects.get(connection=twin.connection, purpose="overage")
+        assert paid.is_open is (place != "settled")
+        twin.ask()
+        twin.check()
+        twin.check_card()
+        paid.refresh_from_db()
+        assert (paid.status, twin.life.taken) == ("failed", [])
 
 
 def test_a_charge_whose_process_died_and_that_nobody_asks_about_is_seen(
