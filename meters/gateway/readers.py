@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import json
 import re
 from collections.abc import Mapping
@@ -143,7 +144,9 @@ class Reader:
             return None
         found = usage_of(self._stated, self.rules, is_anthropic=self._is_anthropic)
         if not self._images and not self._seconds:
-            return found
+            # Only zeros, or words that nobody knows, say nothing.
+            says = found.counts() or found.suspect or found.cost is not None
+            return found if says else None
         return replace(
             found,
             images=max(found.images, self._images),
@@ -154,11 +157,11 @@ class Reader:
         """About how many tokens came out, by the text that passed: where the usage never came."""
         if self.splitter is None:
             texts = _texts(self._parsed(bytes(self._head)))
-            return -(-sum(len(text.encode()) for text in texts) // 4)
+            return -(-sum(map(_size, texts)) // 4)
         kind = type(self.splitter)
         size = 0
         for frame in self._sample:
-            size += sum(len(text.encode()) for text in _texts(self._frame_json(frame, kind)))
+            size += sum(map(_size, _texts(self._frame_json(frame, kind))))
         if not self._sample:
             return 0
         return -(-size * self._frames // (len(self._sample) * 4))
@@ -176,10 +179,10 @@ class Reader:
                 del self._tail[:-_TAIL]
 
     def _read_whole(self) -> None:
-        if not self._tail:
-            self._take(self._parsed(bytes(self._head)))
+        if not self._tail and (whole := self._parsed(bytes(self._head))) is not None:
+            self._take(whole)
             return
-        # Too long to parse: its model stands at the head, its usage at either end.
+        # Too long or too odd to parse: its model stands at the head, its usage at either end.
         head, tail = bytes(self._head[:_HEAD]), bytes(self._tail)
         if match := _MODEL_KEY.search(head) or _MODEL_KEY.search(tail):
             self.model = match[1].decode("utf-8", "replace")
@@ -223,11 +226,19 @@ class Reader:
         return value
 
     def _parsed(self, text: bytes) -> Any:
-        """A piece of JSON; None for anything else. Decimals are exact where money may be read."""
-        try:
-            if len(text) > _QUICK and not self.rules.states_cost:
+        """A piece of JSON; None for anything else. Decimals are exact where money may be read.
+
+        What servers write that is not quite JSON is read too: half a surrogate pair, NaN, text that
+        is cut within a character. Its usage is no less true.
+        """
+        if text[:64].lstrip(b" \t\r\n\xef\xbb\xbf")[:1] not in (b"{", b"["):
+            # A recording is not looked through for what it cannot be.
+            return None
+        if len(text) > _QUICK and not self.rules.states_cost:
+            with contextlib.suppress(ValueError):
                 return orjson.loads(text)
-            return json.loads(text, parse_float=Decimal, parse_constant=_refuse)
+        try:
+            return _DECODER.decode(text.decode("utf-8-sig", "replace"))
         except (ValueError, RecursionError):
             return None
 
@@ -248,7 +259,7 @@ class Reader:
             if isinstance(inner, dict):
                 model = inner.get("model") or inner.get("modelVersion")
                 if isinstance(model, str) and model:
-                    self.model = model[:120]
+                    self.model = model[:120].encode("utf-8", "replace").decode()
                 self._take_usage(inner, kind)
         if kind == "message-end" and isinstance(value.get("delta"), dict):
             self._take_usage(value["delta"], kind)
@@ -356,6 +367,9 @@ def _chat(counts: _Counts, rules: Rules) -> Usage:
     """OpenAI's chat completions, embeddings, and everyone who writes the same."""
     read, made = counts("prompt_tokens"), counts("completion_tokens")
     total = counts("total_tokens")
+    if not read and not made:
+        # Embeddings and rankings of some state nothing else (Voyage).
+        read = total
     reasoning = counts("completion_tokens_details", "reasoning_tokens")
     hidden = total - read - made
     if hidden > 0 and (rules.hides_reasoning or hidden == reasoning):
@@ -504,8 +518,9 @@ _WRITTEN = frozenset(
 )  # fmt: skip
 
 
-def _refuse(text: str) -> Any:
-    raise ValueError(text)
+def _size(text: str) -> int:
+    return len(text.encode("utf-8", "replace"))
 
 
-_DECODER = json.JSONDecoder(parse_float=Decimal, parse_constant=_refuse)
+# NaN and the infinities are read as texts: where a count should stand, they are none.
+_DECODER = json.JSONDecoder(parse_float=Decimal, parse_constant=str, strict=False)

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import structlog
 
-from billing import errors
+from meters.gateway import store
 from meters.gateway.store import Store
 
 log = structlog.get_logger(__name__)
@@ -74,5 +74,5 @@ class Running:
                 return
             try:
                 await self.store.seen(calls)
-            except errors.Unavailable:
+            except store.FAULTS:
                 log.warning("gateway_heartbeat_missed", calls=len(calls))

@@ -224,6 +224,8 @@ WHOLE_ANSWERS: list[tuple[Json, Usage | None]] = [
                    "prompt_cache_hit_tokens": 896}},
         Usage(input=976, output=61, cache_read=896),
     ),
+    # Voyage states the total alone.
+    ({"object": "list", "usage": {"total_tokens": 4}}, Usage(input=4)),
     # Moonshot states what was cached at the top.
     (
         {"usage": {"prompt_tokens": 9, "completion_tokens": 1, "cached_tokens": 8}},
@@ -351,8 +353,41 @@ def test_a_count_that_is_none_is_left_out_and_noted(lie: Any) -> None:
     assert found == Usage(input=0, output=3, suspect=True)
 
 
+ODD = [
+    '"\\ud83d"', "NaN", "-Infinity", '"a\nb"', '"cut \udce2\udc82"', "9" * 5000,
+    "[" * 3000 + "]" * 3000,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("filling", [0, 20_000])
+def test_usage_beside_what_is_not_quite_json_is_read(odd: str, filling: int) -> None:
+    text = '{"model": "m", "content": "%s", "odd": %s, "usage": {"prompt_tokens": 7}}'
+    data = (text % ("x" * filling, odd)).encode("utf-8", "surrogateescape")
+    for whole in (data, b"\xef\xbb\xbf" + data):
+        reader = read(whole)
+        assert (reader.usage, reader.model) == (Usage(input=7), "m")
+
+
+def test_half_a_character_is_estimated_and_named_as_any_text() -> None:
+    text = b'{"model": "m\\ud83d", "choices": [{"text": "abc\\ud83d"}], "usage": null}'
+    reader = read(b"data: " + text + b"\n\n", SSE)
+    assert (reader.model, reader.estimate_output()) == ("m?", 1)
+    assert read(text).estimate_output() == 1
+
+
+@pytest.mark.parametrize("stated", [{"tokens": 9}, CHAT_USAGE | dict.fromkeys(CHAT_USAGE, 0)])
+def test_usage_that_states_nothing_is_none(stated: Json) -> None:
+    assert usage({"usage": stated}) is None
+
+
+def test_a_count_that_is_nan_is_noted() -> None:
+    found = read(b'{"usage": {"prompt_tokens": NaN, "completion_tokens": 3}}').usage
+    assert found == Usage(output=3, suspect=True)
+
+
 def test_what_is_no_json_is_no_usage() -> None:
-    for data in (b"", b"{", b"NaN", b'{"usage": {"prompt_tokens": NaN}}', b"\xff\xfe", b"[" * 9000):
+    for data in (b"", b"{", b"NaN", b"\xff\xfe", b"[" * 9000):
         assert read(data).usage is None
     for data in (b"data: {\n\n", b'data: {"usage": \n\n', b'data: "usage"\n\n'):
         assert read(data, SSE).usage is None

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meters.gateway import keyring, proxy, upstream
+from meters.gateway import keyring, proxy, running, store, upstream
 from meters.gateway import packing as gateway_packing
 from meters.gateway import passage as gateway_passage
 from meters.models import UsageRequest
@@ -193,6 +193,29 @@ def test_a_provider_that_never_begins_costs_nothing(direct: Direct, settings: An
     assert answer.status == 504 and b"provider_timeout" in answer.body
     (call,) = direct.calls()
     assert (call.status, call.charged) == ("error", Decimal(0))
+    direct.sound()
+
+
+def test_half_a_character_in_a_stream_stops_no_heartbeat(
+    direct: Direct, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some servers cut a surrogate pair between two frames."""
+    monkeypatch.setattr(running, "BEAT_S", 0.05)
+    beats: list[Any] = []
+    seen = store.Store.seen
+
+    async def counted(pool: store.Store, calls: Any) -> None:
+        beats.extend(calls)
+        await seen(pool, calls)
+
+    monkeypatch.setattr(store.Store, "seen", counted)
+    halves = [chunk("four").replace(b"four", half) for half in (b"\\ud83d", b"\\ude00")]
+    direct.upstream.answers(Script(halves * 10, SSE, pause_s=0.05))
+    answer = direct.ask(stream=True)
+    assert answer.ended and answer.body == b"".join(halves * 10)
+    assert beats[-1][1] > 0 and beats[-1][2] > beats[0][2]
+    (call,) = direct.calls()
+    assert call.status == "completed" and call.charged > 0
     direct.sound()
 
 
