@@ -435,7 +435,11 @@ class Call:
         if found is None and self.reader.failed:
             return told(status="error", billed=False, error="provider_error")
         used, flags = charging.believed(
-            found, asked, sent=len(self.body), output_so_far=self.reader.estimate_output
+            found,
+            asked,
+            sent=len(self.body),
+            output_so_far=self.reader.estimate_output,
+            whole=not {"cut", "partial", "failed"} & set(said),
         )
         flags = [*said, *flags]
         cost = charging.find_cost(self.caller, self.target, (model, asked.model), used, asked,

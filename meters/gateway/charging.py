@@ -21,10 +21,16 @@ _MORE_INPUT, _MORE_OUTPUT = 2_000_000, 200_000
 
 
 def believed(
-    found: Usage | None, asked: estimates.Asked, *, sent: int, output_so_far: Callable[[], int]
+    found: Usage | None,
+    asked: estimates.Asked,
+    *,
+    sent: int,
+    output_so_far: Callable[[], int],
+    whole: bool,
 ) -> tuple[Usage, list[str]]:
     """The usage to charge: what the answer states, within what is possible; an estimate by the text
-    (`output_so_far`) where it states nothing. With words on how it was found."""
+    (`output_so_far`) where it states nothing, or less than came before it broke off (`whole` is
+    false): Anthropic states 1 token as it begins. With words on how it was found."""
     flags: list[str] = []
     estimate = asked.estimate
     if found is None and (asked.characters or estimate.images or estimate.input_seconds):
@@ -35,6 +41,9 @@ def believed(
         return Usage(input=estimate.input, output=output_so_far()), flags
     if found.suspect:
         flags.append("suspect")
+    if not whole and (made := output_so_far()) > found.output:
+        flags.append("estimated")
+        found = replace(found, output=made)
     most_input = sent + estimate.input + _MORE_INPUT
     most_output = 4 * estimate.output + _MORE_OUTPUT
     if found.input > most_input or found.output > most_output:

@@ -196,6 +196,32 @@ def test_a_provider_that_never_begins_costs_nothing(direct: Direct, settings: An
     direct.sound()
 
 
+STARTS = {
+    "type": "message_start",
+    "message": {
+        "type": "message",
+        "model": "claude",
+        "usage": {"input_tokens": 25, "output_tokens": 1},
+    },
+}
+SAYS = {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "four" * 10}}
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_what_an_answer_stated_as_it_began_is_not_all_it_made(
+    direct: Direct, settings: Any, leaves: bool
+) -> None:
+    """Anthropic states 1 token of output first and the truth last."""
+    settings.GATEWAY_WHEN_CLIENT_LEAVES = "abort"
+    pieces = [b"data: %s\n\n" % json.dumps(event).encode() for event in (STARTS, *[SAYS] * 50)]
+    direct.upstream.answers(Script(pieces, SSE, pause_s=0.02, breaks=True))
+    direct.ask(stream=True, leave_after=30 if leaves else None)
+    (call,) = direct.calls()
+    assert {"partial" if leaves else "cut", "estimated"} <= set(call.flags)
+    assert call.usage["input"] == 25 and call.usage["output"] >= 280
+    direct.sound()
+
+
 def test_half_a_character_in_a_stream_stops_no_heartbeat(
     direct: Direct, monkeypatch: pytest.MonkeyPatch
 ) -> None:
