@@ -184,7 +184,7 @@ def metadata(body: dict[str, Any], name: str = "metadata") -> dict[str, str]:
             raise errors.Invalid(
                 f"A key of `{name}` must be 1 to 255 letters, digits or _.", param=name
             )
-        if not isinstance(item, str) or len(item) > 255:
+        if not isinstance(item, str) or len(item) > 255 or "\x00" in item:
             raise errors.Invalid(
                 f"`{name}.{key}` must be a string of at most 255 characters.", param=name
             )

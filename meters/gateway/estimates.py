@@ -7,6 +7,7 @@ times `n`.
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -14,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from billing import errors
 from meters.gateway.readers import Usage
 
 Json = dict[str, Any]
@@ -50,8 +52,10 @@ _NO_OUTPUT = re.compile(r"(/embeddings|:(batch)?embedContents?|/embed|/rerank|/c
 _IMAGES = re.compile(r"/images/(generations|edits|variations)$")
 _SPEECH = re.compile(r"(/audio/speech|/text-to-speech/[^/]+(/stream)?)$")
 _LISTENS = re.compile(r"(/audio/(transcriptions|translations)|/speech-to-text)$")
-# The field of a form that names the model.
-_FORM_MODEL = re.compile(rb'name="model(?:_id)?"[^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]{1,120})')
+_BOUNDARY = re.compile(r'boundary="?([^";,\s]+)', re.IGNORECASE)
+# In the head of a form's field: it names the model.
+_NAMES_MODEL = re.compile(rb'\bname\s*=\s*"?model(_id)?(?=["\s;]|$)', re.IGNORECASE)
+_LONGEST_HEAD = 16 << 10
 _CHAT = re.compile(r"/(chat/)?completions$")
 
 
@@ -80,15 +84,18 @@ def read(method: str, path: str, query: str, content_type: str, body: bytes) -> 
 
     Args:
         path: as it is sent to the provider.
+
+    Raises:
+        billing.errors.Invalid: as `parsed`.
     """
     long_running = bool(_LONG_RUNNING.search(path)) or method not in ("GET", "HEAD", "POST")
     if method != "POST" or _COUNTS.search(path):
-        told = _json(content_type, body) if method == "POST" else {}
+        told = _object(body) if method == "POST" else {}
         return Asked(
             model=_model(told, path, content_type, b""), billed=False, long_running=long_running,
             body=told,
         )  # fmt: skip
-    told = _json(content_type, body)
+    told = _object(body)
     model = _model(told, path, content_type, body)
     streams = told.get("stream") is True
     gemini = ":streamGenerateContent" in path
@@ -123,19 +130,65 @@ def read(method: str, path: str, query: str, content_type: str, body: bytes) -> 
 
 
 def with_usage_asked(body: Json) -> bytes:
-    """The same request, asking for its stream's usage."""
+    """The same request, asking for its stream's usage.
+
+    Raises:
+        billing.errors.Invalid: as `written`.
+    """
     options = body.get("stream_options")
     options = options if isinstance(options, dict) else {}
-    return orjson.dumps(body | {"stream_options": options | {"include_usage": True}})
+    return written(body | {"stream_options": options | {"include_usage": True}})
 
 
-def _json(content_type: str, body: bytes) -> Json:
-    if content_type.partition(";")[0].strip().lower().startswith("multipart/"):
-        return {}
+def parsed(body: bytes) -> Any:
+    """A request's JSON, None for anything else: read as widely as any provider may read it, since
+    what is not seen here is not measured there. Half a surrogate pair, NaN, a byte order mark and
+    UTF-16 are no JSON to the quick parser alone.
+
+    Raises:
+        billing.errors.Invalid: it is nested too deeply for anybody.
+    """
     try:
-        told = orjson.loads(body)
+        return orjson.loads(body)
     except ValueError:
-        return {}
+        pass
+    if b"{" not in body.lstrip()[:8]:
+        return None
+    try:
+        return json.loads(body, parse_int=_int)
+    except ValueError:
+        return None
+    except RecursionError as error:
+        raise _too_deep() from error
+
+
+def written(told: Json) -> bytes:
+    """A request as JSON again.
+
+    Raises:
+        billing.errors.Invalid: it is nested too deeply.
+    """
+    try:
+        return orjson.dumps(told)
+    except TypeError:
+        pass
+    try:
+        return json.dumps(told, separators=(",", ":")).encode()
+    except RecursionError as error:
+        raise _too_deep() from error
+
+
+def _too_deep() -> errors.Invalid:
+    return errors.Invalid("The body is nested too deeply.", code="body_too_deep")
+
+
+def _int(text: str) -> int:
+    """A whole number; Python makes none of more digits."""
+    return int(text[:4000])
+
+
+def _object(body: bytes) -> Json:
+    told = parsed(body)
     return told if isinstance(told, dict) else {}
 
 
@@ -148,9 +201,23 @@ def _model(told: Json, path: str, content_type: str, body: bytes) -> str:
     if match := re.search(r"/models?/([^/:]+)(?::|/(?:invoke|converse))", path):
         return match[1][:120].replace("%3A", ":")
     if content_type.lower().startswith("multipart/"):
-        field_ = _FORM_MODEL.search(body)
-        return field_[1].decode("utf-8", "replace") if field_ else ""
+        return _form_model(content_type, body)
     return ""
+
+
+def _form_model(content_type: str, body: bytes) -> str:
+    """The model that a form names; none where it names several: whichever the provider takes would
+    be another than the one that was allowed."""
+    told = _BOUNDARY.findall(content_type)
+    if len(told) != 1:
+        return ""
+    found: set[bytes] = set()
+    for part in body.split(b"--" + told[0].encode("latin-1")):
+        head, _, value = part[:_LONGEST_HEAD].partition(b"\r\n\r\n")
+        if _NAMES_MODEL.search(head):
+            found.add(value.partition(b"\r\n")[0])
+    model = found.pop().decode("utf-8", "replace") if len(found) == 1 else ""
+    return model[:120] if model.isprintable() else ""
 
 
 def _first(told: Json, paths: tuple[tuple[str, ...], ...], *, most: int) -> int | None:

@@ -161,6 +161,12 @@ class Gateway:
             )
             return orjson.dumps({"object": "list", "data": found})
         body = await request.body()
+        if body and request.headers.get(b"content-encoding", b"identity").lower() != b"identity":
+            raise errors.Invalid(
+                "Send the body as it is: one that is packed cannot be measured.",
+                code="body_packed",
+                param="content-encoding",
+            )
         if target is None:
             target, body = by_model(caller, request.path.removesuffix("/"), request.query, body)
             request.target = target
@@ -386,12 +392,10 @@ def by_model(caller: Caller, path: str, query: str, body: bytes) -> tuple[Target
     provider's name taken off the model (`groq/llama-3.3-70b`).
 
     Raises:
-        billing.errors.Invalid: no model, or one that nobody is known to serve.
+        billing.errors.Invalid: no model, one that nobody is known to serve, or a body that is
+            nested too deeply.
     """
-    try:
-        told = orjson.loads(body)
-    except ValueError:
-        told = None
+    told = estimates.parsed(body)
     model = told.get("model") if isinstance(told, dict) else None
     if not isinstance(model, str) or not model:
         raise errors.Invalid("you must provide a model parameter", param="model")
@@ -399,7 +403,7 @@ def by_model(caller: Caller, path: str, query: str, body: bytes) -> tuple[Target
     named, slash, rest = model.partition("/")
     row = (own.get(named.lower()) or table.BY_SLUG.get(named.lower())) if slash else None
     if row is not None:
-        body = orjson.dumps(told | {"model": rest})
+        body = estimates.written(told | {"model": rest})
     elif path.startswith("/v1/messages"):
         row = table.BY_SLUG["anthropic"]
     else:

@@ -84,11 +84,12 @@ class Direct:
         leave_after: int | None = None,
         leave_when: bytes = b"",
         headers: dict[str, str] | None = None,
+        content: bytes | None = None,
         **fields: Any,
     ) -> Answer:
         """One call. The client leaves after so many pieces, or when it has seen something."""
         answer, left = Answer(), asyncio.Event()
-        body = json.dumps(chat(**fields)).encode()
+        body = json.dumps(chat(**fields)).encode() if content is None else content
         asked = False
 
         async def receive() -> MutableMapping[str, Any]:

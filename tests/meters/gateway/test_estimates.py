@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import functools
 import json
 from typing import Any
 
 import pytest
 
+from billing import errors
 from meters.gateway import estimates
 
 CHAT = "/v1/chat/completions"
@@ -83,6 +85,30 @@ def test_a_form_names_its_model_and_a_recording_counts_by_time() -> None:
     assert (found.model, found.estimate.input_seconds) == ("whisper-1", 60)
 
 
+def test_a_form_that_names_two_models_names_none() -> None:
+    """Else a decoy would be allowed and another be used."""
+    field = b"--x\r\nContent-Disposition: form-data; %s\r\n\r\n%s\r\n"
+    form = (
+        b"multipart/form-data; boundary=x",
+        b"".join(
+            field % pair
+            for pair in (
+                (b'name="prompt"', b'name="model"\r\n\r\ndecoy'),
+                (b'filename="model"; name="file"', b"\xff"),
+                (b"Name = model", b"whisper-1"),
+            )
+        ),
+    )
+
+    def model(kind: bytes, body: bytes) -> str:
+        return estimates.read("POST", "/v1/audio/translations", "", kind.decode(), body).model
+
+    assert model(*form) == "whisper-1"
+    assert model(form[0], form[1] + field % (b'name="model"', b"decoy")) == ""
+    assert model(form[0] + b"; boundary=y", form[1]) == ""
+    assert model(form[0], field % (b'name="model"', b"a\x00b")) == ""
+
+
 def test_speech_counts_its_characters_and_pictures_their_number() -> None:
     assert read({"input": "Hello"}, "/v1/audio/speech").characters == 5
     assert read({"text": "Hi"}, "/v1/text-to-speech/voice/stream").characters == 2
@@ -114,6 +140,31 @@ def test_what_is_billed_and_what_runs_on(method: str, path: str, billed: bool, l
 
 def test_background_work_runs_on() -> None:
     assert read({"input": "x", "background": True}, "/v1/responses").long_running
+
+
+ODD = [
+    b'{"background": true, "input": "\\ud83d"}',
+    b'{"background": true, "input": NaN, "seed": %s}' % (b"9" * 5000),
+    b'\xef\xbb\xbf{"background": true}',
+    '{"background": true}'.encode("utf-16"),
+]
+
+
+@pytest.mark.parametrize("body", ODD)
+@pytest.mark.parametrize("kind", ["application/json", "multipart/form-data; boundary=x", ""])
+def test_what_only_some_read_as_json_hides_nothing(body: bytes, kind: str) -> None:
+    assert estimates.read("POST", "/v1/responses", "", kind, body).long_running
+
+
+def test_what_is_nested_deeply_is_written_again_or_refused() -> None:
+    nested = b'{"model": "m", "stream": true, "x": %s}'
+    read_ = functools.partial(estimates.read, "POST", CHAT, "", "application/json")
+    for inner in (b"[" * 300 + b"]" * 300, b'"\\ud83d"'):
+        again = estimates.with_usage_asked(read_(nested % inner).body)
+        assert b'"stream_options":{"include_usage":true}' in again and inner in again
+    with pytest.raises(errors.Invalid) as refused:
+        read_(nested % (b"[" * 3000 + b"]" * 3000))
+    assert refused.value.code == "body_too_deep"
 
 
 def test_usage_is_asked_for_only_where_a_chat_stream_did_not() -> None:
