@@ -183,17 +183,23 @@ def revoke(token: ForwardToken, *, now: datetime) -> ForwardToken:
 
 
 def used(token: ForwardToken, *, now: datetime) -> tuple[Decimal, int]:
-    """What was spent and how many calls were made in the cycles that run now."""
+    """What was spent and how many calls were made in the cycles that run now, as
+    `meters_limit_counted` says it."""
 
-    def runs(cycle: str, start: datetime | None) -> bool:
-        return cycle == ForwardToken.Cycle.TOTAL or (
-            start is not None and start == _cycle_start(cycle, token.merchant.time_zone, now)
-        )
+    def runs(cycle: str, since: datetime | None) -> bool:
+        start = _cycle_start(cycle, token.merchant.time_zone, now)
+        return start is not None and since is not None and since >= start
 
-    return (
-        token.spent if runs(token.spend_cycle, token.spend_cycle_start) else Decimal(0),
-        token.requests if runs(token.request_cycle, token.request_cycle_start) else 0,
-    )
+    spent, requests = Decimal(0), 0
+    if token.spend_cycle == ForwardToken.Cycle.TOTAL:
+        spent = token.total_spent
+    elif runs(token.spend_cycle, token.spend_cycle_start):
+        spent = token.spent
+    if token.request_cycle == ForwardToken.Cycle.TOTAL:
+        requests = token.total_requests
+    elif runs(token.request_cycle, token.request_cycle_start):
+        requests = token.requests
+    return spent, requests
 
 
 def limits_of(token: ForwardToken) -> Limits:

@@ -96,6 +96,21 @@ RETURNS timestamptz LANGUAGE sql STABLE AS $$
         WHEN 'monthly' THEN date_trunc('month', p_now, p_zone) END
 $$;
 
+-- What a limit has counted in its running cycle, which began at `p_start`; `p_since` is when the cycle
+-- began that was counted last. A call's instant is taken before it waits for its token, so one of
+-- before the turn may come after: it counts in the cycle that runs, which turns once. A limit of all
+-- time counts all.
+CREATE OR REPLACE FUNCTION meters_limit_counted(
+    p_start timestamptz, p_since timestamptz, p_counted numeric, p_total numeric
+) RETURNS numeric LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN p_start IS NULL THEN p_total WHEN p_since >= p_start THEN p_counted ELSE 0 END
+$$;
+
+CREATE OR REPLACE FUNCTION meters_limit_since(p_start timestamptz, p_since timestamptz)
+RETURNS timestamptz LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN p_start IS NOT NULL THEN GREATEST(p_start, p_since) END
+$$;
+
 -- Count a call against a token's limits; `outcome` is `ok` or the limit that is reached, and then
 -- nothing is written. `p_again`: it was let through before, no limit stops it now. The caller holds
 -- the connection's lock, if there is one.
@@ -111,16 +126,17 @@ DECLARE
     v_level numeric;
 BEGIN
     SELECT f.status, f.revoked_at, f.expires_at, f.spend_limit, f.spend_cycle, f.spend_cycle_start,
-           f.spent, f.held, f.request_limit, f.request_cycle, f.request_cycle_start, f.requests,
-           f.rpm, f.burst, f.bucket, f.bucket_at
+           f.spent, f.total_spent, f.held, f.request_limit, f.request_cycle, f.request_cycle_start,
+           f.requests, f.total_requests, f.rpm, f.burst, f.bucket, f.bucket_at
       INTO STRICT t FROM meters_forwardtoken f WHERE f.id = p_token FOR NO KEY UPDATE;
     IF NOT p_again AND t.revoked_at IS NOT NULL THEN outcome := 'unauthenticated'; RETURN; END IF;
     IF NOT p_again AND t.expires_at <= p_now THEN outcome := 'token_expired'; RETURN; END IF;
     IF NOT p_again AND t.status <> 'active' THEN outcome := 'token_paused'; RETURN; END IF;
     v_spend_start := meters_limit_start(t.spend_cycle, p_zone, p_now);
     v_request_start := meters_limit_start(t.request_cycle, p_zone, p_now);
-    IF v_spend_start IS DISTINCT FROM t.spend_cycle_start THEN t.spent := 0; END IF;
-    IF v_request_start IS DISTINCT FROM t.request_cycle_start THEN t.requests := 0; END IF;
+    t.spent := meters_limit_counted(v_spend_start, t.spend_cycle_start, t.spent, t.total_spent);
+    t.requests := meters_limit_counted(
+        v_request_start, t.request_cycle_start, t.requests, t.total_requests);
     IF NOT p_again AND t.spend_limit IS NOT NULL
        AND (t.spent >= t.spend_limit OR t.spent + t.held + p_amount > t.spend_limit) THEN
         outcome := 'spend_limit_reached'; detail := t.spend_limit::text; RETURN;
@@ -140,8 +156,9 @@ BEGIN
         v_level := GREATEST(v_level - 1, 0);
     END IF;
     UPDATE meters_forwardtoken
-       SET spent = t.spent, spend_cycle_start = v_spend_start, held = held + p_amount,
-           requests = t.requests + 1, request_cycle_start = v_request_start,
+       SET spent = t.spent, held = held + p_amount, requests = t.requests + 1,
+           spend_cycle_start = meters_limit_since(v_spend_start, t.spend_cycle_start),
+           request_cycle_start = meters_limit_since(v_request_start, t.request_cycle_start),
            total_requests = total_requests + 1, bucket = v_level,
            bucket_at = CASE WHEN v_level IS NULL THEN NULL ELSE p_real_now END,
            last_used_at = p_now
@@ -359,10 +376,12 @@ BEGIN
                         WHEN connection IS NULL THEN COALESCE(p_cost, 0) ELSE charged END;
         UPDATE meters_forwardtoken t
            SET held = t.held - CASE call.status WHEN 'pending' THEN call.held ELSE 0 END,
-               spent = CASE WHEN t.spend_cycle_start
-                            IS DISTINCT FROM meters_limit_start(t.spend_cycle, place.time_zone, moment)
-                            THEN 0 ELSE t.spent END + v_spent,
-               spend_cycle_start = meters_limit_start(t.spend_cycle, place.time_zone, moment),
+               spent = v_spent + meters_limit_counted(
+                   meters_limit_start(t.spend_cycle, place.time_zone, moment),
+                   t.spend_cycle_start, t.spent, t.total_spent),
+               spend_cycle_start = meters_limit_since(
+                   meters_limit_start(t.spend_cycle, place.time_zone, moment),
+                   t.spend_cycle_start),
                total_spent = t.total_spent + v_spent
          WHERE t.id = call.token_id;
     END IF;

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.utils import timezone
 
 from billing import errors
+from meters import costs
 from meters.gateway import keyring, spendkeys
 from meters.gateway.models import ForwardToken
 from meters.gateway.spendkeys import Limits
 from tests import factories
+from tests.meters.gateway import books
 from tests.meters.gateway.live import Shop, chat, settled, shop, sound
 
 __all__ = ["shop"]
@@ -160,3 +163,54 @@ def test_a_token_stays_within_its_merchant() -> None:
         spendkeys.make(merchant, name="x", now=now, connection=connection, meter=meter)
     with pytest.raises(errors.Invalid):
         spendkeys.make(other, name="x", now=now, connection=connection)
+
+
+ONE = costs.Cost(Decimal(1), costs.LIBRARY, "gpt-4o-mini", {})
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Africa/Cairo", "America/Havana"])
+@pytest.mark.parametrize("cycle", ["daily", "weekly", "monthly"])
+def test_a_cycle_turns_once_though_a_call_from_before_comes_late(
+    zone: str, cycle: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call's instant is taken before it waits for its token's lock."""
+    merchant = factories.make_merchant(sandbox=False, zone=zone)
+    monday = datetime(2026, 6, 1, tzinfo=ZoneInfo(zone)).astimezone(UTC)
+    token, _ = spendkeys.make(
+        merchant, name="x", now=monday - timedelta(days=99),
+        limits=Limits(spend_limit=Decimal(10), spend_cycle=cycle, request_limit=9,
+                      request_cycle=cycle),
+    )  # fmt: skip
+    for seconds in (-60, -50, 1, -1, 2, -1, 3):
+        monkeypatch.setattr(
+            timezone, "now", lambda seconds=seconds: monday + timedelta(seconds=seconds)
+        )
+        books.settle(books.hold(merchant, token=token), cost=ONE)
+    token.refresh_from_db()
+    assert (token.spent, token.requests) == (5, 5)
+    assert (token.total_spent, token.total_requests, token.held) == (7, 7, 0)
+    assert spendkeys.used(token, now=monday + timedelta(hours=1)) == (5, 5)
+    assert spendkeys.used(token, now=monday + timedelta(days=40)) == (0, 0)
+
+
+@pytest.mark.django_db
+def test_a_limit_of_all_time_counts_what_was_before_it() -> None:
+    merchant = factories.make_merchant(sandbox=False)
+    token, _ = spendkeys.make(
+        merchant, name="x", now=timezone.now(),
+        limits=Limits(spend_limit=Decimal(10), spend_cycle="daily", request_cycle="daily"),
+    )  # fmt: skip
+    books.settle(books.hold(merchant, token=token), cost=ONE)
+    ForwardToken.objects.update(
+        spend_cycle_start=timezone.now() - timedelta(days=3),
+        request_cycle_start=timezone.now() - timedelta(days=3),
+    )
+    books.settle(books.hold(merchant, token=token), cost=ONE)
+    spendkeys.update(
+        token, now=timezone.now(), limits=Limits(spend_limit=Decimal(9), request_limit=9)
+    )
+    assert spendkeys.used(token, now=timezone.now()) == (2, 2)
+    books.settle(books.hold(merchant, token=token), cost=ONE)
+    token.refresh_from_db()
+    assert spendkeys.used(token, now=timezone.now()) == (3, 3) == (token.spent, token.requests)
