@@ -18,6 +18,7 @@ from django.db import IntegrityError, transaction
 from billing import errors, plans
 from billing.models import Merchant, Plan, Subscription
 from meters import pricing
+from meters.gateway.models import GatewayCall
 from meters.models import Meter, MeterPlan, MeterPosition, MeterPrice
 
 _SLUG = re.compile(r"[a-z0-9]([a-z0-9_-]*[a-z0-9])?")
@@ -137,9 +138,8 @@ def publish(meter: Meter, *, terms: Terms, actor: str, now: datetime) -> MeterPr
     """
     validate(terms)
     meter = (
-        Meter.objects.select_for_update(of=("self",))
-        .select_related("price", "merchant")
-        .get(pk=meter.pk)
+        # Its price is read once it is locked: who waited for another edit finds that one's.
+        Meter.objects.select_for_update(of=("self",)).select_related("merchant").get(pk=meter.pk)
     )
     assert meter.price is not None
     if _same(of(meter.price), terms):
@@ -224,11 +224,14 @@ def archive(meter: Meter, *, now: datetime) -> Meter:
 
 
 def was_used(meter: Meter) -> bool:
-    """Whether a request was ever charged by the meter."""
+    """Whether a request was ever charged by the meter, or a call runs that will be."""
     # By the positions: they are few, while the requests have no index by meter.
     return bool(
         MeterPosition.objects.filter(
             connection__merchant_id=meter.merchant_id, meter_id=meter.pk
+        ).exists()
+        or GatewayCall.objects.filter(
+            status=GatewayCall.Status.PENDING, meter_id=meter.pk, hold_id__isnull=False
         ).exists()
     )
 

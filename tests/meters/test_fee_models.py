@@ -9,12 +9,15 @@ import pytest
 from django.test import Client
 
 from billing import audit as money_audit
+from billing import errors
 from meters import audit as usage_audit
 from meters import prices, usage
 from meters.models import Meter, UsageRequest
 from meters.pricing import Tier
 from tests import factories
+from tests.meters.gateway import books
 from tests.meters.test_charge import report
+from tests.meters.test_holds_api import race
 
 pytestmark = pytest.mark.django_db
 
@@ -145,6 +148,31 @@ def test_the_terms_come_back_as_they_were_published() -> None:
     assert prices.publish(meter, terms=terms, actor="Ben", now=till.merchant.now()).version == 1
     changed = prices.Terms(**{**_fields(terms), "free_allowance": Decimal(4)})
     assert prices.publish(meter, terms=changed, actor="Ben", now=till.merchant.now()).version == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_prices_published_at_once_are_versions_after_each_other() -> None:
+    till = Till()
+    meter = till.meter(tier(0, "1"))
+
+    def publish(number: int) -> int:
+        terms = prices.Terms(tiers=(tier(0, f"{number + 2}"),), unit="requests")
+        made = prices.publish(meter, terms=terms, actor="Ben", now=till.merchant.now())
+        return made.version
+
+    assert sorted(race(publish, 6)) == [2, 3, 4, 5, 6, 7]
+
+
+def test_a_unit_stays_while_a_call_runs_that_will_be_counted_in_it() -> None:
+    till = Till()
+    meter = till.meter(tier(0, "1"), unit="tokens_1m")
+    call = books.hold(till.merchant, connection=till.connection, meter=meter)
+    terms = prices.Terms(tiers=(tier(0, "1"),), unit="requests")
+    with pytest.raises(errors.Conflict) as refused:
+        prices.publish(meter, terms=terms, actor="Ben", now=till.merchant.now())
+    assert refused.value.code == "meter_was_used"
+    books.settle(call, status="error", billed=False)
+    assert prices.publish(meter, terms=terms, actor="Ben", now=till.merchant.now()).version == 2
 
 
 def _fields(terms: prices.Terms) -> dict[str, Any]:
