@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
+from urllib.parse import unquote
 
 import orjson
 
@@ -52,6 +53,7 @@ _NO_OUTPUT = re.compile(r"(/embeddings|:(batch)?embedContents?|/embed|/rerank|/c
 _IMAGES = re.compile(r"/images/(generations|edits|variations)$")
 _SPEECH = re.compile(r"(/audio/speech|/text-to-speech/[^/]+(/stream)?)$")
 _LISTENS = re.compile(r"(/audio/(transcriptions|translations)|/speech-to-text)$")
+_OF_PATH = re.compile(r"/models?/([^/]+?)(?::[A-Za-z]+$|/(?:invoke|converse))")
 _BOUNDARY = re.compile(r'boundary="?([^";,\s]+)', re.IGNORECASE)
 # In the head of a form's field: it names the model.
 _NAMES_MODEL = re.compile(rb'\bname\s*=\s*"?model(_id)?(?=["\s;]|$)', re.IGNORECASE)
@@ -88,15 +90,18 @@ def read(method: str, path: str, query: str, content_type: str, body: bytes) -> 
     Raises:
         billing.errors.Invalid: as `parsed`.
     """
+    # As a provider reads it.
+    path = unquote(path)
+    named = _model_of_path(path)
     long_running = bool(_LONG_RUNNING.search(path)) or method not in ("GET", "HEAD", "POST")
     if method != "POST" or _COUNTS.search(path):
         told = _object(body) if method == "POST" else {}
         return Asked(
-            model=_model(told, path, content_type, b""), billed=False, long_running=long_running,
+            model=named or _model(told, content_type, b""), billed=False, long_running=long_running,
             body=told,
         )  # fmt: skip
     told = _object(body)
-    model = _model(told, path, content_type, body)
+    model = named or _model(told, content_type, body)
     streams = told.get("stream") is True
     gemini = ":streamGenerateContent" in path
     tokens, media = _input(told, body)
@@ -192,14 +197,18 @@ def _object(body: bytes) -> Json:
     return told if isinstance(told, dict) else {}
 
 
-def _model(told: Json, path: str, content_type: str, body: bytes) -> str:
-    """The model, from the body, from a form's field, or from the path as Gemini and Bedrock name
-    it."""
+def _model_of_path(path: str) -> str:
+    """The model that a path names, as Gemini's and Bedrock's do: what the body says beside it does
+    not count."""
+    match = _OF_PATH.search(path)
+    return match[1][:120] if match else ""
+
+
+def _model(told: Json, content_type: str, body: bytes) -> str:
+    """The model, from the body or from a form's field."""
     model = told.get("model") or told.get("model_id")
     if isinstance(model, str) and model.isprintable():
         return model[:120]
-    if match := re.search(r"/models?/([^/:]+)(?::|/(?:invoke|converse))", path):
-        return match[1][:120].replace("%3A", ":")
     if content_type.lower().startswith("multipart/"):
         return _form_model(content_type, body)
     return ""

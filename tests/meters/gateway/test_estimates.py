@@ -65,6 +65,8 @@ def test_media_count_a_fixed_allowance_whatever_their_size() -> None:
     [
         (CHAT, {"model": "gpt-4o"}, "gpt-4o"),
         ("/v1beta/models/gemini-2.5-pro:generateContent", {}, "gemini-2.5-pro"),
+        ("/v1beta/models/gemini-2.5-pro:generateContent", {"model": "decoy"}, "gemini-2.5-pro"),
+        ("/v1beta/models/gemini%2D2.5%3AgenerateContent", {"model": "decoy"}, "gemini-2.5"),
         ("/model/eu.anthropic.claude%3A0/invoke", {}, "eu.anthropic.claude:0"),
         (CHAT, {"model": 7}, ""),
         (CHAT, [], ""),
@@ -125,6 +127,7 @@ def test_speech_counts_its_characters_and_pictures_their_number() -> None:
         ("DELETE", "/v1/files/f", False, True),
         ("PUT", "/v1/files/f", False, True),
         ("POST", "/v1/batches", True, True),
+        ("POST", "/v1/b%61tches", True, True),
         ("POST", "/v1/messages/batches", True, True),
         ("POST", "/v1/fine_tuning/jobs", True, True),
         ("POST", "/v1beta/models/g:batchGenerateContent", True, True),
