@@ -25,6 +25,7 @@ OVERRIDE, PROVIDER, LIBRARY = "override", "provider", "library"
 ANY = "*"
 _MILLION = Decimal(10) ** 6
 _LARGEST = Decimal(10) ** 9
+_LARGEST_KEPT = Decimal(10) ** 12
 _RATES = (
     "input_rate", "output_rate", "cache_read_rate", "cache_write_rate", "image_rate",
     "second_rate", "character_rate",
@@ -83,7 +84,9 @@ def find(
     own = list(overrides)
     for name in names:
         if row := chosen(provider, name, own, now):
-            return _by_override(row, name, used, characters)
+            found = _by_override(row, name, used, characters)
+            # More than a column holds is a slip of the hand, and no cost.
+            return found if found.amount < _LARGEST_KEPT else None
     rate = dollars_in(currency)
     if rate is None:
         return None
@@ -91,8 +94,8 @@ def find(
         amount = money.round_fee(used.cost * rate)
         return Cost(amount, PROVIDER, names[0] if names else "", {"usd": f"{rate:f}"})
     for name in names if prices else ():
-        if found := _by_library(prices, name, used, characters, now):
-            amount, rates = found
+        if told := _by_library(prices, name, used, characters, now):
+            amount, rates = told
             return Cost(money.round_fee(amount * rate), LIBRARY, name, rates)
     return None
 

@@ -45,6 +45,12 @@ def test_the_library_prices_what_it_knows_and_says_its_rates() -> None:
     assert (found.rates["input_mtok"], found.rates["output_mtok"]) == ("0.15", "0.6")
 
 
+def test_a_cost_that_no_column_holds_is_none() -> None:
+    rows = [price("*", output="999999999999.9999999999")]
+    assert find(Usage(output=1_000_000), overrides=rows) is not None
+    assert find(Usage(output=1_000_001), overrides=rows) is None
+
+
 def test_cached_tokens_are_not_paid_in_full() -> None:
     """LiteLLM #11789."""
     found = find(Usage(input=1_000_000, cache_read=1_000_000))

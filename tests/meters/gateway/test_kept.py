@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import uuid4
@@ -18,11 +18,12 @@ from django.utils import timezone
 
 from billing import keys
 from billing.models import SecretKey
-from meters import prices, pricing
-from meters.gateway import callers, keyring, proxy, spendkeys, targets
-from meters.gateway.models import ForwardToken, ModelPrice, Provider, ProviderKey
+from meters import prices, pricing, tasks
+from meters.gateway import callers, keyring, proxy, spendkeys, sweep, targets
+from meters.gateway.models import ForwardToken, GatewayCall, ModelPrice, Provider, ProviderKey
 from meters.gateway.store import Store
 from tests import factories
+from tests.meters.gateway import books
 from tests.meters.gateway.direct import OUR, Direct
 from tests.meters.gateway.live import PROVIDER_KEY
 from tests.meters.gateway.test_live_faults import usage
@@ -237,6 +238,27 @@ def test_a_settlement_that_fails_for_whatever_reason_is_tried_again(
     (call,) = direct.calls()
     assert call.status == "completed" and call.charged > 0
     direct.sound()
+
+
+@pytest.mark.django_db
+def test_a_dead_call_that_cannot_be_settled_keeps_no_other_held(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    merchant = factories.make_merchant(sandbox=False)
+    broken, other = books.hold(merchant), books.hold(merchant)
+    GatewayCall.objects.filter(pk=broken).update(seen_at=timezone.now() - timedelta(hours=2))
+    GatewayCall.objects.filter(pk=other).update(seen_at=timezone.now() - timedelta(hours=1))
+    settle = sweep.settle
+
+    def failing(call_id: Any, *, now: datetime) -> Any:
+        if call_id == broken:
+            raise psycopg.errors.NumericValueOutOfRange
+        return settle(call_id, now=now)
+
+    monkeypatch.setattr(sweep, "settle", failing)
+    tasks.sweep_calls()
+    assert GatewayCall.objects.get(pk=other).status == "abandoned"
+    assert GatewayCall.objects.get(pk=broken).status == "pending"
 
 
 def _forget(call_id: Any) -> int:
