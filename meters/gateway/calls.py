@@ -427,7 +427,8 @@ class Call:
         )
         if self._refused is not None:
             return told(status="error", billed=False, error=self._refused.code)
-        if self.status >= 400 or not self.status:
+        if self.status >= 300 or not self.status:
+            # A redirect is not followed: nothing was made.
             return told(status="error", billed=False, error=f"http_{self.status}")
         if not asked.billed:
             return told(status="completed", billed=False)

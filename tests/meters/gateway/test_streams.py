@@ -245,6 +245,14 @@ def test_half_a_character_in_a_stream_stops_no_heartbeat(
     direct.sound()
 
 
+def test_a_redirect_is_no_work_and_costs_nothing(direct: Direct) -> None:
+    direct.upstream.answers(Script([], status="302 Found", headers=["Location: http://x/"]))
+    assert direct.ask().status == 302
+    (call,) = direct.calls()
+    assert (call.status, call.error, call.charged) == ("error", "http_302", 0)
+    direct.sound()
+
+
 # -- providers that lie
 
 
