@@ -14,7 +14,8 @@ def refusal(outcome: str, detail: str, meter: str) -> errors.LavaError:
             f"The credits left ({Decimal(detail):f}) do not cover this call.", available=detail
         )
     if outcome == "meter_not_found":
-        return errors.NotFound(f"There is no meter {meter!r}.", code=outcome, param="meter_slug")
+        words = f"There is no meter {meter!r}." if meter else "This token's meter was archived."
+        return errors.NotFound(words, code=outcome, param="meter_slug")
     if outcome == "meter_not_on_plan":
         return errors.Forbidden(
             f"The meter {detail!r} is not active for this connection: attach it to the "

@@ -16,6 +16,7 @@ from meters import costs
 from meters.gateway import keyring, spendkeys
 from meters.gateway.models import ForwardToken
 from meters.gateway.spendkeys import Limits
+from meters.models import Meter
 from tests import factories
 from tests.meters.gateway import books
 from tests.meters.gateway.live import Shop, chat, settled, shop, sound
@@ -192,6 +193,14 @@ def test_a_cycle_turns_once_though_a_call_from_before_comes_late(
     assert (token.total_spent, token.total_requests, token.held) == (7, 7, 0)
     assert spendkeys.used(token, now=monday + timedelta(hours=1)) == (5, 5)
     assert spendkeys.used(token, now=monday + timedelta(days=40)) == (0, 0)
+
+
+def test_a_token_whose_meter_was_archived_is_refused_in_words(shop: Shop) -> None:
+    _, text = make(shop)
+    Meter.objects.update(archived_at=timezone.now())
+    answer = shop.ask(token=text)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "meter_not_found")
+    assert answer.json()["error"]["message"] == "This token's meter was archived."
 
 
 @pytest.mark.django_db
