@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
 import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
@@ -35,6 +36,8 @@ log = structlog.get_logger(__name__)
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
+_USAGE = re.compile(rb'"usage"\s*:\s*\{')
+_NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
 # An answer in one piece is kept until it is settled, up to here; a longer one passes as it comes.
 KEPT = 8 << 20
 # Pieces between the provider and a slow client.
@@ -461,8 +464,9 @@ class Call:
 
 
 def _is_usage_alone(frame: bytes) -> bool:
-    """Whether a frame holds usage and nothing else: the one that only we asked for."""
-    return b'"usage"' in frame and (b'"choices":[]' in frame or b'"choices": []' in frame)
+    """Whether a frame holds usage and nothing else: the one that only we asked for. Azure's first
+    one has neither choices nor usage (null), and says what its filters found."""
+    return bool(_USAGE.search(frame) and _NO_CHOICES.search(frame))
 
 
 def _body(data: bytes, *, last: bool = False) -> MutableMapping[str, Any]:
