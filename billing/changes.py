@@ -14,6 +14,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 from django.db import transaction
+from django.db.models import Sum
 from moneyed import Money
 
 from billing import (
@@ -338,7 +339,7 @@ def _give_in_payment(
     connection: Connection, subscription: Subscription, plan: Plan, offer: Quote, *, now: datetime
 ) -> None:
     """End the credits that were counted; what of them was spent meanwhile, or is too little for a
-    card, is owed."""
+    card, is owed. What of them ended while the answer of the card was awaited was not spent."""
     counted = offer.unused_credit
     lot = CreditGrant.objects.filter(
         connection=connection,
@@ -347,6 +348,18 @@ def _give_in_payment(
         cycle__index=subscription.cycle_index,
     ).first()
     there = min(lot.remaining, counted) if lot is not None else ZERO
+    if lot is not None and there < counted:
+        ended = lot.entries.filter(kind="expire").aggregate(sum=Sum("amount", default=ZERO))["sum"]
+        back = min(-ended, counted - there)
+        ledger.append(
+            connection,
+            kind="expire",
+            amount=back,
+            grant_id=lot.pk,
+            reason=f"Ended while {plan} was being paid",
+            now=now,
+        )
+        there += back
     if lot is not None:
         ledger.append(
             connection,

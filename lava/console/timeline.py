@@ -175,7 +175,7 @@ def told(
         row.title = "Rolled over"
         row.note = f"{money.display(carried, currency)} into the new cycle"
     elif newest.kind == Kind.EXPIRE and newest.grant is not None:
-        row.note = requests.grant_name(newest.grant, zone)
+        row.note = newest.reason or requests.grant_name(newest.grant, zone)
     elif newest.kind == Kind.OVERAGE_CHARGED:
         row.title, row.note, row.is_in = "Overage paid", "by card", True
     elif newest.reason:

@@ -12,6 +12,7 @@ import pytest
 from moneyed import Money
 
 from billing import (
+    audit,
     cards,
     changes,
     clock,
@@ -370,6 +371,26 @@ def test_the_renewal_waits_for_an_upgrade_without_an_answer(card_network: CardNe
     assert renewals.renew(it.subscription.pk, now=end) is None
     assert payments.refresh(payment, now=end).status == "succeeded"
     assert (it.subscription.plan, it.taken()) == (it.scale, [2500, 7500])
+
+
+@pytest.mark.parametrize("used", ["", "1"])
+def test_credits_that_end_while_the_answer_is_awaited_are_not_owed(
+    card_network: CardNetwork, used: str
+) -> None:
+    it = Ladder()
+    cn.fault(card_network, "drop", times=1)
+    payment = it.switch(it.scale)
+    assert payment is not None and payment.status == "unknown"
+    end = it.subscription.cycle_end
+    it.shop.use(it.connection, "r1", "5")
+    clock.advance(it.shop.merchant, to=end, run=False)
+    if used:
+        # A charge enters the end of the credits before the answer comes.
+        it.shop.use(it.connection, "r2", used)
+    assert payments.refresh(payment, now=it.shop.now).status == "succeeded"
+    # 25 were counted, and 5 of them spent before they ended; what came after them is owed too.
+    assert it.left() == (Decimal(95) - Decimal(used or 0), 0, 0)
+    assert not [rule.name for rule in audit.RULES if rule.rows(1)]
 
 
 def test_past_due_an_upgrade_begins_now_and_the_gap_is_on_record(card_network: CardNetwork) -> None:
