@@ -122,6 +122,41 @@ def take_rest(connection: Connection, payment: Payment, *, now: datetime) -> Non
         row.save()
 
 
+def take_refunded(connection: Connection, row: Refund, *, amount: Decimal, now: datetime) -> None:
+    """Take `amount` of credits for a refund, and flag it where they were spent."""
+    taken = take(
+        connection,
+        row.payment,
+        amount=amount,
+        reason=f"Refund of {money.show(row.amount)}: {row.reason}",
+        actor=row.actor,
+        now=now,
+    )
+    row.taken = [*row.taken, *taken.stored()]
+    row.credits_taken += taken.credits
+    row.debt_made += taken.debt
+    if row.debt_made > 0:
+        owed = money.display(row.debt_made, connection.currency)
+        row.flag = f"{owed} of its credits was spent already and became debt."
+    row.save()
+
+
+def take_rest_refunded(connection: Connection, payment: Payment, *, now: datetime) -> None:
+    """After a dispute was won and its credits given back: the refunds of the same money, for which
+    the bank may have decided so, take what the dispute had taken before them."""
+    whole, price = granted(payment), payment.amount.amount
+    rows = list(
+        Refund.objects.filter(payment=payment).exclude(status=Refund.Status.FAILED).order_by("pk")
+    )
+    for row in rows:
+        share = money.round_fee(Fraction(whole) * Fraction(row.amount.amount) / Fraction(price))
+        rest = whole - _taken_before(payment)
+        is_last = row is rows[-1] and payment.refunded >= price
+        need = rest if is_last else min(share - row.credits_taken - row.debt_made, rest)
+        if need > ZERO:
+            take_refunded(connection, row, amount=need, now=now)
+
+
 def give_back(
     connection: Connection,
     payment: Payment,

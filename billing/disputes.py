@@ -71,6 +71,8 @@ def apply(payment: Payment, *, found: stripe.Dispute, now: datetime) -> Dispute:
     if status in (Dispute.Status.WON, Dispute.Status.LOST):
         row.closed_at = now
     row.save()
+    if holds_before and not holds_now:
+        clawback.take_rest_refunded(connection, payment, now=now)
     _flag(payment, row)
     _tell(connection, payment, row, now=now)
     return row

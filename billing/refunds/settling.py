@@ -125,19 +125,7 @@ def take(connection: Connection, row: Refund, *, credits: Decimal, now: datetime
     Payment.objects.filter(pk=row.payment_id).update(refunded=F("refunded") + row.amount.amount)
     row.payment.refunded += row.amount.amount
     if credits > 0:
-        taken = clawback.take(
-            connection,
-            row.payment,
-            amount=credits,
-            reason=f"Refund of {money.show(row.amount)}: {row.reason}",
-            actor=row.actor,
-            now=now,
-        )
-        row.taken, row.credits_taken, row.debt_made = taken.stored(), taken.credits, taken.debt
-    if row.debt_made > 0:
-        owed = money.display(row.debt_made, connection.currency)
-        row.flag = f"{owed} of its credits was spent already and became debt."
-    row.save()
+        clawback.take_refunded(connection, row, amount=credits, now=now)
 
 
 def _succeed(connection: Connection, row: Refund, *, now: datetime) -> None:

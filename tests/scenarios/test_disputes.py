@@ -10,7 +10,7 @@ from django.db import OperationalError
 from moneyed import Money
 
 from billing import audit, clock, credits, disputes, errors, refunds
-from billing.models import Connection, Dispute, Event, LedgerEntry, Payment
+from billing.models import Connection, Dispute, Event, LedgerEntry, Payment, Refund
 from lava.demo.card_network.process import CardNetwork
 from tests import card_network as cn
 from tests import factories
@@ -180,6 +180,31 @@ def test_disputed_under_a_refund_that_fails_the_dispute_takes_what_the_refund_ga
     card_network.control("disputes/close", {"dispute": dispute, "status": "won"})
     disputes.sync(payment, dispute, now=shop.now)
     assert balance(shop, connection) == Decimal(35)
+    assert not [rule.name for rule in audit.RULES if rule.rows(1)]
+
+
+@pytest.mark.parametrize(("part", "left"), [("10", "25"), ("3.33", "30.3363335")])
+def test_won_because_the_money_went_back_already_the_credits_do_not_come_back(
+    card_network: CardNetwork, shop: cn.Shop, part: str, left: str
+) -> None:
+    connection = shop.subscribe()
+    bundle = factories.make_bundle(shop.plan, cost="10", credit="8.0005")
+    payment = cn.buy(connection, bundle, now=shop.now)
+    cents = str(int(Decimal(part) * 100))
+    cn.post(shop.merchant, "refunds", payment_intent=payment.intent_id, amount=cents)
+    dispute = opened(card_network, payment)
+    # The word of the bank comes before that of the refund made in the dashboard.
+    for _ in range(2):
+        disputes.sync(payment, dispute, now=shop.now)
+        refunds.sync(payment, now=shop.now)
+    assert balance(shop, connection) == Decimal(25)
+    card_network.control("disputes/close", {"dispute": dispute, "status": "won"})
+    for _ in range(2):
+        disputes.sync(payment, dispute, now=shop.now)
+        refunds.sync(payment, now=shop.now)
+    row = Refund.objects.get()
+    assert balance(shop, connection) == Decimal(left)
+    assert row.credits_taken == Decimal("33.0005") - balance(shop, connection)
     assert not [rule.name for rule in audit.RULES if rule.rows(1)]
 
 
