@@ -329,25 +329,42 @@ $$;
 
 -- Whether what returns to a grant is over: its life has ended, what was left of it was ended (or
 -- cut by a cap) after the line `p_seq`, or, where nothing was left to end, what would have ended
--- it has happened since: its subscription is over, or a cycle was opened that its pool does not
--- roll into. Credits that rolled over are not over.
+-- it has happened since: its subscription is over, or a cycle was opened after one whose plan does
+-- not carry its pool on. Credits that rolled over are not over, nor is what an upgrade left of those
+-- it took in payment, nor are bundles after one.
 CREATE OR REPLACE FUNCTION billing_has_ended(
     p_grant uuid, p_connection uuid, p_seq bigint, p_now timestamptz
 ) RETURNS boolean LANGUAGE sql STABLE AS $$
     SELECT coalesce(g.expires_at <= p_now, false)
         OR EXISTS (SELECT 1 FROM billing_ledgerentry e
                     WHERE e.connection_id = p_connection AND e.seq > p_seq
-                      AND e.grant_id = g.id AND e.kind = 'expire')
+                      AND e.grant_id = g.id AND e.kind = 'expire'
+                      AND e.reason NOT LIKE 'Given in payment for %')
         OR EXISTS (SELECT 1 FROM billing_subscription s JOIN billing_plan p ON p.id = s.plan_id
                     WHERE s.connection_id = p_connection AND s.ended_at >= g.effective_at
                       AND (g.pool = 1 OR p.bundle_rollover_type = 'none'))
-        OR EXISTS (SELECT 1 FROM billing_subscription s JOIN billing_plan p ON p.id = s.plan_id
+        OR EXISTS (SELECT 1 FROM billing_subscription s
                      JOIN billing_cycle y ON y.subscription_id = s.id
-                    WHERE s.connection_id = p_connection AND y.state = 'granted' AND y.index > 0
+                     JOIN LATERAL (
+                          SELECT b.plan_id, b.created_at FROM billing_cycle b
+                           WHERE b.subscription_id = s.id AND b.index < y.index
+                             AND b.state = 'granted'
+                           ORDER BY b.index DESC LIMIT 1) b ON true
+                     -- Moved at once, the cycle ended on the terms of the version it was moved to.
+                     JOIN billing_plan p ON p.id = COALESCE((
+                          SELECT v.to_plan_id FROM billing_planmove v
+                           WHERE v.from_plan_id = b.plan_id AND v.to_plan_id = y.plan_id
+                             AND v."when" = 'at_once' AND v.created_at <= y.created_at
+                             AND COALESCE(v.finished_at, 'infinity') >= b.created_at
+                           LIMIT 1), b.plan_id)
+                     LEFT JOIN billing_payment m ON m.id = y.payment_id
+                    WHERE s.connection_id = p_connection AND y.state = 'granted'
                       AND y.id IS DISTINCT FROM g.cycle_id
                       AND CASE g.pool
                           WHEN 1 THEN p.rollover_type = 'none' AND y.created_at >= g.effective_at
-                          ELSE p.bundle_rollover_type = 'none' AND y.start > g.effective_at END)
+                          ELSE p.bundle_rollover_type = 'none' AND y.start > g.effective_at
+                               AND m.purpose IS DISTINCT FROM 'upgrade'
+                               AND y.unused_value = 0 AND y.owed = 0 END)
       FROM billing_creditgrant g WHERE g.id = p_grant
 $$;
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -11,7 +12,18 @@ from django.db import IntegrityError, transaction
 from django.test import Client
 
 from billing import audit as money_audit
-from billing import clock, credits, errors, ledger, overage, subscriptions
+from billing import (
+    changes,
+    clock,
+    credits,
+    errors,
+    ledger,
+    moves,
+    overage,
+    plans,
+    subscriptions,
+    upgrades,
+)
 from billing.models import CreditGrant, LedgerEntry, Payment
 from lava.demo.card_network.process import CardNetwork
 from meters import audit as usage_audit
@@ -168,6 +180,63 @@ def test_given_credits_that_ended_with_a_cycle_end_again() -> None:
     clock.advance(till.merchant, to=clock.next_renewal(till.merchant))
     till.void(row)
     assert credits.balance(till.connection, now=till.now).bundle == 0
+
+
+@pytest.mark.parametrize(("rolls", "lives"), [("full", True), ("none", False)])
+def test_after_a_downgrade_credits_live_on_as_the_plan_they_were_of_said(
+    rolls: str, lives: bool
+) -> None:
+    till = Till(rollover_type=rolls)
+    row = till.use("r1", "25")
+    other = {"full": "none", "none": "full"}[rolls]
+    smaller = factories.make_plan(till.merchant, price="0", credit="5", rollover_type=other)
+    changes.schedule(till.connection.subscription, plan=smaller, now=till.now)
+    clock.advance(till.merchant, to=clock.next_renewal(till.merchant))
+    till.void(row)
+    assert credits.balance(till.connection, now=till.now).total == (30 if lives else 5)
+
+
+@pytest.mark.parametrize("value", ["25", "0"])
+def test_after_an_upgrade_what_bundles_paid_lives_on_in_them(
+    card_network: CardNetwork, value: str
+) -> None:
+    shop = cn.Shop(bundle_rollover_type="none", credit=value)
+    bigger = factories.make_plan(
+        shop.merchant, price="100", credit="100", name="Scale", bundle_rollover_type="none"
+    )
+    connection = shop.subscribe()
+    cn.buy(connection, factories.make_bundle(shop.plan), now=shop.now)
+    shop.use(connection, "r1", f"{Decimal(value) + 3}")
+    upgrades.switch(connection.subscription, plan=bigger, now=shop.now)
+    row = UsageRequest.objects.get()
+    usage.void(row, reason="wrong", actor="Ana", now=shop.now)
+    assert credits.balance(connection, now=shop.now).bundle == 10
+
+
+@pytest.mark.parametrize(("rolls", "left"), [("full", "105"), ("none", "100")])
+def test_after_an_upgrade_what_it_took_in_payment_is_no_end(
+    card_network: CardNetwork, rolls: str, left: str
+) -> None:
+    shop = cn.Shop(rollover_type=rolls)
+    bigger = factories.make_plan(shop.merchant, price="100", credit="100", name="Scale")
+    connection = shop.subscribe()
+    shop.use(connection, "r1", "5")
+    upgrades.switch(connection.subscription, plan=bigger, now=shop.now)
+    row = UsageRequest.objects.get()
+    usage.void(row, reason="wrong", actor="Ana", now=shop.now)
+    assert credits.balance(connection, now=shop.now).total == Decimal(left)
+
+
+def test_moved_at_once_a_cycle_ends_as_its_newer_version_says() -> None:
+    till = Till(rollover_type="full")
+    row = till.use("r1", "25")
+    terms = dataclasses.replace(plans.of(till.plan), rollover_type="none")
+    newer = plans.new_version(till.plan, terms=terms, now=till.now)
+    job = moves.start(till.plan, to_plan=newer, when="at_once", actor="Ana", now=till.now)
+    moves.run(job.pk, now=till.now)
+    clock.advance(till.merchant, to=clock.next_renewal(till.merchant))
+    till.void(row)
+    assert credits.balance(till.connection, now=till.now).total == 25
 
 
 def test_what_became_debt_is_owed_no_more() -> None:
