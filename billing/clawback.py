@@ -170,12 +170,20 @@ def give_back(
     end at once. Debt that was paid meanwhile comes back as a grant of its own."""
     lines = [(UUID(grant) if grant else None, Decimal(amount or 0)) for grant, amount in taken]
     owed = sum((amount for grant, amount in lines if grant is None), ZERO)
+    credits.expire(connection, now=now)
     connection.refresh_from_db(fields=["debt", "collecting"])
     off = min(owed, connection.debt - connection.collecting)
-    back = [line for line in lines if line[0] is not None]
+    for grant_id, amount in lines:
+        if grant_id is None:
+            continue
+        is_over = _is_over(connection, payment, grant_id, amount, now=now)
+        _write(
+            connection, payment, [(grant_id, amount)], sign=1, reason=reason, actor=actor, now=now
+        )
+        if is_over:
+            ledger.append(connection, kind="expire", amount=-amount, grant_id=grant_id, now=now)
     if off > 0:
-        back.append((None, off))
-    _write(connection, payment, back, sign=1, reason=reason, actor=actor, now=now)
+        _write(connection, payment, [(None, off)], sign=1, reason=reason, actor=actor, now=now)
     if owed > off:
         credits.grant(
             connection,
@@ -185,10 +193,21 @@ def give_back(
             reason=reason,
             actor=actor,
         )
-    credits.expire(connection, now=now)
-    if connection.subscription is None:
-        credits.end(connection, pool=CreditGrant.Pool.CYCLE, now=now)
     credits.pay_debt(connection, now=now)
+
+
+def _is_over(
+    connection: Connection, payment: Payment, grant_id: UUID, amount: Decimal, *, now: datetime
+) -> bool:
+    """Whether a grant has ended since so much was taken of it, as for a request taken back."""
+    line = LedgerEntry.objects.filter(
+        connection=connection, grant_id=grant_id, payment=payment, kind="clawback", amount=-amount
+    ).latest("seq")
+    return bool(
+        ledger.call(
+            "SELECT billing_has_ended(%s, %s, %s, %s)", grant_id, connection.pk, line.seq, now
+        )
+    )
 
 
 def shares(payment: Payment) -> dict[UUID, Decimal]:

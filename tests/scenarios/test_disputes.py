@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from django.db import OperationalError
 from moneyed import Money
 
-from billing import audit, clock, credits, disputes, errors, refunds
+from billing import audit, clock, credits, disputes, errors, refunds, statements, subscriptions
 from billing.models import Connection, Dispute, Event, LedgerEntry, Payment, Refund
 from lava.demo.card_network.process import CardNetwork
 from tests import card_network as cn
@@ -135,8 +136,6 @@ def test_a_dispute_after_a_part_refund_takes_no_more_than_was_granted(
 def test_won_after_the_subscription_ended_plan_credits_end_at_once(
     card_network: CardNetwork, shop: cn.Shop
 ) -> None:
-    from billing import subscriptions
-
     connection = shop.subscribe()
     payment = Payment.objects.get(connection=connection)
     dispute = opened(card_network, payment)
@@ -147,6 +146,40 @@ def test_won_after_the_subscription_ended_plan_credits_end_at_once(
     card_network.control("disputes/close", {"dispute": dispute, "status": "won"})
     cn.deliver_all(card_network, merchant=shop.merchant)
     assert balance(shop, connection) == 0
+
+
+def test_won_after_another_subscription_began_plan_credits_end_at_once(
+    card_network: CardNetwork, shop: cn.Shop
+) -> None:
+    connection = shop.subscribe()
+    payment = Payment.objects.get(connection=connection)
+    dispute = opened(card_network, payment)
+    disputes.sync(payment, dispute, now=shop.now)
+    subscriptions.cancel(connection.subscription, now=shop.now)
+    clock.advance(shop.merchant, to=connection.subscription.cycle_end)
+    other = factories.make_plan(shop.merchant, price="0", credit="5", name="Free")
+    subscriptions.open(connection, plan=other, now=shop.now)
+    card_network.control("disputes/close", {"dispute": dispute, "status": "won"})
+    disputes.sync(payment, dispute, now=shop.now)
+    assert balance(shop, connection) == Decimal(5)
+
+
+def test_won_after_the_end_of_its_credits_the_balance_between_is_proven(
+    card_network: CardNetwork,
+) -> None:
+    shop = cn.Shop(when_depleted="block", rollover_type="none")
+    connection = shop.subscribe()
+    payment = Payment.objects.get(connection=connection)
+    dispute = opened(card_network, payment)
+    disputes.sync(payment, dispute, now=shop.now)
+    subscriptions.cancel(connection.subscription, now=shop.now)
+    end = connection.subscription.cycle_end
+    clock.advance(shop.merchant, to=end + timedelta(days=3))
+    card_network.control("disputes/close", {"dispute": dispute, "status": "won"})
+    disputes.sync(payment, dispute, now=shop.now)
+    between = statements.explain(connection, at=end + timedelta(days=1))
+    assert (between.balance.total, between.ended, between.lots) == (0, 0, [])
+    assert clawbacks(connection) == [-25, 25] and balance(shop, connection) == 0
 
 
 @pytest.mark.django_db(transaction=True)
