@@ -1,7 +1,8 @@
 """Margins: what usage was charged against what providers asked, by customer, plan, meter and model.
 
-Reads only. Money in is what cards paid in the time less what went back; a plan is warned of where
-nine of ten of its customers do better than one who costs more than they pay.
+Reads only. Money in is what cards paid in the time less what went back or the bank took back; a
+plan is warned of where nine of ten of its customers do better than one who costs more than they
+pay.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from billing.models import Connection, Merchant, Plan
 from lava.console import access, numbers, periods
 from lava.console.periods import Period
 from meters import rollups, volume
+from meters.models import Meter
 
 SHOWN = 25
 ZERO = Decimal(0)
@@ -37,9 +39,13 @@ given AS (
      WHERE merchant_id = %(merchant)s AND created_at >= %(start)s AND created_at < %(end)s
      GROUP BY 1),
 paid AS (
-    SELECT connection_id, sum(amount - refunded) AS paid FROM billing_payment
-     WHERE merchant_id = %(merchant)s AND status = 'succeeded'
-       AND settled_at >= %(start)s AND settled_at < %(end)s
+    SELECT y.connection_id, sum(GREATEST(y.amount - y.refunded - COALESCE(d.amount, 0), 0)) AS paid
+      FROM billing_payment y
+      LEFT JOIN (SELECT payment_id, sum(amount) AS amount FROM billing_dispute
+                  WHERE merchant_id = %(merchant)s AND status IN ('open', 'lost')
+                  GROUP BY 1) d ON d.payment_id = y.id
+     WHERE y.merchant_id = %(merchant)s AND y.status = 'succeeded'
+       AND y.settled_at >= %(start)s AND y.settled_at < %(end)s
      GROUP BY 1),
 customers AS (
     SELECT connection_id, s.plan_id, COALESCE(charged, 0) - COALESCE(given, 0) AS charged,
@@ -186,9 +192,13 @@ def _named(merchant: Merchant, customers: list[tuple[Line, UUID]]) -> list[Line]
 
 
 def by_meter(merchant: Merchant, period: Period, *, given: Mapping[UUID, Decimal]) -> list[Line]:
-    """Each meter, from the sums, less what was given back for its volume."""
+    """Each meter, from the sums, less what was given back for its volume; also where that was used
+    before the time."""
     found = []
-    for one in numbers.usage_by_meter(merchant, period):
+    used = numbers.usage_by_meter(merchant, period)
+    before = set(given) - {one.key for one in used}
+    rest = Meter.objects.of(merchant).filter(pk__in=before).order_by("name")
+    for one in [*used, *(numbers.Series(row.name, key=row.pk) for row in rest)]:
         back = given.get(one.key, ZERO)
         known = one.charged_with_cost
         url = f"/console/requests/?meter={ids.public('prd', one.key)}&{period.bounds}"
@@ -206,8 +216,11 @@ def by_meter(merchant: Merchant, period: Period, *, given: Mapping[UUID, Decimal
 
 
 def part(back: Decimal, known: Decimal, charged: Decimal) -> Decimal:
-    """What of an amount that came back belongs to the usage with a known cost."""
-    return money.round_fee(Fraction(back) * Fraction(known) / Fraction(charged)) if back else ZERO
+    """What of an amount that came back belongs to the usage with a known cost; none of it where
+    nothing was charged in the time."""
+    if not back or not charged:
+        return ZERO
+    return money.round_fee(Fraction(back) * Fraction(known) / Fraction(charged))
 
 
 def by_model(merchant: Merchant, period: Period) -> list[Line]:

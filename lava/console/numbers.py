@@ -99,10 +99,10 @@ class Series:
     """A meter's usage in money: a day each, and the sum."""
 
     name: str
-    total: Decimal
-    days: dict[date, Decimal]
-    quantity: Decimal
-    unit: str
+    total: Decimal = ZERO
+    days: dict[date, Decimal] = field(default_factory=dict)
+    quantity: Decimal = ZERO
+    unit: str = "requests"
     key: Any = None
     count: int = 0
     # The provider's cost of the requests that have one, and what those were charged.
@@ -331,7 +331,7 @@ def usage_by_meter(merchant: Merchant, period: Period) -> list[Series]:
     for row in rows:
         meter = meters[row.meter_id]
         unit = meter.price.unit if meter.price is not None else "requests"
-        series = found.setdefault(meter.pk, Series(meter.name, ZERO, {}, ZERO, unit, meter.pk))
+        series = found.setdefault(meter.pk, Series(meter.name, unit=unit, key=meter.pk))
         series.total += row.sums.charged
         series.quantity += _counted(row.sums, unit)
         series.count += row.sums.requests

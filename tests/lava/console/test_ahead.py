@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 
 from billing import forecast
-from billing.models import Payment
+from billing.models import Dispute, Payment
 from lava.console import calendar, margins, numbers, periods
 from meters import prices, pricing, volume
 from meters.models import UsageRequest
@@ -124,3 +124,45 @@ def test_what_came_back_for_volume_is_off_customers_plans_and_meters(ours: Shop)
     assert tile.amount == 8 and "volume discounts are off" in tile.text
     page = ours.client().get("/console/margin?days=7").content.decode()
     assert "of volume discounts are off" in page and "before volume discounts" in page
+
+
+@pytest.mark.parametrize("used", [0, 1])
+def test_what_comes_back_for_usage_before_the_time_is_off_its_meter(ours: Shop, used: int) -> None:
+    books, merchant = ours.sandbox, ours.sandbox.merchant
+    meter = prices.create_meter(
+        merchant, slug="bulk", name="Bulk", actor="Ana", now=merchant.now(),
+        terms=prices.Terms(
+            tiers=(pricing.Tier(Decimal(0), Decimal(2)), pricing.Tier(Decimal(3), Decimal(1))),
+            unit="tokens_1m", tier_mode="volume", tier_window="cycle",
+        ),
+    )  # fmt: skip
+    prices.attach(meter, books.plan)
+    before = merchant.now() - timedelta(days=20)
+    report(
+        books.secret, books.connection, "bulk", meter_slug="bulk", input_tokens=5_000_000,
+        timestamp=before,
+    )  # fmt: skip
+    for number in range(used):
+        # Asked and counted nothing: nothing is charged.
+        report(books.secret, books.connection, f"none-{number}", meter_slug="bulk", input_tokens=0)
+    volume.settle(books.subscription.pk, now=merchant.now(), early=True)
+    period = periods.read({"days": "7"}, now=merchant.now(), zone="UTC")
+    given = volume.given(merchant, start=period.start, end=period.end)
+    by_meter = {row.name: row for row in margins.by_meter(merchant, period, given=given)}
+    assert (by_meter["Bulk"].charged, by_meter["Bulk"].count) == (-5, used)
+    ((line, _, _),) = margins.by_customer(merchant, period)
+    assert line.charged == sum(row.charged for row in by_meter.values())
+    assert ours.client().get("/console/margin?days=7").status_code == 200
+
+
+@pytest.mark.parametrize(("status", "paid"), [("open", 0), ("lost", 0), ("won", 24)])
+def test_what_the_bank_took_back_is_no_money_in(ours: Shop, status: str, paid: int) -> None:
+    books, now = ours.sandbox, ours.sandbox.merchant.now()
+    Dispute(
+        merchant=books.merchant, payment=books.payment, connection=books.connection,
+        dispute_id="dp_1", status=status, amount=books.payment.amount, created_at=now,
+        closed_at=None if status == "open" else now,
+    ).save()  # fmt: skip
+    period = periods.read({}, now=now, zone="UTC")
+    ((line, _, _),) = margins.by_customer(books.merchant, period)
+    assert line.paid == paid
