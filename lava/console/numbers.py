@@ -31,7 +31,8 @@ PER_MONTH = {
 }
 # What is left of live credits, by the local month in which it ends: an end of its own, or the
 # cycle's where the plan does not carry it on; null: none. `paid` is the part that was paid for: at
-# the price of its payment, or, rolled over, at that of the plan; what was given is not.
+# the price of its payment and of the credits given in payment with it, or, rolled over, at that of
+# the plan; what was given by hand is not. A refund takes its credits with it.
 _CREDIT = """
 SELECT date_trunc('month', ends AT TIME ZONE %(zone)s)::date AS month, sum(remaining),
        sum(remaining * ratio)
@@ -40,8 +41,9 @@ SELECT date_trunc('month', ends AT TIME ZONE %(zone)s)::date AS month, sum(remai
                         CASE WHEN g.pool = 1 AND p.rollover_type = 'none' THEN s.cycle_end
                              WHEN g.pool = 2 AND p.bundle_rollover_type = 'none' THEN s.cycle_end
                         END) AS ends,
-               CASE WHEN y.id IS NOT NULL AND g.amount > 0
-                    THEN LEAST((y.amount - y.refunded) / g.amount, 1)
+               CASE WHEN (y.id IS NOT NULL OR c.id IS NOT NULL) AND g.amount > 0
+                    THEN LEAST((COALESCE(y.amount, 0) + COALESCE(c.unused_value + c.owed, 0))
+                               / g.amount, 1)
                     WHEN g.source = 'rollover' AND p.included_credit > 0
                     THEN LEAST(p.price / p.included_credit, 1)
                     ELSE 0 END AS ratio
@@ -50,12 +52,14 @@ SELECT date_trunc('month', ends AT TIME ZONE %(zone)s)::date AS month, sum(remai
                  ON s.connection_id = g.connection_id AND s.status IN ('active', 'past_due')
           LEFT JOIN billing_plan p ON p.id = s.plan_id
           LEFT JOIN billing_payment y ON y.id = g.payment_id
+          LEFT JOIN billing_cycle c ON c.id = g.cycle_id AND g.source = 'cycle'
          WHERE g.merchant_id = %(merchant)s AND NOT g.is_spent
            AND billing_has_begun(g.effective_at, %(now)s)
            AND (g.expires_at IS NULL OR g.expires_at > %(now)s)) live
  GROUP BY 1 ORDER BY 1
 """
-# Who came, who left, what ended unused, and what needs a person, in one trip.
+# Who came, who left, what ended unused (not what an upgrade took in payment), and what needs a
+# person, in one trip.
 _PULSE = """
 SELECT
  (SELECT count(*) FROM billing_subscription WHERE merchant_id = %(merchant)s
@@ -67,8 +71,8 @@ SELECT
  (SELECT count(*) FROM billing_subscription WHERE merchant_id = %(merchant)s
      AND started_at < %(start)s AND ended_at >= %(start)s AND ended_at < %(end)s),
  (SELECT COALESCE(-sum(amount), 0) FROM billing_ledgerentry WHERE merchant_id = %(merchant)s
-     AND kind <> 'usage' AND kind = 'expire' AND occurred_at >= %(start)s
-     AND occurred_at < %(end)s),
+     AND kind <> 'usage' AND kind = 'expire' AND reason NOT LIKE 'Given in payment for %%'
+     AND occurred_at >= %(start)s AND occurred_at < %(end)s),
  (SELECT count(*) FROM billing_webhookendpoint WHERE merchant_id = %(merchant)s
      AND deleted_at IS NULL AND (failing_since IS NOT NULL OR paused_at IS NOT NULL)),
  (SELECT count(*) FROM jsonb_array_elements(

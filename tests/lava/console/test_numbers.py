@@ -10,12 +10,16 @@ from typing import Any
 
 import pytest
 from django.db.models import Sum
+from moneyed import Money
 
-from billing import credits, ledger
+from billing import credits, ledger, refunds, upgrades
 from billing.models import CreditGrant, Payment, Subscription
 from lava.console import numbers, periods
+from lava.demo.card_network.process import CardNetwork
 from meters import rollups
 from meters.models import UsageRequest
+from tests import card_network as cn
+from tests import factories
 from tests.lava.console.shop import Shop
 from tests.lava.console.test_wall import address
 
@@ -98,6 +102,34 @@ def test_breakage_is_what_ended_unused(ours: Shop) -> None:
         ended = credits.end(locked, pool=1, now=books.merchant.now())
     assert ended == 22
     assert tile(facts(ours), "Breakage").amount == 22
+
+
+def of(shop: cn.Shop) -> numbers.Facts:
+    period = periods.read({}, now=shop.now, zone="UTC")
+    return numbers.facts(shop.merchant, now=shop.now, period=period)
+
+
+def test_after_a_refund_in_part_what_is_left_is_deferred_whole(card_network: CardNetwork) -> None:
+    shop = cn.Shop()
+    connection = shop.subscribe()
+    payment = cn.buy(connection, factories.make_bundle(shop.plan), now=shop.now)
+    refunds.refund(payment, amount=Money(4, "USD"), reason="x", actor="Ana", key="k", now=shop.now)
+    found = of(shop)
+    assert (found.outstanding, found.deferred) == (31, 31)
+
+
+def test_credits_given_in_payment_are_deferred_with_the_new_and_no_breakage(
+    card_network: CardNetwork,
+) -> None:
+    shop = cn.Shop(rollover_type="none")
+    bigger = factories.make_plan(shop.merchant, price="100", credit="100", name="Scale")
+    connection = shop.subscribe()
+    shop.use(connection, "r1", "5")
+    upgrades.switch(connection.subscription, plan=bigger, now=shop.now)
+    found = of(shop)
+    # Paid 25 and 80, of which 5 were used.
+    assert (found.outstanding, round(found.deferred, 10)) == (100, 100)
+    assert tile(found, "Breakage").amount == 0
 
 
 def test_revenue_is_of_the_days_asked_for_and_opens_just_its_payments(ours: Shop) -> None:
