@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 from django.db.models import F, Q, Sum
@@ -111,6 +112,14 @@ def grant(
     return grant_id
 
 
+def in_order(connection: Connection, *, now: datetime) -> Any:
+    """The grants that have something to spend at `now`, in the order of the draw."""
+    lots = CreditGrant.objects.filter(live(now), connection=connection, is_spent=False)
+    return lots.order_by(
+        "priority", F("expires_at").asc(nulls_last=True), "pool", "origin_at", "pk"
+    )
+
+
 def head(connection: Connection) -> dict[str, str]:
     """The balance as events tell it."""
     total = Connection.objects.values_list("balance", flat=True).get(pk=connection.pk)
@@ -170,14 +179,11 @@ def take(
         raise errors.Invalid("Say who takes the credits.", param="actor")
     need = money.round_fee(amount)
     expire(connection, now=now)
-    lots = CreditGrant.objects.filter(live(now), connection=connection, is_spent=False)
+    lots = in_order(connection, now=now)
     if grant_id is not None:
         if not CreditGrant.objects.filter(connection=connection, pk=grant_id).exists():
             raise errors.NotFound("No such grant.", param="grant_id")
         lots = lots.filter(pk=grant_id)
-    lots = lots.order_by(
-        "priority", F("expires_at").asc(nulls_last=True), "pool", "origin_at", "pk"
-    )
     left = sum((lot.remaining for lot in lots), ZERO)
     standing = balance(connection, now=now)
     apart = ""

@@ -116,7 +116,7 @@ def _page(request: access.ConsoleRequest, key: str, act: Act) -> HttpResponse:
             "amount": amount,
             "lines": lines,
             "balance": balance,
-            "after": after(balance, connection, amount, word=act.word),
+            "after": after(balance, connection, amount, word=act.word, now=now),
             "second": second,
             "key": form.text("key") or secrets.token_urlsafe(12),
             "seen": seen,
@@ -141,11 +141,15 @@ def _amount(form: typed.Form, act: Act) -> Decimal:
 
 
 def after(
-    balance: credits.Balance, connection: Connection, amount: Decimal, *, word: str
+    balance: credits.Balance, connection: Connection, amount: Decimal, *, word: str, now: datetime
 ) -> dict[str, Decimal]:
     """What a connection has once credits are given or taken."""
     if word == TAKE.word:
-        cycle = min(amount, balance.cycle)
+        cycle, rest = ZERO, amount
+        for lot in credits.in_order(connection, now=now):
+            part = min(rest, lot.remaining)
+            rest -= part
+            cycle += part if lot.pool == CreditGrant.Pool.CYCLE else ZERO
         return {
             "total": balance.total - amount,
             "cycle": balance.cycle - cycle,

@@ -222,7 +222,7 @@ def _preview(request: access.ConsoleRequest, row: Approval) -> dict[str, Any]:
     balance = credits.balance(row.connection, now=now)
     found: dict[str, Any] = {"lines": lines, "balance": balance}
     if row.payment is None:
-        after = adjustments.after(balance, row.connection, row.amount, word=row.act)
+        after = adjustments.after(balance, row.connection, row.amount, word=row.act, now=now)
         return found | {"after": after}
     moved = sum((line.amount for line in lines), start=balance.total)
     return found | {

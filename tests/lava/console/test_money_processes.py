@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from billing import plans, reconciliations
+from billing import credits, plans, reconciliations
 from billing.models import (
     AuditEntry,
     Connection,
@@ -165,6 +165,20 @@ def test_credits_are_taken_once_as_shown_and_never_more_than_is_there(till: Till
     assert lines(till.connection)[-1:] == [("adjust", "-5.00")]
     more = till.client.post(take, {"amount": "21", "reason": "x"})
     assert more.status_code == 422 and b"Only 20 is left to take" in more.content
+
+
+def test_what_is_left_after_a_taking_is_shown_as_the_taking_leaves_it(till: Till) -> None:
+    """A bundle that ends goes before the plan's credits, which do not."""
+    type(till.shop.plan).objects.update(bundle_rollover_type="none")
+    cn.buy(till.connection, factories.make_bundle(till.shop.plan), now=till.shop.now)
+    take = on("connection-take", key=till.connection.public_id)
+    page = till.client.post(take, {"amount": "7", "reason": "Given twice"})
+    after = page.context["after"]
+    assert (after["cycle"], after["bundle"]) == (25, 3)
+    sent = {"amount": "7", "reason": "Given twice", "step": "take"}
+    till.client.post(take, sent | {"given": field(page.content.decode(), "given")})
+    left = credits.balance(till.connection, now=till.shop.now)
+    assert (left.cycle, left.bundle) == (25, 3)
 
 
 # Switch plan -------------------------------------------------------------------------------------
