@@ -9,7 +9,7 @@ from django.db import transaction
 from django.utils import timezone
 from moneyed import Money
 
-from billing import errors, failpoints, ids, settlement, stripe
+from billing import credits, errors, failpoints, ids, settlement, stripe
 from billing.models import Payment, Refund
 from billing.payments import KEY_MEMORY
 from billing.refunds import previews, settling
@@ -65,6 +65,8 @@ def intend(
         raise errors.Invalid("Say who gives the money back.", param="actor")
     if amount is not None and amount.currency != payment.amount.currency:
         raise errors.Invalid(f"This was paid in {payment.amount.currency}.", param="currency")
+    # Credits that are over are spent: without force, no debt is made of them.
+    credits.expire(connection, now=now)
     plan = previews.preview(
         payment, amount=amount.amount if amount is not None else None, force=force
     )

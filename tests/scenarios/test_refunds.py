@@ -144,6 +144,20 @@ def test_credits_are_found_where_they_rolled_to(shop: cn.Shop) -> None:
     assert again.left == left[second.pk]
 
 
+def test_credits_that_are_over_are_spent_though_nobody_entered_their_end(
+    card_network: CardNetwork,
+) -> None:
+    shop = cn.Shop(rollover_type="none")
+    connection = shop.subscribe()
+    payment = Payment.objects.get(connection=connection)
+    clock.advance(shop.merchant, to=connection.subscription.cycle_end, run=False)
+    with pytest.raises(errors.Refused) as refusal:
+        back(shop, payment)
+    assert refusal.value.code == "credits_spent"
+    connection.refresh_from_db()
+    assert connection.debt == 0 and cn.given_back(shop.merchant) == []
+
+
 def test_a_refund_of_overage_forgives_the_usage(card_network: CardNetwork) -> None:
     from billing import overage
 
