@@ -251,6 +251,7 @@ def expire(connection: Connection, *, now: datetime) -> Decimal:
 
 def pay_debt(connection: Connection, *, now: datetime) -> Decimal:
     """Pay debt out of live credits, but for what an open charge is collecting; gives the sum."""
+    expire(connection, now=now)
     return Decimal(ledger.call("SELECT billing_pay_debt(%s, %s)", connection.pk, now))
 
 

@@ -15,6 +15,7 @@ from django.db.models import F
 
 from billing import (
     clawback,
+    credits,
     errors,
     events,
     failpoints,
@@ -154,6 +155,7 @@ def _succeed(connection: Connection, row: Refund, *, now: datetime) -> None:
 def _forgive(connection: Connection, row: Refund, *, sign: int, now: datetime) -> None:
     """A refund of overage: what the card had paid is owed again, and forgiven in the same breath,
     so that both are seen and nothing is charged anew."""
+    credits.expire(connection, now=now)
     for kind, amount in (("clawback", -sign), ("adjust", sign)):
         ledger.append(
             connection,

@@ -65,6 +65,8 @@ def _pay_overage(
     elif connection.debt - connection.collecting < amount:
         _flag(payment, "Paid after it was given up; the debt was paid otherwise.")
         return
+    # Lines stand in the order of their instants: what has ended by now comes first.
+    credits.expire(connection, now=now)
     ledger.append(connection, kind="overage_charged", amount=amount, payment_id=payment.pk, now=now)
     Connection.objects.filter(pk=connection.pk).update(
         overage_attempts=0, overage_next_attempt_at=None

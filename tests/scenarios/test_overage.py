@@ -10,9 +10,19 @@ from typing import Any
 
 import pytest
 from django.test import Client
+from moneyed import Money
 
-from billing import clock, depletion, overage, payments, renewals, sweep
-from billing.models import Payment, StripeEvent
+from billing import (
+    clock,
+    depletion,
+    overage,
+    payments,
+    refunds,
+    renewals,
+    statements,
+    sweep,
+)
+from billing.models import LedgerEntry, Payment, StripeEvent
 from lava.demo.card_network.process import CardNetwork
 from tests import card_network as cn
 from tests import factories
@@ -97,6 +107,28 @@ def test_an_event_before_the_answer_settles_and_the_answer_changes_nothing(
 
 
 @pytest.mark.django_db
+def test_lines_stand_in_the_order_of_their_instants_when_the_answer_comes_late(
+    card_network: CardNetwork,
+) -> None:
+    """The answer comes an hour after the end of credits, and nobody has entered that end yet."""
+    shop = cn.Shop(bundle_rollover_type="none")
+    connection = shop.subscribe()
+    shop.use(connection, "r1", "37")
+    cn.fault(card_network, "drop", times=1)
+    payment = overage.collect(connection.pk, now=shop.now)
+    assert payment is not None and payment.status == "unknown"
+    cn.buy(connection, factories.make_bundle(shop.plan), now=shop.now)
+    end = connection.subscription.cycle_end
+    clock.advance(shop.merchant, to=end + timedelta(hours=1), run=False)
+    assert payments.refresh(payment, now=shop.now).status == "succeeded"
+    refunds.refund(payment, amount=Money(5, "USD"), reason="x", actor="Ana", key="k", now=shop.now)
+    clock.advance(shop.merchant, to=end + timedelta(hours=2))
+    instants = LedgerEntry.objects.order_by("seq").values_list("occurred_at", flat=True)
+    assert list(instants) == sorted(instants)
+    between = statements.explain(connection, at=end + timedelta(minutes=30))
+    assert between.lines[-1].balance_after == between.balance.total == -12
+
+
 def test_an_event_without_a_true_signature_changes_nothing(card_network: CardNetwork) -> None:
     shop = cn.Shop()
     connection = shop.subscribe()
