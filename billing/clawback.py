@@ -8,7 +8,7 @@ there, the oldest credit being spent first. What is no longer there becomes debt
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -50,14 +50,33 @@ class Taken:
 
 
 def granted(payment: Payment) -> Decimal:
-    """The credits a payment bought; 0 for overage, which pays what was owed."""
+    """The credits a payment bought; 0 for overage, which pays what was owed. Of an upgrade's only
+    the share of the price that the card paid: the rest was bought with credits given in payment,
+    which another payment had bought."""
     grants = CreditGrant.objects.filter(payment=payment, source__in=_BOUGHT)
-    return grants.aggregate(sum=Sum("amount"))["sum"] or ZERO
+    whole: Decimal = grants.aggregate(sum=Sum("amount"))["sum"] or ZERO
+    return money.round_fee(Fraction(whole) * _share(payment)) if payment.unused_value else whole
 
 
 def left(payment: Payment) -> Decimal:
     """How much of what a payment bought is unspent, wherever it rolled to."""
-    return sum(shares(payment).values(), ZERO)
+    return _left(payment, shares(payment))
+
+
+def _left(payment: Payment, there: Mapping[UUID, Decimal]) -> Decimal:
+    total = sum(there.values(), ZERO)
+    if not payment.unused_value:
+        return total
+    # Both shares are spent alike; what was taken back before was of the card's alone.
+    taken, _ = _taken_before(payment)
+    mine = money.round_fee((Fraction(total) + Fraction(taken)) * _share(payment)) - taken
+    return min(max(mine, ZERO), total)
+
+
+def _share(payment: Payment) -> Fraction:
+    """What the card paid of a price, the rest of which was given in credits."""
+    paid = Fraction(payment.amount.amount)
+    return paid / (paid + Fraction(payment.unused_value))
 
 
 def due(payment: Payment, amount: Decimal, *, besides: UUID | None = None) -> Decimal:
@@ -65,7 +84,7 @@ def due(payment: Payment, amount: Decimal, *, besides: UUID | None = None) -> De
     all than was granted. The last part takes what rounding left. `besides`: a dispute that is not
     counted as having held any back before."""
     whole = granted(payment)
-    before = _taken_before(payment, besides=besides)
+    before = sum(_taken_before(payment, besides=besides), ZERO)
     if amount + _back_before(payment, besides=besides) >= payment.amount.amount:
         return whole - before
     share = money.round_fee(Fraction(whole) * Fraction(amount) / Fraction(payment.amount.amount))
@@ -83,15 +102,17 @@ def take(
 ) -> Taken:
     """Take `amount` of credits back: out of what is left of the payment's, the rest as debt."""
     credits.expire(connection, now=now)
-    need = amount
+    there = shares(payment)
+    need = min(amount, _left(payment, there))
     lines: list[tuple[UUID | None, Decimal]] = []
-    for grant_id, rest in shares(payment).items():
+    for grant_id, rest in there.items():
         part = min(need, rest)
         if part > 0:
             lines.append((grant_id, part))
             need -= part
-    if need > 0:
-        lines.append((None, need))
+    spent = amount - sum((part for _, part in lines), ZERO)
+    if spent > 0:
+        lines.append((None, spent))
     _write(connection, payment, lines, sign=-1, reason=reason, actor=actor, now=now)
     credits.pay_debt(connection, now=now)
     return Taken(tuple(lines))
@@ -150,7 +171,7 @@ def take_rest_refunded(connection: Connection, payment: Payment, *, now: datetim
     )
     for row in rows:
         share = money.round_fee(Fraction(whole) * Fraction(row.amount.amount) / Fraction(price))
-        rest = whole - _taken_before(payment)
+        rest = whole - sum(_taken_before(payment), ZERO)
         is_last = row is rows[-1] and payment.refunded >= price
         need = rest if is_last else min(share - row.credits_taken - row.debt_made, rest)
         if need > ZERO:
@@ -335,17 +356,18 @@ def _disputes(payment: Payment, *, besides: UUID | None) -> Any:
     return rows.exclude(pk=besides)
 
 
-def _taken_before(payment: Payment, *, besides: UUID | None = None) -> Decimal:
-    """Credits that refunds and disputes of a payment hold back, as credits or as debt."""
+def _taken_before(payment: Payment, *, besides: UUID | None = None) -> tuple[Decimal, Decimal]:
+    """What refunds and disputes of a payment hold back: of credits, and as debt."""
     sums = [
         Refund.objects.filter(payment=payment).exclude(status=Refund.Status.FAILED),
         _disputes(payment, besides=besides),
     ]
-    total = ZERO
+    credits_taken = debt_made = ZERO
     for rows in sums:
         found = rows.aggregate(credits=Sum("credits_taken"), debt=Sum("debt_made"))
-        total += (found["credits"] or ZERO) + (found["debt"] or ZERO)
-    return total
+        credits_taken += found["credits"] or ZERO
+        debt_made += found["debt"] or ZERO
+    return credits_taken, debt_made
 
 
 def _back_before(payment: Payment, *, besides: UUID | None = None) -> Decimal:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -12,10 +13,11 @@ from django.db import OperationalError
 from django.utils import timezone
 from moneyed import Money
 
-from billing import clock, credits, errors, ids, refunds, sweep
+from billing import audit, clock, credits, errors, ids, refunds, sweep, upgrades
 from billing.models import Connection, Event, LedgerEntry, OutboxMessage, Payment, Refund
 from billing.stripe import client
 from lava.demo.card_network.process import CardNetwork
+from meters.models import MeterPlan
 from tests import card_network as cn
 from tests import factories
 
@@ -142,6 +144,37 @@ def test_credits_are_found_where_they_rolled_to(shop: cn.Shop) -> None:
     assert balance(shop, connection) == Decimal(58) - left[first.pk]
     again = refunds.preview(second)
     assert again.left == left[second.pk]
+
+
+@pytest.mark.parametrize(
+    ("used", "amount", "left"),
+    [("0", "75", "25"), ("10", "67.50", "22.5"), ("100", "0", "0"), ("33.333333", "50.00", None)],
+)
+def test_an_upgrade_takes_back_what_its_card_paid_and_not_what_was_given_in_payment(
+    card_network: CardNetwork, used: str, amount: str, left: str | None
+) -> None:
+    shop = cn.Shop(rollover_type="none")
+    connection = shop.subscribe()
+    bigger = factories.make_plan(shop.merchant, price="100", credit="100", name="Scale")
+    MeterPlan.objects.create(merchant=shop.merchant, meter=shop.meter, plan=bigger)
+    upgrades.switch(connection.subscription, plan=bigger, now=shop.now)
+    payment = Payment.objects.get(purpose="upgrade")
+    shop.use(connection, "r1", used)
+    if amount != "0":
+        seen = refunds.preview(payment)
+        assert seen.amount == Decimal(amount)
+        row = back(shop, payment)
+        assert (row.credits_taken, row.debt_made) == (seen.credits_taken, 0)
+    expected = Decimal(left) if left else (100 - Decimal(used)) / 4
+    assert abs(balance(shop, connection) - expected) < Decimal("0.00000001")
+    for number in range(2):
+        with suppress(errors.Refused):
+            back(shop, payment, force=True, key=f"forced-{number}")
+    # All that its card paid went back: what the first payment bought is left, less what was used.
+    assert balance(shop, connection) == 25 - Decimal(used)
+    payment.refresh_from_db()
+    assert payment.refunded == 75
+    assert not [rule.name for rule in audit.RULES if rule.rows(1)]
 
 
 def test_credits_that_are_over_are_spent_though_nobody_entered_their_end(
