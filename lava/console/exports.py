@@ -181,7 +181,8 @@ def _ledger(merchant: Merchant, query: dict[str, str]) -> tuple[list[str], Itera
             yield [
                 row.connection.public_id, row.connection.customer, row.seq, row.kind, row.amount,
                 row.balance_after, row.connection.currency,
-                row.grant.public_id if row.grant else "", row.request_id or "",
+                row.grant.public_id if row.grant else "",
+                ids.public("req", row.request_id) if row.request_id else "",
                 row.payment.public_id if row.payment else "", row.reason, row.actor,
                 row.occurred_at,
             ]  # fmt: skip

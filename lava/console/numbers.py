@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 from django.db import connection as database
 from django.db.models import Count, Exists, OuterRef, Q, Sum
 
+from billing import money
 from billing.models import Connection, Event, Merchant, Payment, PaymentMethod, Plan, Subscription
 from lava.console import periods
 from lava.console.periods import Period
@@ -35,7 +36,7 @@ PER_MONTH = {
 # the plan; what was given by hand is not. A refund takes its credits with it.
 _CREDIT = """
 SELECT date_trunc('month', ends AT TIME ZONE %(zone)s)::date AS month, sum(remaining),
-       sum(remaining * ratio)
+       round(sum(remaining * ratio), 10)
   FROM (SELECT g.remaining,
                COALESCE(g.expires_at,
                         CASE WHEN g.pool = 1 AND p.rollover_type = 'none' THEN s.cycle_end
@@ -270,7 +271,7 @@ def tiles(found: Facts) -> list[Tile]:
              text=f"{owed['count']:,} customer{'' if owed['count'] == 1 else 's'} owe"
              f"{'s' if owed['count'] == 1 else ''}"),
         Tile("ARPU", "/console/plans/",
-             amount=found.mrr / found.customers if found.customers else ZERO,
+             amount=money.round_fee(found.mrr / found.customers) if found.customers else ZERO,
              text="MRR for each active subscription"),
         Tile("Churn", "/console/connections/?show=ended",
              words=f"{pulse.churn:.1f} %" if pulse.churn is not None else "none yet",
@@ -314,7 +315,9 @@ def plan_rows(merchant: Merchant) -> list[dict[str, Any]]:
             "plan": row,
             "customers": row.customers,
             "past_due": row.past_due,
-            "mrr": row.customers * row.price.amount * PER_MONTH[row.billing_interval],
+            "mrr": money.round_fee(
+                row.customers * row.price.amount * PER_MONTH[row.billing_interval]
+            ),
         }
         for row in rows
         if row.archived_at is None or row.customers

@@ -11,9 +11,11 @@ import pytest
 from django.db import connection as database
 from django.test.utils import CaptureQueriesContext
 
+from billing import subscriptions
 from billing.models import LedgerEntry
 from lava.console import exports
 from meters.models import UsageRequest
+from tests import factories
 from tests.lava.console.shop import Shop
 
 pytestmark = pytest.mark.django_db
@@ -35,6 +37,25 @@ def test_the_ledger_is_exported_to_the_last_digit(ours: Shop) -> None:
     assert sum(Decimal(row["amount"]) for row in rows) == sum(line.amount for line in lines)
     assert {row["amount"] for row in rows} >= {"-0.0000020000", "25.0000000000"}
     assert [row["kind"] for row in read(ours, "ledger", kind="in")] == ["grant"]
+
+
+def test_the_ledgers_requests_are_those_of_the_requests(ours: Shop) -> None:
+    ours.sandbox.use("deep", 1)
+    used = {row["request_id"] for row in read(ours, "ledger", kind="usage")}
+    assert used == {row["id"] for row in read(ours, "requests")}
+
+
+def test_no_number_has_more_digits_than_money(ours: Shop) -> None:
+    books = ours.sandbox
+    plan = factories.make_plan(
+        books.merchant, price="10", credit="30", billing_interval="week", rollover_type="full"
+    )
+    subscription = factories.make_subscription(plan, now=books.merchant.now())
+    subscriptions.advance(subscription, index=1, now=books.merchant.now())
+    amounts = [row["value"] for row in read(ours, "numbers")]
+    amounts += [row["mrr"] for row in read(ours, "plans")]
+    amounts += [row["paid_for"] for row in read(ours, "credit")]
+    assert max(len(amount.partition(".")[2]) for amount in amounts) == 10
 
 
 def test_requests_and_payments_are_exported_as_filtered(ours: Shop) -> None:
