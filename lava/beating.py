@@ -9,6 +9,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -23,6 +26,27 @@ LOCK = 0x1A7A
 class OnlyBeat(beat.PersistentScheduler):
     """A beat that ticks only while it holds the database's advisory lock: any number may run."""
 
+    # Celery's own, which its types leave out.
+    schedule_filename: str
+    _store: Any
+    _remove_db: Callable[[], None]
+    # The line to the database that the lock was taken on.
+    _held_on: Any = None
+
+    def setup_schedule(self) -> None:
+        """Open the file of what was sent when. One that a crash left unreadable is made anew:
+        otherwise no beat would ever run again, nor the worker around it."""
+        Path(self.schedule_filename).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            super().setup_schedule()
+        except Exception as error:
+            log.exception("beat_schedule_unreadable", error=type(error).__name__)
+            if self._store is not None:
+                with suppress(Exception):
+                    self._store.close()
+            self._remove_db()
+            super().setup_schedule()
+
     def tick(self, *args: Any, **kwargs: Any) -> float:
         if not self._is_the_one():
             return 2.0
@@ -30,21 +54,20 @@ class OnlyBeat(beat.PersistentScheduler):
         return min(wait, 5.0)
 
     def _is_the_one(self) -> bool:
-        from django.db import DatabaseError, connection
+        from django.db import Error, connection
 
         try:
             with connection.cursor() as cursor:
-                if getattr(self, "_held_by", None) == id(connection.connection):
-                    return True
-                cursor.execute("SELECT pg_try_advisory_lock(%s)", [LOCK])
+                # Asked at each tick: with a line that broke unheard the lock is gone.
+                held = self._held_on is connection.connection
+                cursor.execute("SELECT %s OR pg_try_advisory_lock(%s)", [held, LOCK])
                 row = cursor.fetchone()
-        except DatabaseError:
+        except Error:
             connection.close()
-            self._held_by = None
+            self._held_on = None
             return False
-        held = bool(row and row[0])
-        self._held_by = id(connection.connection) if held else None
-        return held
+        self._held_on = connection.connection if row and row[0] else None
+        return self._held_on is not None
 
 
 class WithBeat(bootsteps.StartStopStep):

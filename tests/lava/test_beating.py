@@ -49,6 +49,48 @@ def test_a_beat_ticks_while_nobody_else_does(
     connection.close()
 
 
+@pytest.mark.django_db(transaction=True)
+def test_a_beat_whose_line_to_the_database_broke_takes_the_lock_again(
+    made: Callable[[], beating.OnlyBeat], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(beat.PersistentScheduler, "tick", lambda *_: 30.0)
+    params = connection.get_connection_params()
+    for name in ("cursor_factory", "context", "pool", "assume_role", "server_side_binding"):
+        params.pop(name, None)
+    holders = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objid = %s AND granted"
+    one = made()
+    with psycopg.connect(**params | {"autocommit": True}) as other:
+        eventually(lambda: one.tick() == 5.0)
+        ((first,),) = other.execute(holders, [beating.LOCK]).fetchall()
+        other.execute("SELECT pg_terminate_backend(%s)", [first])
+        eventually(lambda: not other.execute(holders, [beating.LOCK]).fetchall())
+        assert one.tick() == 2.0
+        assert one.tick() == 5.0
+        ((second,),) = other.execute(holders, [beating.LOCK]).fetchall()
+    assert second != first
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    "left",
+    [b"", b"\0" * 4000, b"\x80\x04cno_module\nname\n.", b"broken"],
+    ids=["empty", "zeros", "of an older program", "broken"],
+)
+def test_a_schedule_that_nobody_can_read_is_made_anew(tmp_path: Path, left: bytes) -> None:
+    place = tmp_path / "state" / "beat"
+    one = beating.OnlyBeat(app, schedule_filename=str(place))
+    names = set(one.schedule)
+    one.close()
+    files = list(place.parent.iterdir())
+    assert files
+    for file in files:
+        if file.suffix != ".dir":
+            file.write_bytes(left)
+    two = beating.OnlyBeat(app, schedule_filename=str(place))
+    assert set(two.schedule) == names
+    two.close()
+
+
 class Service:
     """In the place of Celery's."""
 
