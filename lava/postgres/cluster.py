@@ -98,6 +98,9 @@ def ensure() -> Cluster:
     cluster = current()
     cluster.home.mkdir(parents=True, exist_ok=True)
     with _gate(cluster):
+        if not (cluster.home / "made").exists():
+            # The server of one that was killed as it made it has no roles and no database.
+            stop(cluster)
         if not _is_running(cluster):
             _make(cluster)
             _start(cluster)
