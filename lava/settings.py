@@ -24,7 +24,7 @@ from lava.operations import logs
 env = environ.Env()
 BASE_DIR = Path(__file__).resolve().parent.parent
 # Everything the local default keeps: data, sockets, logs, the facts of the last `up`.
-STATE_DIR = Path(env.str("LAVA_STATE_DIR", default=str(BASE_DIR / ".lava")))
+STATE_DIR = Path(env.str("LAVA_STATE_DIR", default=str(BASE_DIR / ".lava"))).absolute()
 
 # --- Where and how it runs -----------------------------------------------------------------------
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -17,8 +20,9 @@ import psutil
 import pytest
 
 from lava import supervisor
+from lava.bench import ports
 from lava.management.commands import up
-from tests.product import ROOT, Product, eventually
+from tests.product import OURS, ROOT, Product, eventually
 
 pytestmark = pytest.mark.xdist_group("product")
 
@@ -211,3 +215,48 @@ def test_what_a_kill_leaves_disturbs_no_next_start_which_stops_everything() -> N
         assert processes_of(running) == []
     finally:
         running.remove()
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Where `nobody` may go, which the server runs as when we are root."""
+    made = Path(tempfile.mkdtemp(prefix="lava-"))
+    made.chmod(0o755)
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
+
+
+def begun(folder: Path, *, state: str) -> subprocess.Popen[bytes]:
+    """A first start from a folder, as far as to its database's server."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    starting = subprocess.Popen(
+        [sys.executable, ROOT / "manage.py", "up", "--no-demo", "--port", str(ports.free(3))],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=env | {"LAVA_STATE_DIR": state},
+        cwd=folder,
+    )
+    socket_of = folder / "state" / "postgres" / "socket" / ".s.PGSQL.5432"
+    eventually(socket_of.exists, within_s=60, pause_s=0.01)
+    return starting
+
+
+def test_a_folder_for_its_files_is_meant_from_where_one_stands(folder: Path) -> None:
+    starting = begun(folder, state="state")
+    starting.terminate()
+    starting.wait(60)
+    assert (folder / "state" / "secret_key").exists()
+    assert not (ROOT / "state").exists()
+
+
+def test_a_start_that_was_killed_as_it_made_its_database_is_made_again(folder: Path) -> None:
+    starting = begun(folder, state=str(folder / "state"))
+    starting.kill()
+    starting.wait()
+    assert not (folder / "state" / "postgres" / "made").exists()
+    again = begun(folder, state=str(folder / "state"))
+    try:
+        eventually((folder / "state" / "up.json").exists, within_s=120)
+    finally:
+        again.terminate()
+        again.wait(60)

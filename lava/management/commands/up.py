@@ -44,10 +44,11 @@ class Command(BaseCommand):
         parser.add_argument("--workers", type=int, default=2, help="web processes")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        # What is started finds the product where it is, not where one stands.
-        os.chdir(settings.BASE_DIR)
         state = Path(settings.STATE_DIR)
-        state.mkdir(exist_ok=True)
+        state.mkdir(parents=True, exist_ok=True)
+        # What is started finds the product where it is, not where one stands, and our files here.
+        os.environ["LAVA_STATE_DIR"] = str(state)
+        os.chdir(settings.BASE_DIR)
         gate = self._only_one(state)
         watching.interrupt_on_signals()
         pids = state / "pids"
