@@ -13,6 +13,7 @@ import hashlib
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,9 @@ def main() -> None:
     if sys.argv[1:2] == ["test"]:
         os.chdir(ROOT)
         os.execv(sys.executable, [sys.executable, "-m", "pytest", *sys.argv[2:]])
+    if sys.argv[1:2] == ["up"] and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        # Until it hears Ctrl-C itself: Python's own way is to raise, and somebody may drop that.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "lava.settings")
     from django.core.management import execute_from_command_line
 

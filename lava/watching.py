@@ -11,15 +11,19 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn
 
 from lava.postgres import cluster
 from lava.supervisor import Supervisor
 
 # How soon a death is seen; a look costs a few system calls.
 WATCH_S = 0.1
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STDOUT, STDERR = 1, 2
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Whether one of them came.
+_asked = False
 
 
 class Watch:
@@ -32,7 +36,12 @@ class Watch:
         self.facts = facts
 
     def look(self) -> None:
-        """Start again what has died, the database too: it last, since its start is waited for."""
+        """Start again what has died, the database too: it last, since its start is waited for.
+
+        Raises:
+            KeyboardInterrupt: a signal had come, and who was interrupted made nothing of it.
+        """
+        _heed()
         self.supervisor.watch()
         if self.own_database and cluster.pid() is None:
             self.supervisor.say("The database ended; starting it again")
@@ -44,9 +53,9 @@ class Watch:
                 self.supervisor.say(str(error))
 
     def stop(self) -> None:
-        """Stop all of it, the database last. A second signal changes nothing."""
-        for number in _SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
+        """Stop all of it, the database last. A further signal changes nothing."""
+        global _asked
+        _asked = True
         self.supervisor.stop()
         if self.own_database:
             # Whoever started it, a killed run or a shell: the checkout's cluster ends with `up`.
@@ -55,13 +64,25 @@ class Watch:
 
 
 def interrupt_on_signals() -> None:
-    """SIGTERM is Ctrl-C."""
+    """SIGTERM is Ctrl-C, and so is a terminal that is closed. Only the first of them interrupts:
+    what ends everything must come to its own end. Python drops an exception where it has no place
+    for it, so that one is raised again by who looks next."""
 
     def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
+        global _asked
+        if not _asked:
+            _asked = True
+            raise KeyboardInterrupt
 
     for number in _SIGNALS:
-        signal.signal(number, interrupt)
+        # Under nohup a terminal may close.
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, interrupt)
+
+
+def _heed() -> None:
+    if _asked:
+        raise KeyboardInterrupt
 
 
 def become(watch: Watch, *, keep: int) -> NoReturn:
@@ -81,6 +102,7 @@ def become(watch: Watch, *, keep: int) -> NoReturn:
     sys.stderr.flush()
     # Nobody would hear a signal until the other program does.
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    _heed()
     os.execv(sys.executable, [sys.executable, "-m", "lava.watching", str(read)])
 
 
@@ -88,7 +110,7 @@ def main() -> None:
     """Watch until a signal comes."""
     with os.fdopen(int(sys.argv[1])) as line:
         told = json.load(line)
-    supervisor = Supervisor.adopt(told["supervisor"], say=lambda words: _say(words, sys.stderr))
+    supervisor = Supervisor.adopt(told["supervisor"], say=lambda words: say(words, STDERR))
     watch = Watch(supervisor, own_database=told["own_database"], facts=Path(told["facts"]))
     try:
         interrupt_on_signals()
@@ -97,15 +119,16 @@ def main() -> None:
             time.sleep(WATCH_S)
             watch.look()
     except KeyboardInterrupt:
-        _say("\nStopping ...", sys.stdout)
+        say("\nStopping ...", STDOUT)
     finally:
         watch.stop()
-    _say("Stopped.", sys.stdout)
+    say("Stopped.", STDOUT)
 
 
-def _say(words: str, to: TextIO) -> None:
-    to.write(f"{words}\n")
-    to.flush()
+def say(words: str, to: int) -> None:
+    """Tell whoever reads there. That nobody does any more ends nothing."""
+    with suppress(OSError):
+        os.write(to, f"{words}\n".encode())
 
 
 if __name__ == "__main__":

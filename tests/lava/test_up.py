@@ -19,7 +19,7 @@ import httpx
 import psutil
 import pytest
 
-from lava import supervisor
+from lava import supervisor, watching
 from lava.bench import ports
 from lava.management.commands import up
 from tests.product import OURS, ROOT, Product, eventually
@@ -133,6 +133,38 @@ def test_a_child_is_adopted_as_it_is(tmp_path: Path) -> None:
     assert not second.alive("sleeper")
 
 
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_interrupts_once_and_is_not_lost(
+    first: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = supervisor.Supervisor(logs=tmp_path, pids=tmp_path / "pids", say=print)
+    watch = watching.Watch(nothing, own_database=False, facts=tmp_path / "up.json")
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    monkeypatch.setattr(watching, "_asked", False)
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        watching.interrupt_on_signals()
+        watch.look()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(first)
+        for number in numbers:
+            signal.raise_signal(number)
+        with pytest.raises(KeyboardInterrupt):
+            watch.look()
+        watch.stop()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_what_watches_does_not_end_since_nobody_reads() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    watching.say("web ended", write)
+    os.close(write)
+
+
 def _answers(product: Product) -> bool:
     try:
         return httpx.get(f"{product.url}/readyz", timeout=2).is_success
@@ -208,8 +240,11 @@ def test_what_a_kill_leaves_disturbs_no_next_start_which_stops_everything() -> N
         running.start()
         assert httpx.get(f"{running.url}/readyz").is_success
         assert len(processes_of(running)) > 8
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            running.process.send_signal(number)
         running.stop()
         assert "Stopped." in running.output()
+        assert "Traceback" not in (running.state / "up.log").read_text()
         assert not (running.state / "up.json").exists()
         time.sleep(0.5)
         assert processes_of(running) == []

@@ -50,7 +50,6 @@ class Command(BaseCommand):
         os.environ["LAVA_STATE_DIR"] = str(state)
         os.chdir(settings.BASE_DIR)
         gate = self._only_one(state)
-        watching.interrupt_on_signals()
         pids = state / "pids"
         clean_up_after_a_crash(pids, root=Path(settings.BASE_DIR))
         run = Run(
@@ -60,6 +59,7 @@ class Command(BaseCommand):
             workers=options["workers"],
         )
         try:
+            watching.interrupt_on_signals()
             run.check_ports()
             run.start_ground()
             # A page is what people wait for: web is the first, on all cores.
@@ -72,11 +72,11 @@ class Command(BaseCommand):
             self._announce(run, story)
             watching.become(run.watch, keep=gate.fileno())
         except KeyboardInterrupt:
-            self.stdout.write("\nStopping ...")
+            watching.say("\nStopping ...", watching.STDOUT)
         finally:
             run.watch.stop()
             gate.close()
-        self.stdout.write("Stopped.")
+        watching.say("Stopped.", watching.STDOUT)
 
     def _only_one(self, state: Path) -> IO[str]:
         gate = open(state / "up.lock", "w")  # noqa: SIM115
@@ -87,7 +87,7 @@ class Command(BaseCommand):
         return gate
 
     def _warn(self, words: str) -> None:
-        self.stderr.write(words)
+        watching.say(words, watching.STDERR)
 
     def _announce(self, run: Run, story: dict[str, Any]) -> None:
         console = {"url": f"{run.url}/console/", "email": None, "password": None}
