@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 from lava.postgres import cluster
 from lava.supervisor import Supervisor
@@ -85,8 +87,8 @@ def _heed() -> None:
         raise KeyboardInterrupt
 
 
-def become(watch: Watch, *, keep: int) -> NoReturn:
-    """Turn this process into the program below. `keep`: a file descriptor that stays open."""
+def become(watch: Watch, *, keep: Iterable[IO[str] | socket.socket]) -> NoReturn:
+    """Turn this process into the program below. `keep`: what stays open."""
     told = {
         "supervisor": watch.supervisor.handed_over(),
         "own_database": watch.own_database,
@@ -96,7 +98,7 @@ def become(watch: Watch, *, keep: int) -> NoReturn:
     with os.fdopen(write, "w") as line:
         # A pipe holds 64 KiB; this is a few.
         json.dump(told, line)
-    for number in (read, keep):
+    for number in (read, *(held.fileno() for held in keep)):
         os.set_inheritable(number, True)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -190,6 +190,32 @@ def test_a_taken_port_is_said_in_one_sentence() -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_port_belongs_to_the_first_of_two_that_start_at_once(folder: Path) -> None:
+    """Neither listens yet: by what listens both would have it."""
+    port = ports.free(3)
+    command = [sys.executable, ROOT / "manage.py", "up", "--no-demo", "--port"]
+    env = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    two = [
+        subprocess.Popen(
+            [*command, str(port + shift)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=env | {"LAVA_STATE_DIR": str(folder / name)},
+        )
+        for name, shift in (("one", 0), ("two", 2))
+    ]
+    try:
+        eventually(lambda: any(process.poll() is not None for process in two), within_s=60)
+        (refused,) = [process for process in two if process.poll() is not None]
+        assert refused.returncode != 0
+        assert f"Port {port + 2} is taken" in refused.communicate()[1]
+    finally:
+        for process in two:
+            process.terminate()
+            process.communicate(timeout=60)
+
+
 def test_a_port_is_taken_by_who_listens_and_not_by_a_line_that_was_closed() -> None:
     """The web server shares its port among its processes, and may be the first to close a line."""
     with socket.socket() as server:

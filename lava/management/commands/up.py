@@ -70,7 +70,7 @@ class Command(BaseCommand):
             run.wait_until_ready()
             run.start_worker()
             self._announce(run, story)
-            watching.become(run.watch, keep=gate.fileno())
+            watching.become(run.watch, keep=[gate, *run.claims])
         except KeyboardInterrupt:
             watching.say("\nStopping ...", watching.STDOUT)
         finally:
@@ -124,6 +124,20 @@ class Command(BaseCommand):
         self.stdout.flush()
 
 
+def _claim(port: int) -> socket.socket | None:
+    """A port as ours alone, from now until we end; None: another `up` has it. One that starts at
+    the same moment finds it free too, and both web servers would then share it."""
+    claim = socket.socket(socket.AF_UNIX)
+    if sys.platform == "linux":
+        try:
+            # A name without a file, which goes with the process.
+            claim.bind(f"\0lava-port-{port}")
+        except OSError:
+            claim.close()
+            return None
+    return claim
+
+
 def _is_taken(port: int) -> bool:
     """Whether a server of ours could not have a port. What is left for a minute of a line that an
     earlier one closed does not hinder it: like the web server, the probe shares the port, so
@@ -153,6 +167,7 @@ class Run:
         self.url = os.environ.get("LAVA_BASE_URL", f"http://127.0.0.1:{port}").rstrip("/")
         self.own_database = not os.environ.get("DATABASE_URL")
         self.watch = watching.Watch(supervisor, own_database=self.own_database, facts=facts)
+        self.claims: list[socket.socket] = []
         self.own_broker = not settings.CELERY_BROKER_URL
         self.own_cards = settings.STRIPE_KEYS["test"][0] == "sk_test_local"
         self.card_network_url = f"http://127.0.0.1:{port + 1}" if self.own_cards else ""
@@ -169,7 +184,10 @@ class Run:
         """Fail early, in one sentence, when a port is taken."""
         wanted = [self.port, self.port + 2] + ([self.port + 1] if self.own_cards else [])
         for port in wanted:
-            if _is_taken(port):
+            claim = _claim(port)
+            if claim is not None:
+                self.claims.append(claim)
+            if claim is None or _is_taken(port):
                 raise CommandError(
                     f"Port {port} is taken. Choose another with --port N (N, N+1 and N+2 are used)."
                 )
