@@ -148,12 +148,19 @@ def broker() -> Iterator[Finding]:
     yield Finding("broker", "answers")
     workers = app.control.inspect(timeout=2).ping() or {}
     yield Finding("workers", f"{len(workers)} answer", "" if workers else "Start a Celery worker.")
+    yield from beat()
+
+
+def beat() -> Iterator[Finding]:
+    """A beat of this database ticks; one server may hold those of several."""
     (ticking,) = _one(
         "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = 0"
-        " AND objid = %s",
+        " AND objid = %s"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
         [beating.LOCK],
     )
-    yield Finding("beat", "ticks" if ticking else "none", "" if ticking else "Start a Celery beat.")
+    mend = "" if ticking else "Start a Celery beat, or a worker with --beats."
+    yield Finding("beat", "ticks" if ticking else "none", mend)
 
 
 def cards() -> Iterator[Finding]:

@@ -6,6 +6,7 @@ import json
 from io import StringIO
 from typing import Any
 
+import psycopg
 import pytest
 from django.apps import apps
 from django.core.management import call_command
@@ -13,6 +14,7 @@ from django.db import connection, models
 
 from billing import errors, secrets, webhooks
 from billing.models import CardAccount
+from lava import beating
 from lava.operations import doctor, sealed
 from tests import factories
 
@@ -118,3 +120,16 @@ def test_every_sealed_column_is_known() -> None:
         for field in model._meta.get_fields():
             if isinstance(field, models.BinaryField) and field.name not in plain:
                 assert (model, field.name) in known, f"{model._meta.label}.{field.name}"
+
+
+def test_a_beat_of_another_database_on_the_server_is_not_ours() -> None:
+    params = connection.get_connection_params()
+    for name in ("cursor_factory", "context", "pool", "assume_role", "server_side_binding"):
+        params.pop(name, None)
+    lock = "SELECT pg_advisory_lock(%s)"
+    with psycopg.connect(**params | {"dbname": "postgres", "autocommit": True}) as other:
+        other.execute(lock, [beating.LOCK])
+        assert seen(doctor.beat)["beat"].mend
+    with psycopg.connect(**params | {"autocommit": True}) as ours:
+        ours.execute(lock, [beating.LOCK])
+        assert seen(doctor.beat)["beat"].is_well
