@@ -133,7 +133,10 @@ def give(
 
     Raises:
         billing.errors.Invalid: no positive amount, no reason, or no name of who gives.
+        billing.errors.Conflict: the connection was deleted: nobody could spend them.
     """
+    if connection.status == Connection.Status.DELETED:
+        raise errors.Conflict("This customer was deleted: nobody could spend the credits.")
     if amount <= 0:
         raise errors.Invalid("Give an amount above 0.", param="amount")
     if not reason.strip():

@@ -11,11 +11,12 @@ from django.db import IntegrityError, connection, transaction
 from django.test import Client
 from django.utils import timezone
 
-from billing import approvals, audit, errors
+from billing import approvals, audit, connections, errors
 from billing.models import (
     Approval,
     AuditEntry,
     Connection,
+    CreditGrant,
     LedgerEntry,
     Membership,
     Organization,
@@ -171,6 +172,18 @@ def test_what_cannot_be_done_any_more_stays_waiting_and_says_why(desk: Desk) -> 
     assert b"spent but for $10.00" in ann.get(on("approval", key=desk.asked.public_id)).content
     assert desk.decide(ann, "approve").status_code == 422
     assert desk.asked.state == Approval.State.WAITING and not Refund.objects.exists()
+
+
+def test_a_customer_who_was_deleted_meanwhile_is_given_nothing(desk: Desk) -> None:
+    desk.give("500")
+    ann = desk.join(Role.OWNER, "Ann Owner")
+    with transaction.atomic():
+        connections.delete(desk.connection, now=desk.connection.merchant.now())
+    answer = desk.decide(ann, "approve")
+    assert answer.status_code == 422
+    assert b"This customer was deleted" in answer.content
+    assert desk.asked.state == Approval.State.WAITING
+    assert not CreditGrant.objects.filter(source="manual").exists()
 
 
 def test_nobody_is_asked_for_what_cannot_be_done(desk: Desk) -> None:
