@@ -309,7 +309,8 @@ def void(request: UsageRequest | Stored, *, reason: str, actor: str, now: dateti
     Raises:
         billing.errors.Invalid: no reason, or no name of who takes it back.
         billing.errors.Conflict: it was not charged (`request_not_charged`): running, or failed; or
-            part of it was given back by the volume of its cycle (`cycle_settled`).
+            part of what its meter charged was given back by the volume of its cycle
+            (`cycle_settled`).
     """
     reason, actor = reason.strip(), actor.strip()
     for text, name in ((reason, "reason"), (actor, "actor")):
@@ -323,7 +324,7 @@ def void(request: UsageRequest | Stored, *, reason: str, actor: str, now: dateti
     if row.status != UsageRequest.Status.COMPLETED:
         raise errors.Conflict("This request was not charged.", code="request_not_charged")
     if volume.is_settled(
-        subscription_id=row.subscription_id, cycle_index=row.cycle_index, price=row.price
+        subscription_id=row.subscription_id, cycle_index=row.cycle_index, meter_id=row.meter_id
     ):
         raise errors.Conflict(
             "Its cycle was settled by volume, and part of it given back: give credits by hand.",

@@ -172,10 +172,11 @@ def given(merchant: Merchant, *, start: datetime, end: datetime) -> dict[UUID, D
     return dict(rows.order_by().values_list("meter_id").annotate(total=Sum("amount")))
 
 
-def is_settled(*, subscription_id: UUID, cycle_index: int, price: MeterPrice) -> bool:
-    """Whether something was given back of what a version of a price charged in a cycle."""
+def is_settled(*, subscription_id: UUID, cycle_index: int, meter_id: UUID) -> bool:
+    """Whether something was given back for the volume of a meter in a cycle: all that was counted
+    in it, at whatever version of the price, has made the tier."""
     rows = VolumeSettlement.objects.filter(
-        subscription_id=subscription_id, cycle_index=cycle_index, price=price, amount__gt=0
+        subscription_id=subscription_id, cycle_index=cycle_index, meter_id=meter_id, amount__gt=0
     )
     return bool(rows.exists())
 

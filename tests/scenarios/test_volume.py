@@ -334,6 +334,25 @@ def test_what_was_taken_back_counts_no_more_and_nothing_is_taken_back_after(
     assert total(shop, connection) == Decimal(25 - 12 + 6 + 25)
 
 
+def test_what_made_the_tier_is_not_taken_back_after_whatever_its_version(
+    card_network: CardNetwork,
+) -> None:
+    shop = Shop(rollover_type="none")
+    connection = shop.subscribe()
+    shop.use(connection, "a", "8")
+    publish(shop, (0, "1"), tier_mode="graduated")
+    shop.use(connection, "b", "4")
+    shop.renew(connection)
+    assert given(connection) == [Decimal(4)]
+    for name in "ab":
+        with pytest.raises(errors.Conflict) as refusal:
+            usage.void(
+                UsageRequest.objects.get(request_id=name), reason="late", actor="ana", now=shop.now
+            )
+        assert refusal.value.code == "cycle_settled"
+    assert total(shop, connection) == Decimal(25 + 4)
+
+
 def test_allowance_and_packages_come_before_the_tiers(card_network: CardNetwork) -> None:
     shop = cn.Shop()
     publish(
