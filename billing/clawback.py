@@ -208,7 +208,7 @@ def give_back(
     if owed > off:
         credits.grant(
             connection,
-            source=CreditGrant.Source.MANUAL,
+            source=CreditGrant.Source.RETURNED,
             amount=owed - off,
             now=now,
             reason=reason,

@@ -37,7 +37,8 @@ class CreditGrant(Walled):
         ROLLOVER = "rollover", "Rolled over"
         BUNDLE = "bundle", "Bundle"
         MANUAL = "manual", "Given by hand"
-        # What a voided request owed and somebody has paid already.
+        # What was owed for a request that is voided, or for money that came back after all, and
+        # somebody has paid already.
         RETURNED = "returned", "Returned"
         # What usage cost less in the end, by the volume of its cycle.
         VOLUME = "volume", "Volume discount"

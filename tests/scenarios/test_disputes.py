@@ -7,11 +7,29 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from django.db import OperationalError
+from django.db import OperationalError, transaction
 from moneyed import Money
 
-from billing import audit, clock, credits, disputes, errors, refunds, statements, subscriptions
-from billing.models import Connection, Dispute, Event, LedgerEntry, Payment, Refund
+from billing import (
+    audit,
+    clock,
+    credits,
+    disputes,
+    errors,
+    ledger,
+    refunds,
+    statements,
+    subscriptions,
+)
+from billing.models import (
+    Connection,
+    CreditGrant,
+    Dispute,
+    Event,
+    LedgerEntry,
+    Payment,
+    Refund,
+)
 from lava.demo.card_network.process import CardNetwork
 from tests import card_network as cn
 from tests import factories
@@ -80,6 +98,27 @@ def test_won_everything_comes_back(card_network: CardNetwork, shop: cn.Shop) -> 
     payment.refresh_from_db()
     assert payment.dispute_flag == ""
     assert Event.objects.filter(name="payment.dispute_closed").count() == 1
+
+
+def test_won_debt_that_was_paid_meanwhile_is_returned_and_nobody_gave_it(
+    card_network: CardNetwork, shop: cn.Shop
+) -> None:
+    connection = shop.subscribe()
+    payment = bought(shop, connection)
+    shop.use(connection, "r1", "29")
+    dispute = opened(card_network, payment)
+    cn.deliver_all(card_network, "charge.dispute.created", merchant=shop.merchant)
+    with transaction.atomic():
+        locked = ledger.lock(connection.pk)
+        credits.give(locked, amount=Decimal(10), reason="Sorry", actor="Ana", now=shop.now)
+    card_network.control("disputes/close", {"dispute": dispute, "status": "won"})
+    cn.deliver_all(card_network, merchant=shop.merchant)
+    assert balance(shop, connection) == Decimal(16)
+    grants = CreditGrant.objects.filter(connection=connection).exclude(reason="")
+    assert [(row.source, row.amount) for row in grants.order_by("pk")] == [
+        ("manual", 10),
+        ("returned", 4),
+    ]
 
 
 def test_lost_the_credits_stay_taken(card_network: CardNetwork, shop: cn.Shop) -> None:
