@@ -183,7 +183,7 @@ def test_the_stock_node_sdks_work_with_base_url_and_key_alone(shop: Shop, mock: 
     for call in calls:
         if call.endpoint.endswith("/embeddings"):
             # The mock states zeros: it is charged by its text.
-            assert call.charged > 0 and call.flags == ["estimated"]
+            assert call.charged > 0 and "estimated" in call.flags
         else:
             assert call.charged == FEE, call.endpoint
     sound(shop)
