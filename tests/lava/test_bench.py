@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from django.core.management.base import CommandError
 
-from lava.bench import gateway, load, scratch, screens, upstream
+from lava.bench import called, load, scratch, screens, upstream
 from lava.management.commands import audit
 from meters.gateway import readers
 from tests.product import ROOT
@@ -133,7 +133,7 @@ def test_gateway_is_measured_beside_the_direct_call_and_the_books_hold(tmp_path:
 
 def test_a_folder_without_litellm_is_said_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="There is no LiteLLM"):
-        gateway.LiteLLMServer(str(tmp_path), provider=1)
+        called.LiteLLMServer(str(tmp_path), provider=1)
 
 
 def test_the_stand_in_provider_answers_whole_and_as_a_stream() -> None:
