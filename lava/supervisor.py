@@ -206,7 +206,10 @@ class Supervisor:
             for child in self.children
             if child.process is not None
         ]
-        self.pids.write_text("\n".join(lines) + "\n")
+        # Whole at any moment: whoever reads it, and whatever a kill interrupts.
+        fresh = self.pids.with_name(f"{self.pids.name}.new")
+        fresh.write_text("\n".join(lines) + "\n")
+        fresh.rename(self.pids)
 
 
 def stop(child: Child) -> None:
@@ -238,7 +241,6 @@ def clean_up_after_a_crash(pids: Path, *, root: Path) -> None:
     if not pids.exists():
         return
     ended = []
-    # Half a line is what a kill left of the list.
     found = re.findall(r"^(\d+) \w", pids.read_text(), re.MULTILINE)
     for group in {int(number) for number in found} - {os.getpgrp()}:
         # A reused process id is somebody else's: only what runs from this checkout is ended.
