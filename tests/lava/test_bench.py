@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from django.core.management.base import CommandError
 
-from lava.bench import called, load, scratch, screens, upstream
+from lava.bench import called, load, machine, scratch, screens, upstream
 from lava.management.commands import audit
 from meters.gateway import readers
 from tests.product import ROOT
@@ -129,6 +129,13 @@ def test_gateway_is_measured_beside_the_direct_call_and_the_books_hold(tmp_path:
     (books,) = facts["books"]
     assert books["rows"] == facts["acknowledged"] > 0 and books["broken"] == []
     assert (books["open_holds"], books["not_completed"], books["flagged"]) == (0, 0, 0)
+
+
+def test_a_process_that_ends_during_a_look_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    # 2 ends during the second look, and is with its parent at the third.
+    looks = iter([({1, 2}, 10.0), ({1}, 4.0), ({1}, 12.0)])
+    monkeypatch.setattr(machine, "_look", lambda root: next(looks))
+    assert machine.spent_us(1) == 12.0
 
 
 def test_a_folder_without_litellm_is_said_in_one_sentence(tmp_path: Path) -> None:
