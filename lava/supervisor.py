@@ -54,7 +54,7 @@ class Adopted:
     def poll(self) -> int | None:
         """How it ended; None: it runs."""
         if self.returncode is None:
-            self._ask(os.WNOHANG)
+            self._ask()
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
@@ -75,9 +75,9 @@ class Adopted:
         if self.poll() is None:
             os.kill(self.pid, number)
 
-    def _ask(self, how: int) -> None:
+    def _ask(self) -> None:
         try:
-            pid, status = os.waitpid(self.pid, how)
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
         except ChildProcessError:
             # Somebody else buried it.
             self.returncode = -1

@@ -7,6 +7,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -45,7 +46,7 @@ class Side(Protocol):
     def stop(self) -> None: ...
 
 
-class Called:
+class Called(ABC):
     """A side that the load client calls."""
 
     ways: Sequence[str] = tuple(WAYS)
@@ -55,13 +56,13 @@ class Called:
         plan = self.plan(tag, clients=clients, seconds=seconds, stream=stream)
         return sides.measured(plan, seconds=seconds, log=self.log, **self.roots())
 
+    @abstractmethod
     def plan(self, tag: str, *, clients: int, seconds: float, stream: bool) -> load.Plan:
         """What to call."""
-        raise NotImplementedError
 
+    @abstractmethod
     def roots(self) -> dict[str, int]:
         """Whose processor time is its own."""
-        raise NotImplementedError
 
     def log(self) -> str:
         """The end of what it logged."""

@@ -169,7 +169,7 @@ def charge(shop: Shop) -> Callable[[str], str]:
     used = REPORTED
 
     def script(tag: str) -> str:
-        charge = usage.statement(
+        statement = usage.statement(
             "uuidv7()",
             f"'\\x{ids.secret_hash(shop.key).hex()}'::bytea",
             "now()",
@@ -188,7 +188,7 @@ def charge(shop: Shop) -> Callable[[str], str]:
             "false",
             "0", "0",
         )  # fmt: skip
-        return f"\\set n random(0, {shop.count - 1})\n\\set i :i + 1\n{charge};\n"
+        return f"\\set n random(0, {shop.count - 1})\n\\set i :i + 1\n{statement};\n"
 
     return script
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,14 +97,13 @@ class Service:
 
     def __init__(self, app: Any, *, scheduler_cls: type) -> None:
         assert scheduler_cls is beating.OnlyBeat
-        self.ended = False
+        self.ended = threading.Event()
 
     def start(self) -> None:
-        while not self.ended:
-            pass
+        self.ended.wait()
 
     def stop(self) -> None:
-        self.ended = True
+        self.ended.set()
 
 
 class Failing(Service):
@@ -144,5 +144,5 @@ def test_a_beat_that_is_stopped_with_its_worker_says_nothing(
     service = step.service
     step.stop(Worker())
     step.terminate(Worker())
-    assert service is not None and service.ended
+    assert isinstance(service, Service) and service.ended.is_set()
     assert signals == []

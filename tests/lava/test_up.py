@@ -96,11 +96,9 @@ def test_what_a_killed_child_has_started_ends_with_it(product: Product) -> None:
 
 
 def test_it_ends_as_a_small_program_that_watches(product: Product) -> None:
-    """Its child that runs the product is another; its own memory is small."""
     watching = psutil.Process(product.process.pid)
     assert "lava.watching" in watching.cmdline()
     assert watching.memory_info().rss < 60_000_000
-    # A settings file that was loaded, and no more of the product.
     assert watching.num_threads() == 1
 
 
